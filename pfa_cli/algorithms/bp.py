@@ -1,0 +1,22 @@
+"""BP, backpropagation: V = W.
+
+The error travels down by the transpose of the very weights that carried the activity up (paper, eq. 2):
+
+    grad_h = Wᵀ·delta
+
+It is what the other algorithms approximate, and what torch's autograd computes; the layers are left to it.
+"""
+
+from torch import Tensor
+
+from pfa_cli.algorithms.feedback import Algorithm
+from pfa_cli.algorithms.layers import FeedbackLayer
+
+
+class BP(Algorithm):
+    """Backpropagation (paper, "Backpropagation (BP)"; Rumelhart et al. 1986)."""
+
+    exact = True
+
+    def path(self, layer: FeedbackLayer) -> Tensor:
+        return layer.weight.detach()

@@ -1,0 +1,21 @@
+"""FA, feedback alignment: V is random and stays as it is.
+
+    grad_h = Vᵀ·delta,    V fixed, Glorot uniform, shape of W
+
+The network learns weights for which this V carries useful errors (Lillicrap et al. 2016; paper, "Feedback alignment").
+As in its paper, but for the initialisation, which is Glorot's here for all algorithms alike.
+"""
+
+import torch
+from torch import Tensor
+
+from pfa_cli.algorithms.drawing import glorot_path
+from pfa_cli.algorithms.feedback import Algorithm
+from pfa_cli.algorithms.layers import FeedbackLayer
+
+
+class FA(Algorithm):
+    """Feedback alignment; per layer ``V``, shape of W."""
+
+    def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
+        return {"V": glorot_path(layer, stream)}

@@ -1,0 +1,147 @@
+"""PAL, phaseless alignment learning: V learns W from noise that rides on the activity, while the network works.
+
+For the path from a population p (u_p → h_p = φ(u_p)) to the next one, q, of one minibatch of n images:
+
+    ξ_p = σ_p·N(0, 1),    σ_p = noise·std(u_p)                                     noise on every population
+    da = W·(φ(u_p + ξ_p) - h_p)                                                    what it does to q's input
+    r̂ = φ(u_q + da + ξ_q) - φ(u_q) + ε·(h_q - roll(h_q))                           q's rate, high-pass filtered
+    V ← (1 - λ)·V + λ·r̂ᵀξ_p / (n·σ_p²·p̄),    grad_h = Vᵀ·delta
+
+p̄ = 1/2 for each of p and q that has a nonlinearity (1/4 from ReLU to ReLU, 1 from pooled features to logits). The fixed
+point is E[φ'_p Wᵀ φ'_q], so V aligns to a W weighted by how often both ends are active together: an angle of 33-40° stays.
+(Max et al. 2022, 2024; paper, "phaseless alignment learning".) roll shifts the batch by one image: the slow signal that
+leaks through the filter. W trains on the activity without noise. ‖V‖ is held to 3·‖V₀‖.
+
+Where it differs from its paper: a minibatch stands in for continuous time; and convolutions learn by the same rule (our own
+extension, the authors kept theirs fixed): da is the one convolution's response, before BatchNorm, gated by the ReLU that
+follows (after the addition, for the last of a residual block), and r̂ᵀξ its weight gradient, divided at each tap by the
+number of positions where the tap lies inside the image. A layer that reads pooled or reshaped activity, or the image itself,
+reads a linear population.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pfa_cli.algorithms.drawing import glorot_path
+from pfa_cli.algorithms.feedback import Algorithm
+from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.algorithms.registry import OptionValue
+
+NORM_BOUND = 3.0
+
+_ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.Softplus,
+)  # fmt: skip
+
+
+@dataclass(eq=False)
+class _Population:
+    """Units with input ``u`` and rate ``h`` = φ(u), as one forward pass met them; φ is the identity where ``phi`` is None."""
+
+    u: Tensor
+    h: Tensor
+    phi: nn.Module | None = None
+    deviation: Tensor | None = None  # σ, a scalar
+    noise: Tensor | None = None  # ξ, shape of u
+
+    @property
+    def gain(self) -> float:
+        return 1.0 if self.phi is None else 0.5
+
+    def rate(self, u: Tensor) -> Tensor:
+        # forward itself, not the module's call: that would report a second activity.
+        return u if self.phi is None else self.phi.forward(u)
+
+
+@dataclass(eq=False)
+class _Path:
+    """One passage through one layer: from ``lower`` to the population it feeds, known once the pass has gone on."""
+
+    layer: FeedbackLayer
+    lower: _Population
+    a: Tensor
+    upper: _Population | None = None
+
+
+class PAL(Algorithm):
+    """Phaseless alignment learning; per layer ``V``, shape of W, and ``V0_norm``."""
+
+    def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
+        super().__init__(options, seed)
+        self._populations: list[_Population] = []
+        self._paths: list[_Path] = []
+        self._listening = False
+
+    def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
+        V = glorot_path(layer, stream)
+        return {"V": V, "V0_norm": V.norm()}
+
+    # Listening to the forward pass
+
+    def attach(self, network: nn.Module) -> None:
+        network.register_forward_pre_hook(self._start)
+        network.register_forward_hook(self._finish)
+        for module in network.modules():
+            if isinstance(module, _ACTIVATIONS):
+                if getattr(module, "inplace", False):
+                    module.inplace = False  # u is needed after h was computed
+                module.register_forward_hook(self._hear_activation)
+
+    def _start(self, network: nn.Module, inputs: object) -> None:
+        self._populations, self._paths = [], []
+        self._listening = self.observing and network.training and torch.is_grad_enabled()
+
+    def connect(self, layer: FeedbackLayer, x: Tensor, a: Tensor) -> Tensor:
+        if self._listening:
+            lower = next((p for p in self._populations if p.h is x), None) or self._meet(_Population(x, x))
+            self._paths.append(_Path(layer, lower, a.detach()))
+        return super().connect(layer, x, a)
+
+    def _hear_activation(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not self._listening:
+            return
+        population = self._meet(_Population(inputs[0], output, module))
+        for path in self._paths:
+            if path.upper is None:
+                fits = path.a.shape == population.u.shape
+                path.upper = population if fits else self._meet(_Population(path.a, path.a))
+
+    def _meet(self, population: _Population) -> _Population:
+        self._populations.append(population)
+        return population
+
+    def _finish(self, network: nn.Module, inputs: object, output: object) -> None:
+        if self._listening:
+            for path in self._paths:
+                path.upper = path.upper or self._meet(_Population(path.a, path.a))
+            self._learn()
+        self._populations, self._paths, self._listening = [], [], False
+
+    # Learning from what was heard
+
+    @torch.no_grad()
+    def _learn(self) -> None:
+        for population in self._populations:
+            u = population.u
+            population.deviation = float(self.options["noise"]) * u.std(unbiased=False)
+            population.noise = population.deviation * self.noise(u.shape, u.device, u.dtype)
+        for path in self._paths:
+            self._follow(path)
+
+    def _follow(self, path: _Path) -> None:
+        layer, p, q = path.layer, path.lower, path.upper
+        assert q is not None and p.noise is not None and p.deviation is not None and q.noise is not None
+        rate, leak = float(self.options["rate"]), float(self.options["leak"])
+        da = layer.response(p.rate(p.u + p.noise) - p.h)
+        fast = q.rate(q.u + da + q.noise) - q.h + leak * (q.h - q.h.roll(1, 0))
+        power = p.deviation.square() * (p.gain * q.gain)
+        correlation = layer.outer(fast, p.noise, layer.weight.shape) / layer.samples(p.noise, fast) / power
+        # A silent population has no noise to learn from.
+        target = torch.where(p.deviation > 0, correlation, torch.zeros_like(correlation))
+        layer.V.lerp_(target.to(layer.V.dtype), rate)
+        bound = NORM_BOUND * layer.get_buffer("V0_norm")
+        layer.V.mul_((bound / layer.V.norm()).clamp(max=1))
+

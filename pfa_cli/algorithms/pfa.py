@@ -1,0 +1,98 @@
+"""PFA, product feedback alignment: the error passes an extra population, and no neuron answers its own input.
+
+Literally (paper, eq. 4-6 and 11-12; written out in literal.py), with B fixed and R stepped by the same SGD as W:
+
+    ē = B·delta,    grad_h = Rᵀ-path·ē,    grad_R = ē hᵀ
+
+The feedback path is the product V = BᵀR. Since B is fixed, grad_R = B·grad_W, and V has a closed form (closed_form.py):
+
+    V = G·W + α·C₀,    G = BᵀB,    C₀ = BᵀR₀ - G·W₀
+
+PFA draws the elements of B independently with variance 1/N̄, so that E[BᵀB] = I (Appendix 1.1: Glorot with gain
+sqrt((1+λ)/2), λ = N_out/N̄ = 1/expansion). PFA-o takes a semi-orthogonal B, so that G = I and V = W + α·C₀.
+
+Shapes: B [N̄, N_out], R [N̄, …] like W, G [N_out, N_out]. In a grouped convolution B keeps the grouping: it is
+block-diagonal, stored as [groups · N̄, N_out / groups], and G as [groups, N_out / groups, N_out / groups].
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pfa_cli.algorithms.closed_form import ClosedForm
+from pfa_cli.algorithms.drawing import glorot
+from pfa_cli.algorithms.feedback import Algorithm
+from pfa_cli.algorithms.layers import FeedbackLayer, FeedbackLinear
+from pfa_cli.algorithms.literal import Literal
+from pfa_cli.algorithms.registry import OptionValue
+
+
+class PFAO(ClosedForm):
+    """Product feedback alignment with a semi-orthogonal B (PFA-o); per layer ``C0`` = BᵀR₀ - W₀, shape of W."""
+
+    @classmethod
+    def create(cls, options: Mapping[str, OptionValue], seed: int) -> Algorithm:
+        if options["form"] == "literal":
+            return Literal(options, seed, cls.draw_pair)
+        return cls(options, seed)
+
+    @staticmethod
+    def draw_pair(layer: FeedbackLayer, expansion: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+        """B and R₀; B's columns are orthonormal, B's rows too where N̄ = N_out."""
+        units = _extra_units(layer, expansion)
+        blocks = [
+            nn.init.orthogonal_(torch.empty(units, layer.n_out // layer.groups, dtype=layer.weight.dtype), generator=stream)
+            for _ in range(layer.groups)
+        ]
+        return torch.cat(blocks), _draw_R(layer, units, stream)
+
+    def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
+        B, R0 = self.draw_pair(layer, float(self.options["expansion"]), stream)
+        return {"C0": product(layer, B, R0) - layer.weight.detach().cpu()}
+
+
+class PFA(PFAO):
+    """Product feedback alignment; per layer ``G`` = BᵀB and ``C0`` = BᵀR₀ - G·W₀."""
+
+    @staticmethod
+    def draw_pair(layer: FeedbackLayer, expansion: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+        """B, whose elements have variance 1/N̄, and R₀."""
+        n_out, units = layer.n_out // layer.groups, _extra_units(layer, expansion)
+        gain = ((1 + n_out / units) / 2) ** 0.5
+        blocks = [glorot((units, n_out), layer.weight, stream, gain) for _ in range(layer.groups)]
+        return torch.cat(blocks), _draw_R(layer, units, stream)
+
+    def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
+        B, R0 = self.draw_pair(layer, float(self.options["expansion"]), stream)
+        blocks = layer.by_group(B)
+        G = blocks.mT @ blocks
+        GW0 = (G @ layer.by_group(layer.weight.detach().cpu())).reshape(layer.weight.shape)
+        return {"G": G, "C0": product(layer, B, R0) - GW0}
+
+    def path(self, layer: FeedbackLayer) -> Tensor:
+        W = layer.by_group(layer.weight.detach())
+        return torch.baddbmm(layer.by_group(layer.C0), layer.G, W, beta=self.decay(layer)).reshape(layer.weight.shape)
+
+    def send_back(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
+        rows = delta.numel() // layer.n_out
+        if not isinstance(layer, FeedbackLinear) or rows >= layer.n_out:
+            return super().send_back(layer, delta, input_shape)
+        # With few errors it is cheaper to send them through G, W and C₀ than to multiply G by W: the same Vᵀ·delta.
+        errors = delta.reshape(rows, layer.n_out)
+        G, W, C0 = (t.to(errors.dtype) for t in (layer.G[0], layer.weight.detach(), layer.C0))
+        return ((errors @ G) @ W).addmm_(errors, C0, alpha=self.decay(layer)).reshape(input_shape)
+
+
+def product(layer: FeedbackLayer, B: Tensor, R: Tensor) -> Tensor:
+    """The feedback path V = BᵀR, shape of W; B and R by group."""
+    return (layer.by_group(B).mT @ layer.by_group(R)).reshape(layer.weight.shape)
+
+
+def _extra_units(layer: FeedbackLayer, expansion: float) -> int:
+    """N̄ of each group: expansion · N_out, at least one."""
+    return max(1, round(expansion * layer.n_out / layer.groups))
+
+
+def _draw_R(layer: FeedbackLayer, units: int, stream: torch.Generator) -> Tensor:
+    return glorot((layer.groups * units, *layer.weight.shape[1:]), layer.weight, stream)

@@ -1,0 +1,20 @@
+"""SF, sign-concordant feedback: V has the signs of W and one magnitude.
+
+    grad_h = Vᵀ·delta,    V = s · sign(W),    s = sqrt(2 / (fan_in + fan_out))
+
+s is the standard deviation of the layer's Glorot initialisation. Recomputed at every step (Liao et al. 2016; paper,
+"Sign-concordant feedback"). The paper writes sign(Wᵀ) without s; its release scales, and unscaled signs explode.
+"""
+
+from torch import Tensor
+
+from pfa_cli.algorithms.drawing import glorot_std
+from pfa_cli.algorithms.feedback import Algorithm
+from pfa_cli.algorithms.layers import FeedbackLayer
+
+
+class SF(Algorithm):
+    """Sign-concordant feedback; nothing is stored."""
+
+    def path(self, layer: FeedbackLayer) -> Tensor:
+        return layer.weight.detach().sign().mul_(glorot_std(layer))

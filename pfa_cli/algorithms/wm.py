@@ -1,0 +1,47 @@
+"""WM, the weight mirror: V learns W from noise, in a phase of its own.
+
+In a mirror phase, layer by layer and without data, noise X at the layer's input makes noise Y at its output, and the
+feedback path follows their correlation (Akrout et al. 2019; paper, "weight mirror"):
+
+    X ~ N(0, 1) [n, fan_in],    Y = X·Wᵀ (bias blocked),    V ← (1 - λ_m)·V + λ_m·YᵀX / n,    grad_h = Vᵀ·delta
+
+E[YᵀX / n] = W. Five time constants, 5/λ_m mirror batches, come before training, then one after every training step. The
+noise that stays is an angle of tan²θ = (fan_in + 1)·λ_m / (2n).
+
+Where it differs from its paper: no ReLU between X and Y, so that no gain needs correcting; the decay (1 - λ_m), without
+which V grows without bound; convolutions mirror on patches, since zero padding would bias the border taps; no BatchNorm in
+the mirror. Noise reaches the first layer's path too, although no error passes there.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pfa_cli.algorithms.drawing import glorot_path
+from pfa_cli.algorithms.feedback import Algorithm
+from pfa_cli.algorithms.layers import FeedbackLayer
+
+
+class WM(Algorithm):
+    """Weight mirror; per layer ``V``, shape of W."""
+
+    def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
+        return {"V": glorot_path(layer, stream)}
+
+    def prepare(self) -> None:
+        self.mirror(math.ceil(5 / float(self.options["mirror_rate"])))
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.mirror(1)
+
+    @torch.no_grad()
+    def mirror(self, batches: int) -> None:
+        """``batches`` mirror batches for every layer, in network order."""
+        samples, rate = int(self.options["mirror_samples"]), float(self.options["mirror_rate"])
+        for _ in range(batches):
+            for layer in self.layers:
+                W = layer.weight.flatten(1)
+                X = self.noise((samples, layer.fan_in), W.device, W.dtype)
+                Y = X @ W.T
+                layer.V.flatten(1).mul_(1 - rate).addmm_(Y.T, X, alpha=rate / samples)

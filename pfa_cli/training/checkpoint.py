@@ -1,0 +1,96 @@
+"""Checkpoints: tensors in a safetensors file, the rest in a JSON file beside it, which also vouches for the tensors.
+
+A checkpoint exists once its JSON file does; it is written last, and both are on the disk before `save` returns.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save as serialise
+from torch import Tensor
+
+KEPT = 2
+
+
+class Resumable(Protocol):
+    """What can be saved: `pfa_cli.training.trainer.Trainer`, and whatever else gives and takes its state."""
+
+    epochs_done: int
+    step: int
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]: ...
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None: ...
+
+
+def save(folder: Path, trainer: Resumable) -> str:
+    """Writes the trainer's state into ``folder``, keeps the last two, and returns the checkpoint's name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"epoch-{trainer.epochs_done:04d}-step-{trainer.step:07d}"
+    tensors, facts = trainer.state()
+    payload = serialise({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+    body = json.dumps({"tensors_sha256": _sha256(payload), "facts": facts})
+    _write(folder / f"{name}.safetensors", payload)
+    _write(folder / f"{name}.json", json.dumps({"sha256": _sha256(body.encode()), "body": body}).encode())
+    for old in names(folder)[KEPT:]:
+        (folder / f"{old}.json").unlink(missing_ok=True)
+        (folder / f"{old}.safetensors").unlink(missing_ok=True)
+    return name
+
+
+def restore(folder: Path, trainer: Resumable) -> tuple[str | None, list[str]]:
+    """Restores the newest undamaged checkpoint in ``folder``.
+
+    Returns its name, or None where there is none, and for each damaged one that was passed over its name and the reason.
+    """
+    damaged = []
+    for name in names(folder):
+        try:
+            tensors, facts = _read(folder, name)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            damaged.append(f"{folder / name}: {error}")
+            continue
+        trainer.restore(tensors, facts)
+        return name, damaged
+    return None, damaged
+
+
+def names(folder: Path) -> list[str]:
+    """The checkpoints in ``folder``, newest first."""
+    return sorted((path.stem for path in folder.glob("epoch-*.json")), reverse=True)
+
+
+def _read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    outer = json.loads((folder / f"{name}.json").read_bytes())
+    if _sha256(outer["body"].encode()) != outer["sha256"]:
+        raise ValueError("its JSON file does not match its checksum")
+    body = json.loads(outer["body"])
+    payload = (folder / f"{name}.safetensors").read_bytes()
+    if _sha256(payload) != body["tensors_sha256"]:
+        raise ValueError("its tensors do not match their checksum")
+    return load(payload), body["facts"]
+
+
+def _write(path: Path, payload: bytes) -> None:
+    """Durably and all at once: under another name, to the disk, then renamed, and the folder to the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _sha256(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()

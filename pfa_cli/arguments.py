@@ -1,0 +1,78 @@
+"""What the command line's lists mean: algorithms, seeds, and ``--set key=value``."""
+
+import tomllib
+from collections.abc import Iterable
+from typing import Any
+
+from pfa_cli.algorithms.registry import ALGORITHMS, entry
+from pfa_cli.errors import UsageError
+
+_MOST_SEEDS = 1000
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """``--set`` arguments: values are TOML (numbers, lists, quoted strings), anything else is a string.
+
+    >>> parse_overrides(["expansion=20", "milestones=[5, 8]", "form=literal"])
+    {'expansion': 20, 'milestones': [5, 8], 'form': 'literal'}
+    """
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals or not key or not text:
+            raise UsageError(f"--set {assignment}: write it as key=value, for example --set epochs=2")
+        if key in overrides:
+            raise UsageError(f"--set {key} is given twice")
+        overrides[key] = _value(text)
+    return overrides
+
+
+def parse_algorithms(text: str) -> list[str]:
+    """``all``, or names separated by commas.
+
+    >>> parse_algorithms("pfa, BP")
+    ['pfa', 'bp']
+    """
+    if text.strip().lower() == "all":
+        return list(ALGORITHMS)
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"--algos names no algorithm. Valid: all, {', '.join(ALGORITHMS)}")
+    return list(dict.fromkeys(entry(name).name for name in names))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """A count, or seeds and ranges separated by commas.
+
+    >>> parse_seeds("5"), parse_seeds("0,3"), parse_seeds("2-4,9"), parse_seeds("7,")
+    ([0, 1, 2, 3, 4], [0, 3], [2, 3, 4, 9], [7])
+    """
+    if text.strip().isdecimal():
+        ranges = [range(int(text))]
+    else:
+        ranges = [_range(part.strip()) for part in text.split(",") if part.strip()]
+    if not ranges or not all(ranges):
+        raise UsageError(
+            f"--seeds {text}: give a count (5: seeds 0 to 4), a list (0,3; one: 3,) or a range (0-4)"
+        )
+    if sum(map(len, ranges)) > _MOST_SEEDS:
+        raise UsageError(
+            f"--seeds {text} asks for more than {_MOST_SEEDS} seeds; one seed alone is written 3,"
+        )
+    return list(dict.fromkeys(seed for numbers in ranges for seed in numbers))
+
+
+def _range(part: str) -> range:
+    """The seeds that "3" or "0-4" names; empty if it names none."""
+    first, _, last = (side.strip() for side in part.partition("-"))
+    last = last or (first if "-" not in part else "")
+    return range(int(first), int(last) + 1) if first.isdecimal() and last.isdecimal() else range(0)
+
+
+def _value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = parsed["value"]
+    return value if len(parsed) == 1 and isinstance(value, bool | int | float | str | list) else text

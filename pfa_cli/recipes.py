@@ -1,0 +1,254 @@
+"""Recipes: TOML files that name every setting of an experiment, for every algorithm.
+
+The later holds: the recipe's ``[base]``, its ``[algorithms.<name>]``, ``--set key=value``,
+``--set <algorithm>.key=value``.
+"""
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pfa_cli.algorithms.registry import ALGORITHMS, OptionValue, entry
+from pfa_cli.arguments import parse_algorithms, parse_overrides, parse_seeds
+from pfa_cli.configuration import BASE_SETTINGS, Configuration, configure, explain
+from pfa_cli.errors import UsageError, unknown
+
+__all__ = [
+    "Configuration",
+    "Recipe",
+    "Sweep",
+    "list_recipes",
+    "load_recipe",
+    "parse_algorithms",
+    "parse_overrides",
+    "parse_seeds",
+]
+
+_OPTIONS = {name for algorithm in ALGORITHMS.values() for name in algorithm.options}
+
+
+class Sweep(BaseModel):
+    """One setting of one algorithm over several values: ``pfa run <recipe> --sweep <name>``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    algorithm: str
+    key: str
+    values: list[OptionValue] = Field(min_length=1)
+    seeds: int = Field(gt=0)
+
+    def overrides(self) -> list[dict[str, OptionValue]]:
+        """What ``--set`` would have to say, once for each value."""
+        return [{f"{self.algorithm}.{self.key}": value} for value in self.values]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    title: str
+    description: str = ""
+    base: dict[str, Any]
+    algorithms: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    sweeps: dict[str, Sweep] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment for all algorithms. ``algorithms`` holds what differs from ``base`` for each of them."""
+
+    name: str
+    title: str
+    description: str
+    path: Path
+    base: Mapping[str, Any]
+    algorithms: Mapping[str, Mapping[str, Any]]
+    sweeps: Mapping[str, Sweep]
+
+    def configuration(self, algorithm: str, overrides: Mapping[str, Any] | None = None) -> Configuration:
+        """The settings of ``algorithm``; an override that is another algorithm's option is passed over.
+
+        Raises:
+            UsageError: an unknown algorithm or key, or a value that its rule forbids.
+        """
+        return configure(self._settings(algorithm, overrides or {}), "--set" if overrides else str(self.path))
+
+    def grid(
+        self, algorithms: Iterable[str], overrides: Mapping[str, Any] | None = None
+    ) -> tuple[list[Configuration], list[str]]:
+        """The configuration of each algorithm, and notes on what the overrides changed beside what they say.
+
+        Raises:
+            UsageError: also where an override concerns none of these algorithms.
+        """
+        overrides = overrides or {}
+        names = list(algorithms)
+        for key in overrides:
+            owners = _owners(key)
+            if owners and not owners & set(names):
+                raise UsageError(
+                    f"--set {key}: a setting of {', '.join(sorted(owners))}; this run has {', '.join(names)}"
+                )
+        configurations = [self.configuration(name, overrides) for name in names]
+        notes = [note for c in configurations if (note := self._milestones_note(c, overrides))]
+        return configurations, list(dict.fromkeys(notes))
+
+    def sweep(self, name: str) -> Sweep:
+        """The sweep ``name``; UsageError with the nearest valid name if there is none."""
+        if not self.sweeps:
+            raise UsageError(f"recipe {self.name} has no sweeps; name the values with --set instead")
+        if name not in self.sweeps:
+            raise unknown(f"sweep of {self.name}", name, self.sweeps)
+        return self.sweeps[name]
+
+    def settings(self) -> list[tuple[str, str, str]]:
+        """(key, value, meaning) of every setting that all algorithms share unless they say otherwise."""
+        plain = self.configuration("bp").model_copy(update=dict(self.base))
+        return [
+            (key, _show(getattr(plain, key)), meaning)
+            for key, meaning in BASE_SETTINGS.items()
+            if key in self.base or getattr(plain, key) is not None
+        ]
+
+    def algorithm_settings(self, algorithm: str) -> list[tuple[str, str, str]]:
+        """(key, value, meaning) of the algorithm's options and of what differs from the base."""
+        configuration = self.configuration(algorithm)
+        differing = [key for key in self.algorithms.get(algorithm, {}) if key in BASE_SETTINGS]
+        return [(key, _show(getattr(configuration, key)), BASE_SETTINGS[key]) for key in differing] + [
+            (key, _show(configuration.options[key]), option.meaning)
+            for key, option in entry(algorithm).options.items()
+        ]
+
+    def _settings(self, algorithm: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        recipe: dict[str, Any] = {**self.base, **self.algorithms.get(entry(algorithm).name, {})}
+        shared = {key: value for key, value in overrides.items() if "." not in key}
+        own = {
+            key.partition(".")[2]: value
+            for key, value in overrides.items()
+            if algorithm in _owners(key) and "." in key
+        }
+        for key in overrides:
+            _owners(key)  # a misspelled key is an error for every algorithm
+        changed = {key: value for key, value in {**shared, **own}.items() if _is_setting(algorithm, key)}
+        settings = {**recipe, **changed}
+        if "epochs" in changed and "milestones" not in changed:
+            settings["milestones"] = _scale(recipe.get("milestones", ()), recipe["epochs"], changed["epochs"])
+        options = {key: value for key, value in settings.items() if key in entry(algorithm).options}
+        shared = {key: value for key, value in settings.items() if key not in options}
+        return {**shared, "recipe": self.name, "algorithm": algorithm, "options": options}
+
+    def _milestones_note(self, configuration: Configuration, overrides: Mapping[str, Any]) -> str | None:
+        before = self.configuration(configuration.algorithm)
+        explicit = {"milestones", f"{configuration.algorithm}.milestones"} & set(overrides)
+        if explicit or before.milestones == configuration.milestones:
+            return None
+        return (
+            f"epochs {before.epochs} → {configuration.epochs}: "
+            f"milestones {_show(before.milestones)} → {_show(configuration.milestones)}"
+        )
+
+
+def load_recipe(name_or_path: str, recipe_dir: Path | None = None) -> Recipe:
+    """The recipe called ``name_or_path``, or the file itself if it ends in ``.toml``.
+
+    Raises:
+        UsageError: no such recipe, or the file is not a valid recipe (names the file and the key).
+    """
+    if name_or_path.endswith(".toml"):
+        return _read(Path(name_or_path))
+    found = _recipe_files(recipe_dir)
+    if name_or_path not in found:
+        raise unknown("recipe", name_or_path, found)
+    return _read(found[name_or_path])
+
+
+def list_recipes(recipe_dir: Path | None = None) -> list[Recipe]:
+    """All recipes by name: those of ``recipe_dir`` and the shipped ones that it does not replace."""
+    return [_read(path) for _, path in sorted(_recipe_files(recipe_dir).items())]
+
+
+def _owners(key: str) -> set[str]:
+    """The algorithms that an override concerns; empty for a setting of all of them. UsageError if unknown."""
+    if "." in key:
+        name, _, own = key.partition(".")
+        if not _is_setting(entry(name).name, own):
+            raise unknown(f"setting of {name}", own, BASE_SETTINGS.keys() | entry(name).options.keys())
+        return {name}
+    if key in BASE_SETTINGS:
+        return set()
+    if key not in _OPTIONS:
+        raise unknown("setting", key, BASE_SETTINGS.keys() | _OPTIONS)
+    return {name for name, algorithm in ALGORITHMS.items() if key in algorithm.options}
+
+
+def _is_setting(algorithm: str, key: str) -> bool:
+    return key in BASE_SETTINGS or key in entry(algorithm).options
+
+
+def _scale(milestones: Any, epochs: int, new_epochs: Any) -> Any:
+    if not isinstance(new_epochs, int) or not isinstance(milestones, list | tuple):
+        return milestones  # the check that follows says what is wrong
+    return [max(1, math.ceil(milestone * new_epochs / epochs)) for milestone in milestones]
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "all"
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _recipe_files(recipe_dir: Path | None) -> dict[str, Path]:
+    """Recipe name → file. Installed, the recipes lie inside the package; in a checkout, at its top."""
+    here = Path(__file__).parent
+    packaged = here / "shipped_recipes"
+    files = {
+        path.stem: path
+        for path in (packaged if packaged.is_dir() else here.parent / "recipes").glob("*.toml")
+    }
+    if recipe_dir is not None:
+        if not recipe_dir.is_dir():
+            raise UsageError(f"--recipe-dir {recipe_dir}: no such folder")
+        files |= {path.stem: path for path in recipe_dir.glob("*.toml")}
+    return files
+
+
+def _read(path: Path) -> Recipe:
+    try:
+        file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError(f"no recipe file {path}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    except ValidationError as error:
+        tables = {"": _File.model_fields, "sweeps": Sweep.model_fields}
+        raise explain(error, str(path), tables) from None
+    recipe = Recipe(
+        path.stem, file.title, file.description.strip(), path, file.base, file.algorithms, file.sweeps
+    )
+    _check(recipe)
+    return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    """Every table of the file against what may stand in it, so that later errors are the command line's."""
+    try:
+        for key in recipe.base:
+            if key not in BASE_SETTINGS:
+                raise unknown("setting in [base]", key, BASE_SETTINGS)
+        for algorithm, settings in recipe.algorithms.items():
+            for key in settings:
+                _owners(f"{algorithm}.{key}")
+        for sweep in recipe.sweeps.values():
+            for overrides in sweep.overrides():
+                recipe.configuration(sweep.algorithm, overrides)
+        for algorithm in ALGORITHMS:
+            recipe.configuration(algorithm)
+    except UsageError as error:
+        text = str(error).removeprefix("--set: ").removeprefix(f"{recipe.path}: ")
+        raise UsageError(f"{recipe.path}: {text}") from None

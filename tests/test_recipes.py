@@ -1,0 +1,222 @@
+"""Recipes: what ships, what overrides do, and that every mistake gets one clear message."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.errors import UsageError
+from pfa_cli.recipes import (
+    Configuration,
+    list_recipes,
+    load_recipe,
+    parse_algorithms,
+    parse_overrides,
+    parse_seeds,
+)
+
+# The paper's schedules: epochs, batch, lr, milestones, factor, first-epoch decay of PFA, PFA-o and KP.
+SCHEDULES = {
+    "mnist": (40, 64, 0.01, (20, 30), 0.5, 0.03),
+    "cifar10": (200, 128, 0.1, (100, 150, 200), 0.1, 0.005),
+    "imagenet": (75, 256, 0.1, (20, 40, 60), 0.1, 5e-4),
+}
+# The project's choice where the paper names no settings: samples and rate of WM's mirror, rate of PAL.
+ALIGNMENT = {"mnist": (512, 0.01, 0.001), "cifar10": (4096, 0.05, 0.004), "imagenet": (4096, 0.02, 0.004)}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_shipped_recipes_have_the_papers_settings(name: str, algorithm: str) -> None:
+    epochs, batch_size, learning_rate, milestones, factor, first_decay = SCHEDULES[name]
+    samples, mirror_rate, pal_rate = ALIGNMENT[name]
+    c = load_recipe(name).configuration(algorithm)
+    assert (c.epochs, c.batch_size, c.milestones) == (epochs, batch_size, milestones)
+    assert (c.learning_rate_factor, c.momentum, c.weight_decay) == (factor, 0.9, 1e-4)
+    assert c.learning_rate == (1e-4 if (name, algorithm) == ("cifar10", "dfa") else learning_rate)
+    assert c.first_epoch_weight_decay == (first_decay if algorithm in ("pfa", "pfa-o", "kp") else None)
+    expected_options = {
+        "wm": {"mirror_samples": samples, "mirror_rate": mirror_rate},
+        "pal": {"rate": pal_rate, "noise": 0.3, "leak": 0.2},
+        "pfa": {"expansion": 10.0, "form": "closed"},
+        "pfa-o": {"expansion": 1.0, "form": "closed"},
+    }
+    assert c.options == expected_options.get(algorithm, {})
+    assert c.validation_images == (5000 if name == "cifar10" else 0)
+
+
+def test_hash_identifies_the_settings_and_nothing_else() -> None:
+    recipe = load_recipe("mnist")
+    everything = [r.configuration(a).hash for r in list_recipes() for a in ALGORITHMS]
+    assert len(set(everything)) == len(everything) == 27
+    assert all(len(h) == 16 and int(h, 16) >= 0 for h in everything)
+    assert recipe.configuration("bp", {"expansion": 20}).hash == recipe.configuration("bp").hash
+    assert recipe.configuration("pfa", {"expansion": 20}).hash != recipe.configuration("pfa").hash
+    assert recipe.configuration("pfa", {"expansion": 10}).hash == recipe.configuration("pfa").hash
+    assert (
+        recipe.configuration("bp", {"weight_decay": 0}).hash
+        == recipe.configuration("bp", {"weight_decay": 0.0}).hash
+    )
+    stored = recipe.configuration("pfa", {"epochs": 3}).model_dump(mode="json")
+    assert Configuration.model_validate(stored).hash == recipe.configuration("pfa", {"epochs": 3}).hash
+
+
+def test_hashes_are_those_of_earlier_versions() -> None:
+    """A changed hash orphans every finished cell: if this fails, the change has to be worth that."""
+    assert load_recipe("mnist").configuration("bp").hash == "72a3bf65d4a48e9a"
+    assert load_recipe("mnist").configuration("pfa").hash == "b45de5088103d1ec"
+    assert load_recipe("imagenet").configuration("wm").hash == "2e10ced674da22df"
+
+
+def test_grid_applies_overrides_where_they_belong_and_scales_milestones() -> None:
+    recipe = load_recipe("mnist")
+    overrides = parse_overrides(["expansion=20", "epochs=2", "pfa.momentum=0.5", "batch_size=32"])
+    (pfa, bp), notes = recipe.grid(["pfa", "bp"], overrides)
+    assert pfa.options["expansion"] == 20 and bp.options == {}
+    assert (pfa.momentum, bp.momentum) == (0.5, 0.9)
+    assert pfa.batch_size == bp.batch_size == 32
+    assert pfa.milestones == bp.milestones == (1, 2)
+    assert pfa.first_epoch_weight_decay == 0.03
+    assert notes == ["epochs 40 → 2: milestones 20, 30 → 1, 2"]
+    _, notes = recipe.grid(["bp"], {"epochs": 80, "milestones": [50]})
+    assert notes == []
+    assert load_recipe("cifar10").configuration("bp", {"epochs": 1}).milestones == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["epoch=2"], "unknown setting 'epoch': did you mean 'epochs'?"),
+        (["expantion=2"], "unknown setting 'expantion': did you mean 'expansion'?"),
+        (["rate=0.1"], "--set rate: a setting of pal; this run has bp, pfa"),
+        (["kp.epochs=1"], "--set kp.epochs: a setting of kp; this run has bp, pfa"),
+        (["pfaa.epochs=1"], "unknown algorithm 'pfaa': did you mean 'pfa'?"),
+        (["pfa.expanse=1"], "unknown setting of pfa 'expanse': did you mean 'expansion'?"),
+        (["epochs=two"], "epochs (='two') must be a whole number"),
+        (["epochs=true"], "epochs (=True) must be a whole number"),
+        (["epochs=0"], "epochs (=0) must be greater than 0"),
+        (["learning_rate=nan"], "learning_rate (=nan) must be a finite number"),
+        (["expansion=inf"], "expansion (=inf) must be a finite number"),
+        (["expansion=0"], "expansion (=0) must be at least 0.01"),
+        (["form=litteral"], "unknown value of form 'litteral': did you mean 'literal'?"),
+        (["precision=fp8"], "unknown value of precision 'fp8': did you mean 'fp32'?"),
+        (["milestones=5"], "milestones (=5) must be a list of whole numbers, for example [20, 30]"),
+        (["milestones=[9, 5]"], "milestones (=[9, 5]) must be in ascending order"),
+        (["batch_size=10", "accumulation=3"], "batch_size (=10) must be divisible by accumulation (=3)"),
+        (["network=resnet20"], "hidden_sizes is a setting of network mlp, not of resnet20"),
+        (["image_size=64"], "image_size is a setting of dataset imagefolder, not of mnist"),
+        (["options=1"], "unknown setting 'options'"),
+        (["epochs"], "write it as key=value"),
+        (["epochs=1", "epochs=2"], "--set epochs is given twice"),
+    ],
+)
+def test_a_wrong_override_is_one_clear_usage_error(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load_recipe("mnist").grid(["bp", "pfa"], parse_overrides(overrides))
+    assert message in str(error.value)
+
+
+LAST = "weight_decay = 0.0"
+SWEEP = LAST + '\n[sweeps.a]\nalgorithm="pfa"\nkey="expansion"\nvalues=[1]\nseeds=1'
+MINIMAL = """
+title = "t"
+[base]
+dataset = "mnist"
+network = "mlp"
+hidden_sizes = [8]
+epochs = 4
+batch_size = 2
+learning_rate = 0.1
+milestones = []
+learning_rate_factor = 1.0
+momentum = 0.0
+weight_decay = 0.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("momentum = 0.0", ""), "momentum is missing"),
+        (("epochs = 4", "epoch = 4"), "unknown setting in [base] 'epoch': did you mean 'epochs'?"),
+        (("epochs = 4", "epochs = 4.5"), "epochs (=4.5) must be a whole number"),
+        (("epochs = 4", "epochs ="), "not valid TOML"),
+        (("title", "titel"), "title is missing"),
+        ((LAST, LAST + "\n[algorithm.pfa]"), "unknown key 'algorithm': did you mean 'algorithms'?"),
+        ((LAST, LAST + "\n[algorithms.pfs]\nx=1"), "unknown algorithm 'pfs'"),
+        ((LAST, LAST + "\n[algorithms.bp]\nexpansion=1"), "unknown setting of bp 'expansion'"),
+        ((LAST, SWEEP.replace("expansion", "expanse")), "unknown setting of pfa 'expanse'"),
+        ((LAST, SWEEP.replace("[1]", "[0]")), "expansion (=0) must be at least 0.01"),
+        ((LAST, SWEEP.replace("seeds", "seed")), "sweeps.a.seeds is missing"),
+        ((LAST, SWEEP + "\nvalue=1"), "unknown key 'value': did you mean 'values'?"),
+    ],
+)  # fmt: skip
+def test_a_wrong_recipe_file_is_named_with_its_key(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    path = tmp_path / "own.toml"
+    assert change[0] in MINIMAL
+    path.write_text(MINIMAL.replace(*change, 1))
+    with pytest.raises(UsageError) as error:
+        load_recipe(str(path))
+    assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_own_recipes_by_folder_and_by_path(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(MINIMAL)
+    (tmp_path / "mnist.toml").write_text(MINIMAL.replace("epochs = 4", "epochs = 3"))
+    assert [r.name for r in list_recipes(tmp_path)] == ["cifar10", "imagenet", "mine", "mnist"]
+    assert load_recipe("mnist", tmp_path).configuration("bp").epochs == 3
+    assert load_recipe(str(tmp_path / "mine.toml")).configuration("bp").recipe == "mine"
+    with pytest.raises(UsageError, match=r"unknown recipe 'mnits': did you mean 'mnist'\?"):
+        load_recipe("mnits")
+    with pytest.raises(UsageError, match="no recipe file"):
+        load_recipe(str(tmp_path / "absent.toml"))
+    with pytest.raises(UsageError, match="no such folder"):
+        load_recipe("mnist", tmp_path / "absent")
+    with pytest.raises(UsageError, match="cannot be read"):
+        (tmp_path / "folder.toml").mkdir()
+        load_recipe(str(tmp_path / "folder.toml"))
+
+
+def test_the_sweep_of_figure_3() -> None:
+    sweep = load_recipe("mnist").sweep("expansion")
+    assert (sweep.algorithm, sweep.seeds) == ("pfa", 3)
+    reached = [load_recipe("mnist").configuration("pfa", o).options["expansion"] for o in sweep.overrides()]
+    assert reached == [1, 2, 5, 10, 20, 50, 100]
+    with pytest.raises(UsageError, match="unknown sweep of mnist 'expand': did you mean 'expansion'"):
+        load_recipe("mnist").sweep("expand")
+    with pytest.raises(UsageError, match="recipe cifar10 has no sweeps"):
+        load_recipe("cifar10").sweep("expansion")
+
+
+def test_a_recipe_describes_itself() -> None:
+    settings = {key: value for key, value, _ in load_recipe("mnist").settings()}
+    assert settings["milestones"] == "20, 30" and settings["learning_rate"] == "0.01"
+    assert all(meaning for recipe in list_recipes() for _, _, meaning in recipe.settings())
+    own = {key: value for key, value, _ in load_recipe("cifar10").algorithm_settings("pfa")}
+    assert own == {"first_epoch_weight_decay": "0.005", "expansion": "10.0", "form": "closed"}
+    assert load_recipe("cifar10").algorithm_settings("bp") == []
+
+
+def test_algorithms_and_seeds_from_the_command_line() -> None:
+    assert parse_algorithms("all") == list(ALGORITHMS)
+    assert parse_algorithms("pfa,bp,pfa") == ["pfa", "bp"]
+    for text in ("0", "", "x", "1-", "-3", "5-2", "1,x", "100000"):
+        with pytest.raises(UsageError, match="--seeds"):
+            parse_seeds(text)
+    with pytest.raises(UsageError, match="did you mean 'pfa-o'"):
+        parse_algorithms("bp,pfao")
+    with pytest.raises(UsageError, match="names no algorithm"):
+        parse_algorithms(" , ")
+
+
+def test_reading_recipes_loads_no_heavy_package() -> None:
+    code = (
+        "import sys, pfa_cli.recipes as r; r.list_recipes();"
+        "print([m for m in ('torch', 'numpy', 'pandas', 'matplotlib', 'sqlalchemy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

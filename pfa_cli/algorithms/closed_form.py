@@ -9,7 +9,11 @@ with the same S and one scalar α for the whole network:
 
     m ← μ·m + wd·α,    α ← α - lr·m,    α₀ = 1, m₀ = 0
 
-Hence V(t) = BᵀR(t) = G·W(t) + α(t)·C₀ with G = BᵀB and C₀ = BᵀR₀ - G·W₀: exact, and nothing of B's size is kept.
+Since BᵀB·B⁺ = Bᵀ for the pseudo-inverse B⁺ of any B, V(t) = BᵀR(t) is
+
+    V(t) = G·(W(t) + α(t)·C₀),    G = BᵀB,    C₀ = B⁺R₀ - W₀
+
+exactly, and nothing of B's size is kept.
 """
 
 from collections.abc import Mapping
@@ -25,7 +29,7 @@ from pfa_cli.errors import PfaError
 
 
 class ClosedForm(Algorithm):
-    """V = W + α·C₀; a subclass with B ≠ I adds G.
+    """V = W + α·C₀; a subclass whose BᵀB is not I multiplies by it.
 
     A layer whose weights were frozen when the network was converted keeps its path as it was at the start.
     """

@@ -30,7 +30,7 @@ class FeedbackLayer(nn.Module):
     B: Tensor  # [groups · N̄, N_out / groups], from the errors to the extra population
     R: Tensor  # [groups · N̄, …] like W, from the extra population to the layer below
     G: Tensor  # BᵀB by group: [groups, N_out / groups, N_out / groups]
-    C0: Tensor  # what the initial weights leave in the feedback path, shape of W
+    C0: Tensor  # how the initial feedback path and W differ, shape of W
 
     @property
     def fan_in(self) -> int:

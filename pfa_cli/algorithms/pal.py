@@ -19,11 +19,16 @@ number of positions where the tap lies inside the image. A layer that reads pool
 reads a linear population.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from pfa_cli.algorithms.drawing import glorot_path
 from pfa_cli.algorithms.feedback import Algorithm
@@ -32,18 +37,22 @@ from pfa_cli.algorithms.registry import OptionValue
 
 NORM_BOUND = 3.0
 
-_ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.Softplus,
-)  # fmt: skip
+# The functions that make a population's rates, each with its form that leaves its argument as it is.
+_ACTIVATIONS: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
+    **{f: f for f in (F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.hardsigmoid, F.hardtanh, F.softplus)},
+    **dict.fromkeys((F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), torch.relu),
+    **dict.fromkeys((torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_), torch.sigmoid),
+    **dict.fromkeys((torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_), torch.tanh),
+}
 
 
 @dataclass(eq=False)
 class _Population:
-    """Units with input ``u`` and rate ``h`` = φ(u), as one forward pass met them; φ is the identity where ``phi`` is None."""
+    """Units with input ``u`` and rate ``h`` = φ(u), as one forward pass met them; φ None is the identity."""
 
     u: Tensor
     h: Tensor
-    phi: nn.Module | None = None
+    phi: Callable[[Tensor], Tensor] | None = None
     deviation: Tensor | None = None  # σ, a scalar
     noise: Tensor | None = None  # ξ, shape of u
 
@@ -52,8 +61,7 @@ class _Population:
         return 1.0 if self.phi is None else 0.5
 
     def rate(self, u: Tensor) -> Tensor:
-        # forward itself, not the module's call: that would report a second activity.
-        return u if self.phi is None else self.phi.forward(u)
+        return u if self.phi is None else self.phi(u)
 
 
 @dataclass(eq=False)
@@ -71,9 +79,8 @@ class PAL(Algorithm):
 
     def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
         super().__init__(options, seed)
-        self._populations: list[_Population] = []
-        self._paths: list[_Path] = []
-        self._listening = False
+        self._ear: _Ear | None = None  # while a forward pass is listened to
+        self._forget()
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         V = glorot_path(layer, stream)
@@ -83,47 +90,71 @@ class PAL(Algorithm):
 
     def attach(self, network: nn.Module) -> None:
         network.register_forward_pre_hook(self._start)
-        network.register_forward_hook(self._finish)
-        for module in network.modules():
-            if isinstance(module, _ACTIVATIONS):
-                if getattr(module, "inplace", False):
-                    module.inplace = False  # u is needed after h was computed
-                module.register_forward_hook(self._hear_activation)
+        network.register_forward_hook(self._finish, always_call=True)  # also when the pass fails
+
+    def _forget(self) -> None:
+        self._populations: list[_Population] = []
+        self._paths: list[_Path] = []
+        self._origins: dict[Node, _Population | _Path] = {}  # by the autograd node that made h or a
 
     def _start(self, network: nn.Module, inputs: object) -> None:
-        self._populations, self._paths = [], []
-        self._listening = self.observing and network.training and torch.is_grad_enabled()
-
-    def connect(self, layer: FeedbackLayer, x: Tensor, a: Tensor) -> Tensor:
-        if self._listening:
-            lower = next((p for p in self._populations if p.h is x), None) or self._meet(_Population(x, x))
-            self._paths.append(_Path(layer, lower, a.detach()))
-        return super().connect(layer, x, a)
-
-    def _hear_activation(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not self._listening:
-            return
-        population = self._meet(_Population(inputs[0], output, module))
-        for path in self._paths:
-            if path.upper is None:
-                fits = path.a.shape == population.u.shape
-                path.upper = population if fits else self._meet(_Population(path.a, path.a))
-
-    def _meet(self, population: _Population) -> _Population:
-        self._populations.append(population)
-        return population
+        if self.observing and network.training and torch.is_grad_enabled():
+            self._forget()
+            self._ear = _Ear(self)
+            self._ear.__enter__()
 
     def _finish(self, network: nn.Module, inputs: object, output: object) -> None:
-        if self._listening:
-            for path in self._paths:
-                path.upper = path.upper or self._meet(_Population(path.a, path.a))
+        if self._ear is None:
+            return
+        self._ear.__exit__(None, None, None)
+        self._ear = None
+        if output is not None:
             self._learn()
-        self._populations, self._paths, self._listening = [], [], False
+        self._forget()
+
+    def connect(self, layer: FeedbackLayer, x: Tensor, a: Tensor) -> Tensor:
+        if self._ear is None:
+            return super().connect(layer, x, a)
+        lower = next((p for p in self._populations if p.h is x), None)
+        if lower is None:
+            lower = self.meet(_Population(x, x), x.grad_fn, x.grad_fn)
+        path = _Path(layer, lower, a.detach())
+        self._paths.append(path)
+        output = super().connect(layer, x, a)
+        if output.grad_fn is not None:
+            self._origins[output.grad_fn] = path
+        return output
+
+    def meet(self, population: _Population, input_node: Node | None, output_node: Node | None) -> _Population:
+        """Takes up a population, above all paths that lead to ``input_node``, the origin of its u."""
+        self._populations.append(population)
+        for path in self._arriving(input_node):
+            if path.upper is None and path.a.shape == population.u.shape:
+                path.upper = population
+        if output_node is not None:
+            self._origins[output_node] = population
+        return population
+
+    def _arriving(self, node: Node | None) -> Iterator[_Path]:
+        """The paths whose output reaches ``node`` without passing another population."""
+        waiting, seen = [node], {None}
+        while waiting:
+            node = waiting.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            origin = self._origins.get(node)
+            if isinstance(origin, _Path):
+                yield origin
+            elif origin is None:
+                waiting.extend(before for before, _ in node.next_functions)
 
     # Learning from what was heard
 
     @torch.no_grad()
     def _learn(self) -> None:
+        for path in self._paths:
+            path.upper = path.upper or self.meet(_Population(path.a, path.a), None, None)
         for population in self._populations:
             u = population.u
             population.deviation = float(self.options["noise"]) * u.std(unbiased=False)
@@ -145,3 +176,23 @@ class PAL(Algorithm):
         bound = NORM_BOUND * layer.get_buffer("V0_norm")
         layer.V.mul_((bound / layer.V.norm()).clamp(max=1))
 
+
+class _Ear(TorchFunctionMode):
+    """Hears every activation function that a forward pass calls, as a module or as a function, in place or not."""
+
+    def __init__(self, algorithm: PAL) -> None:
+        super().__init__()
+        self._algorithm = algorithm
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: object, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        activation = _ACTIVATIONS.get(function)
+        if activation is None:
+            return function(*args, **kwargs)
+        u, node = args[0], args[0].grad_fn
+        before = u.detach().clone() if _in_place(function, kwargs) else u
+        h = function(*args, **kwargs)
+        ...
+        return h

@@ -2,14 +2,14 @@
 
 Literally (paper, eq. 4-6 and 11-12; written out in literal.py), with B fixed and R stepped by the same SGD as W:
 
-    ē = B·delta,    grad_h = Rᵀ-path·ē,    grad_R = ē hᵀ
+    ē = B·delta,    grad_h = Rᵀ·ē,    grad_R = ē hᵀ
 
 The feedback path is the product V = BᵀR. Since B is fixed, grad_R = B·grad_W, and V has a closed form (closed_form.py):
 
-    V = G·W + α·C₀,    G = BᵀB,    C₀ = BᵀR₀ - G·W₀
+    V = G·(W + α·C₀),    G = BᵀB,    C₀ = B⁺R₀ - W₀,    B⁺ the pseudo-inverse of B
 
 PFA draws the elements of B independently with variance 1/N̄, so that E[BᵀB] = I (Appendix 1.1: Glorot with gain
-sqrt((1+λ)/2), λ = N_out/N̄ = 1/expansion). PFA-o takes a semi-orthogonal B, so that G = I and V = W + α·C₀.
+sqrt((1+λ)/2), λ = N_out/N̄ = 1/expansion). PFA-o takes a semi-orthogonal B: G = I, B⁺ = Bᵀ.
 
 Shapes: B [N̄, N_out], R [N̄, …] like W, G [N_out, N_out]. In a grouped convolution B keeps the grouping: it is
 block-diagonal, stored as [groups · N̄, N_out / groups], and G as [groups, N_out / groups, N_out / groups].
@@ -29,7 +29,10 @@ from pfa_cli.algorithms.registry import OptionValue
 
 
 class PFAO(ClosedForm):
-    """Product feedback alignment with a semi-orthogonal B (PFA-o); per layer ``C0`` = BᵀR₀ - W₀, shape of W."""
+    """Product feedback alignment with a semi-orthogonal B (PFA-o); per layer ``C0`` = BᵀR₀ - W₀, shape of W.
+
+    No error angle is left once α is 0 (Propositions 1 and 2).
+    """
 
     @classmethod
     def create(cls, options: Mapping[str, OptionValue], seed: int) -> Algorithm:
@@ -49,11 +52,14 @@ class PFAO(ClosedForm):
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         B, R0 = self.draw_pair(layer, float(self.options["expansion"]), stream)
-        return {"C0": product(layer, B, R0) - layer.weight.detach().cpu()}
+        return {"C0": initial_mismatch(layer, layer.by_group(B).mT, R0)}
 
 
 class PFA(PFAO):
-    """Product feedback alignment; per layer ``G`` = BᵀB and ``C0`` = BᵀR₀ - G·W₀."""
+    """Product feedback alignment; per layer ``G`` = BᵀB and ``C0`` = B⁺R₀ - W₀.
+
+    Once α is 0, the angle between W and V is arccos(1/√(1+λ)) and the norm ratio √(1+λ) (Proposition 3).
+    """
 
     @staticmethod
     def draw_pair(layer: FeedbackLayer, expansion: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -65,28 +71,23 @@ class PFA(PFAO):
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         B, R0 = self.draw_pair(layer, float(self.options["expansion"]), stream)
-        blocks = layer.by_group(B)
-        G = blocks.mT @ blocks
-        GW0 = (G @ layer.by_group(layer.weight.detach().cpu())).reshape(layer.weight.shape)
-        return {"G": G, "C0": product(layer, B, R0) - GW0}
+        blocks = layer.by_group(B).double()
+        inverse = torch.linalg.pinv(blocks).to(B.dtype)
+        return {"G": (blocks.mT @ blocks).to(B.dtype), "C0": initial_mismatch(layer, inverse, R0)}
 
     def path(self, layer: FeedbackLayer) -> Tensor:
-        W = layer.by_group(layer.weight.detach())
-        return torch.baddbmm(layer.by_group(layer.C0), layer.G, W, beta=self.decay(layer)).reshape(layer.weight.shape)
+        return (layer.G @ layer.by_group(super().path(layer))).reshape(layer.weight.shape)
 
     def send_back(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
-        rows = delta.numel() // layer.n_out
-        if not isinstance(layer, FeedbackLinear) or rows >= layer.n_out:
-            return super().send_back(layer, delta, input_shape)
-        # With few errors it is cheaper to send them through G, W and C₀ than to multiply G by W: the same Vᵀ·delta.
-        errors = delta.reshape(rows, layer.n_out)
-        G, W, C0 = (t.to(errors.dtype) for t in (layer.G[0], layer.weight.detach(), layer.C0))
-        return ((errors @ G) @ W).addmm_(errors, C0, alpha=self.decay(layer)).reshape(input_shape)
+        if isinstance(layer, FeedbackLinear) and delta.numel() < layer.n_out**2:
+            # Few errors: it is cheaper to multiply them by G than to multiply the weights by it. The same Vᵀ·delta.
+            return layer.transpose(delta @ layer.G[0].to(delta.dtype), super().path(layer), input_shape)
+        return super().send_back(layer, delta, input_shape)
 
 
-def product(layer: FeedbackLayer, B: Tensor, R: Tensor) -> Tensor:
-    """The feedback path V = BᵀR, shape of W; B and R by group."""
-    return (layer.by_group(B).mT @ layer.by_group(R)).reshape(layer.weight.shape)
+def initial_mismatch(layer: FeedbackLayer, inverse: Tensor, R0: Tensor) -> Tensor:
+    """C₀ = B⁺R₀ - W₀, shape of W, from B⁺ by group [groups, N_out / groups, N̄]."""
+    return (inverse @ layer.by_group(R0)).reshape(layer.weight.shape) - layer.weight.detach().cpu()
 
 
 def _extra_units(layer: FeedbackLayer, expansion: float) -> int:

@@ -1,0 +1,241 @@
+"""Opening the results database: for writing (created and brought up to date) or for reading (never touched)."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+
+from pfa_cli.errors import UsageError
+from pfa_cli.store import sqlite
+from pfa_cli.store.errors import NoResults, StoreError, damaged, explained
+from pfa_cli.store.schema import SCHEMA_REVISION
+
+T = TypeVar("T")
+
+DEFAULT_DATABASE = "results/pfa.db"
+_READ_ATTEMPTS = 20
+
+
+class Store:
+    """An open results database. Use it in a ``with`` block, and read and write by its two methods only.
+
+    ``path`` is the database's file, or None where it is not a file. All queries of one ``read`` see one state.
+    """
+
+    def __init__(self, engine: Engine, path: Path | None, *, writable: bool):
+        self.engine = engine
+        self.path = path
+        self.writable = writable
+        self.name = str(path) if path else engine.url.render_as_string(hide_password=True)
+        self._identity = _identity(path)
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """What ``query`` makes of one consistent state of the database. It may be called more than once."""
+        with self.explained():
+            self._check_in_place()
+            if self.path is None or self.writable:
+                return self._read_once(query)
+            return self._read_unchanged(query, self.path)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: all of it is stored, or nothing. Waits its turn; begins with the write lock (RUNS.md 4)."""
+        if not self.writable:
+            raise StoreError(f"the database {self.name} is open for reading only")
+        with self.explained(), self.engine.execution_options(write=True).begin() as connection:
+            self._check_in_place()
+            yield connection
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Errors of the database inside the block become StoreErrors that name it and the cure."""
+        return explained(self.name, self.path.parent if self.path else None)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self.engine.dispose()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_once(self, query: Callable[[Connection], T]) -> T:
+        with self.engine.connect() as connection:
+            return query(connection)
+
+    def _read_unchanged(self, query: Callable[[Connection], T], path: Path) -> T:
+        """Repeats the query if a writer came to a database that was at rest (see ``sqlite.connect_to_read``)."""
+        for _ in range(_READ_ATTEMPTS):
+            before = sqlite.state_of(path)
+            if not sqlite.at_rest(path):
+                return self._read_once(query)
+            try:
+                result = self._read_once(query)
+            except DatabaseError:
+                if sqlite.state_of(path) == before:
+                    raise
+                time.sleep(0.01)
+                continue
+            if sqlite.state_of(path) == before:
+                return result
+            time.sleep(0.01)
+        raise StoreError(
+            f"the database {self.name} changes all the time; try again when its writers are done"
+        )
+
+    def _check_in_place(self) -> None:
+        """A file that was deleted or replaced can still be written to, but what is written is lost."""
+        if self._identity is not None and _identity(self.path) != self._identity:
+            raise StoreError(
+                f"the database {self.name} was deleted or replaced while it was in use; what was stored before is where "
+                "the file went. Put it back, or run the same command again to start from what is there now."
+            )
+
+
+def database_url(db: str | None = None) -> str:
+    """The SQLAlchemy URL of ``db`` (a path or a URL), else of PFA_DB, else of ``results/pfa.db`` here."""
+    name = db or os.environ.get("PFA_DB") or DEFAULT_DATABASE
+    if "://" in name:
+        return name
+    return URL.create("sqlite", database=str(Path(name).expanduser().absolute())).render_as_string(
+        hide_password=False
+    )
+
+
+def open_store(db: str | None = None, *, write: bool) -> Store:
+    """Opens the results database that ``db`` names (see ``database_url``).
+
+    ``write=True`` creates it and its folder if missing, and brings an older schema up to date, safely when several
+    processes do so at once. ``write=False`` changes nothing on the disk.
+
+    Raises NoResults if there is nothing to read, and StoreError, with the cure, if the file is damaged, is something
+    else, is of a newer pfa, or cannot be written as asked.
+    """
+    url = _parse(database_url(db))
+    path = _file_of(url)
+    if path is None:
+        store = Store(_server_engine(url), None, writable=write)
+    elif write:
+        if sqlite.create_if_missing(path):
+            with _file_store(path, write=False) as found:
+                _refuse_damaged(found)
+        store = _file_store(path, write=True)
+    else:
+        sqlite.refuse_to_read(path)
+        store = _file_store(path, write=False)
+    try:
+        _check_schema(store)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def revision_of(store: Store) -> str | None:
+    """The revision of the database's schema; None if it holds nothing. StoreError if it is not one of pfa's."""
+
+    def query(connection: Connection) -> tuple[bool, str | None]:
+        tables = inspect(connection).get_table_names()
+        if "alembic_version" not in tables:
+            return not tables, None
+        return True, connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+    ours, revision = store.read(query)
+    if not ours:
+        raise StoreError(
+            f"{store.name} is a database, but not one of pfa's; nothing was written to it. Name another by `--db`."
+        )
+    if revision is not None and revision > SCHEMA_REVISION:
+        raise StoreError(
+            f"the database {store.name} was written by a newer pfa (schema {revision}, this one knows {SCHEMA_REVISION}). "
+            "Update pfa, or name another database by `--db`."
+        )
+    return revision
+
+
+def _check_schema(store: Store) -> None:
+    revision = revision_of(store)
+    if revision == SCHEMA_REVISION:
+        return
+    if store.writable:
+        from pfa_cli.store.migrations import (
+            upgrade,
+        )  # alembic takes longer to import than all else here together
+
+        upgrade(store)
+    elif revision is None:
+        raise NoResults(f"no results yet in {store.name}: run `pfa run mnist` first.")
+    else:
+        raise StoreError(
+            f"the database {store.name} is of an older pfa (schema {revision}, this one reads {SCHEMA_REVISION}). "
+            "`pfa db upgrade` brings it up to date and keeps everything in it."
+        )
+
+
+def _refuse_damaged(store: Store) -> None:
+    revision_of(store)
+    verdict = store.read(lambda connection: connection.execute(text("PRAGMA quick_check(1)")).scalar())
+    if verdict != "ok":
+        raise damaged(store.name, str(verdict))
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise UsageError(
+            f"--db {url!r} is neither a file nor an SQLAlchemy URL like sqlite:///results/pfa.db"
+        ) from error
+
+
+def _file_of(url: URL) -> Path | None:
+    if url.get_backend_name() != "sqlite":
+        return None
+    if url.database in (None, "", ":memory:"):
+        raise UsageError("a database in memory cannot be shared by workers; name a file by `--db`.")
+    if url.query:
+        raise UsageError(
+            f"options in the URL of an SQLite database are not taken: give `--db {url.database}`."
+        )
+    return Path(str(url.database)).expanduser().absolute()
+
+
+def _server_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url)
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise UsageError(
+            f"no driver for {url.drivername} databases ({error}): install it, or use a file."
+        ) from error
+
+
+def _file_store(path: Path, *, write: bool) -> Store:
+    if not write:
+        engine = create_engine("sqlite://", creator=lambda: sqlite.connect_to_read(path), poolclass=NullPool)
+        return Store(engine, path, writable=False)
+    engine = create_engine("sqlite://", creator=lambda: sqlite.connect_to_write(path), poolclass=QueuePool)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return Store(engine, path, writable=True)
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    try:
+        stat = path.stat() if path else None
+    except FileNotFoundError:
+        return (0, 0)
+    return (stat.st_dev, stat.st_ino) if stat else None

@@ -1,0 +1,168 @@
+"""What others ask of the results database: light rows for status and plans, tidy frames for the figures.
+
+pandas is imported only where a frame is made. In a frame None (not defined) and NaN (came out as NaN) are both NaN;
+``export`` keeps them apart, and the ``diverged`` columns say which runs it concerns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Boolean, ColumnElement, Connection, Float, Integer, Select, and_, func, select
+
+from pfa_cli.store import schema
+from pfa_cli.store.engine import Store
+from pfa_cli.store.schema import Real, epochs
+from pfa_cli.store.tables import table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run as ``pfa status`` and the plan see it. Times in UTC; percents and seconds None where not measured.
+
+    ``state`` is what is stored: a running cell whose process is gone still says "running" here (RUNS.md 2).
+    """
+
+    id: int
+    recipe: str
+    algorithm: str
+    seed: int
+    config_hash: str
+    configuration: dict[str, Any]
+    dataset: str | None
+    state: str
+    host: str | None
+    pid: int | None
+    process_started: float | None
+    heartbeat_at: datetime | None
+    epochs_total: int
+    epochs_done: int | None
+    diverged_epoch: int | None
+    checkpoint: str | None
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    train_loss: float | None  # of the last stored epoch, as are the following three
+    train_accuracy_percent: float | None
+    validation_accuracy_percent: float | None
+    test_accuracy_percent: float | None
+    epochs_measured: int  # trained epochs whose time is known
+    seconds_per_epoch: float | None  # mean over those
+    images_per_second: float | None  # in the last stored epoch
+
+
+def runs(store: Store, recipe: str | None = None) -> list[RunRow]:
+    """All runs (of one recipe), in the order recipe, algorithm, seed, then age."""
+    condition = [schema.runs.c.recipe == recipe] if recipe else []
+    return store.read(lambda connection: select_runs(connection, *condition))
+
+
+def select_runs(connection: Connection, *conditions: ColumnElement[bool], lock: bool = False) -> list[RunRow]:
+    """The runs that meet the conditions. ``lock``: other writers wait (SQLite's are waiting already)."""
+    last = and_(epochs.c.run_id == schema.runs.c.id, epochs.c.epoch == schema.runs.c.epochs_done)
+    timed = and_(epochs.c.epoch > 0, epochs.c.seconds.is_not(None))
+    times = (
+        select(
+            epochs.c.run_id,
+            func.count().label("epochs_measured"),
+            func.avg(epochs.c.seconds).label("seconds_per_epoch"),
+        )
+        .where(timed)
+        .group_by(epochs.c.run_id)
+        .subquery()
+    )
+    of_last_epoch = (
+        "train_loss",
+        "train_accuracy_percent",
+        "validation_accuracy_percent",
+        "test_accuracy_percent",
+    )
+    query = (
+        select(
+            schema.runs,
+            *(epochs.c[name] for name in of_last_epoch),
+            epochs.c.images_per_second,
+            func.coalesce(times.c.epochs_measured, 0).label("epochs_measured"),
+            times.c.seconds_per_epoch,
+        )
+        .select_from(schema.runs.outerjoin(epochs, last).outerjoin(times, times.c.run_id == schema.runs.c.id))
+        .where(*conditions)
+        .order_by(schema.runs.c.recipe, schema.runs.c.algorithm, schema.runs.c.seed, schema.runs.c.id)
+    )
+    if lock:
+        query = query.with_for_update(of=schema.runs)
+    wanted = [field.name for field in fields(RunRow)]
+    return [RunRow(**{name: row[name] for name in wanted}) for row in connection.execute(query).mappings()]
+
+
+def runs_frame(
+    store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
+) -> "pd.DataFrame":
+    """One row per run: key, configuration (a dict), state, epochs, when and where."""
+    return _frame(store, table("runs", recipe, algorithms))
+
+
+def epochs_frame(
+    store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
+) -> "pd.DataFrame":
+    """One row per run and epoch: key, epoch, and the values of ``EpochRecord``."""
+    return _frame(store, table("epochs", recipe, algorithms))
+
+
+def layers_frame(
+    store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
+) -> "pd.DataFrame":
+    """One row per run, epoch and layer: key, epoch, layer_index, layer, and the values of ``LayerRecord``."""
+    return _frame(store, table("layers", recipe, algorithms))
+
+
+def attempts_frame(
+    store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
+) -> "pd.DataFrame":
+    """One row per attempt at a run: key, versions, device, when it began and how it ended."""
+    return _frame(store, table("attempts", recipe, algorithms))
+
+
+def simulations_frame(store: Store, kind: str | None = None) -> "pd.DataFrame":
+    """One row per simulated value: kind, quantity, item, value, and a column for each parameter of ``kind``."""
+    import pandas as pd
+
+    frame = _frame(store, table("simulations"))
+    if kind is not None:
+        frame = frame[frame["kind"] == kind].reset_index(drop=True)
+    parameters = pd.DataFrame(frame.pop("parameters").tolist(), index=frame.index)
+    return pd.concat([frame, parameters], axis="columns")
+
+
+def benchmarks_frame(store: Store) -> "pd.DataFrame":
+    """One row per measured value: machine (a dict), recipe, measure, algorithm, value, unit, when."""
+    return _frame(store, table("benchmarks"))
+
+
+def _frame(store: Store, query: Select[tuple[Any, ...]]) -> "pd.DataFrame":
+    import pandas as pd
+
+    rows = store.read(lambda connection: connection.execute(query).all())
+    columns = list(zip(*rows, strict=True)) or [()] * len(query.selected_columns)
+    return pd.DataFrame(
+        {
+            column.name: pd.Series(values, dtype=_dtype(column))
+            for column, values in zip(query.selected_columns, columns, strict=True)
+        }
+    )
+
+
+def _dtype(column: ColumnElement[Any]) -> str:
+    nullable = getattr(getattr(column, "element", column), "nullable", True)
+    if isinstance(column.type, Real | Float):
+        return "float64"
+    if isinstance(column.type, Boolean):
+        return "boolean" if nullable else "bool"
+    if isinstance(column.type, Integer):
+        return "Int64" if nullable else "int64"
+    return "object"

@@ -1,0 +1,122 @@
+"""Connections to one SQLite file: a writer's, and a viewer's that leaves no trace."""
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from pfa_cli.store.errors import NoResults, StoreError, damaged
+
+BUSY_TIMEOUT_SECONDS = 30.0
+_HEADER = b"SQLite format 3\0"
+
+
+def connect_to_write(path: Path) -> sqlite3.Connection:
+    """A connection to an existing file, in WAL mode. Transactions begin where SQLAlchemy says so, not in the driver."""
+    connection = _connect(path, "mode=rw")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = FULL")  # an epoch in the database survives a power cut
+    _switch_to_wal(connection, path)
+    return connection
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that can write nothing: no data, and no file beside the database.
+
+    A plain read-only connection to a WAL database leaves -wal and -shm files behind if there are none. So where
+    no writer is at work the file is opened as immutable, and ``Store.read`` looks afterwards whether it was.
+    """
+    return _connect(path, "mode=ro&immutable=1" if at_rest(path) else "mode=ro")
+
+
+def at_rest(path: Path) -> bool:
+    """Whether all of the database is in its main file: no log of a writer lies beside it."""
+    log, index, journal = (path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))
+    return not journal.exists() and (not log.exists() or (not index.exists() and _size(log) == 0))
+
+
+def state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes when the main file changes or is replaced; None if it is gone."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def refuse_to_read(path: Path) -> None:
+    """Raises NoResults or StoreError if ``path`` cannot be a database with results."""
+    if not path.exists() or _size(path) == 0 and at_rest(path):
+        raise NoResults(
+            f"no results yet at {path}: run `pfa run mnist` first, or name another database by `--db` or PFA_DB."
+        )
+    _refuse_other_files(path)
+
+
+def create_if_missing(path: Path) -> bool:
+    """Makes an empty file for SQLite to fill, and its folder; whether there was something in it already.
+
+    StoreError if that, or writing to it, is not allowed.
+    """
+    _refuse_other_files(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+            raise PermissionError("read-only")
+        path.touch()
+        return _size(path) > 0
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the database {path} ({error.strerror or error}). Make the file and its folder writable, "
+            "or name another database by `--db` or PFA_DB."
+        ) from error
+
+
+def _refuse_other_files(path: Path) -> None:
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder; `--db` wants a file, for example {path / 'pfa.db'}.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_HEADER))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(
+            f"cannot read the database {path} ({error.strerror}). Check who may read it."
+        ) from error
+    if start and start != _HEADER:
+        raise damaged(str(path), "it is not an SQLite database")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.as_uri()}?{mode}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _switch_to_wal(connection: sqlite3.Connection, path: Path) -> None:
+    """SQLite's busy timeout does not cover the switch, and workers that start together all try it."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            break
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+    if mode != "wal":
+        raise StoreError(
+            f"the disk of {path} does not support SQLite's write-ahead log. Name a database on a local disk by `--db`."
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

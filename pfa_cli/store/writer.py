@@ -1,0 +1,267 @@
+"""Everything that writes to the results database. Each function is one transaction: all of it is stored, or nothing.
+
+A run's life: ``ensure_run`` (queued) → ``claim`` (running, owned by a token) → ``start_attempt`` → ``record_epoch`` … →
+``finish`` (done, failed or interrupted). Every write after the claim checks the token in the statement that writes,
+and raises LostCell when the run belongs to another worker by then (RUNS.md 3).
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+from sqlalchemy import Connection, and_, case, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from pfa_cli.records import EpochRecord, LayerRecord
+from pfa_cli.store.engine import Store
+from pfa_cli.store.errors import LostCell
+from pfa_cli.store.owner import Owner
+from pfa_cli.store.queries import RunRow, select_runs
+from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
+
+_ATTEMPT_FACTS = (
+    "git_sha",
+    "git_dirty",
+    "argv",
+    "pfa_version",
+    "python_version",
+    "torch_version",
+    "cuda_version",
+    "device",
+    "threads",
+    "precision",
+    "deterministic",
+    "dataset",
+)
+_EPOCH_VALUES = tuple(field.name for field in fields(EpochRecord) if field.name not in ("epoch", "layers"))
+_LAYER_VALUES = tuple(field.name for field in fields(LayerRecord) if field.name not in ("index", "name"))
+
+
+class Configuration(Protocol):
+    """What the store needs to know of a ``recipes.Configuration``."""
+
+    @property
+    def recipe(self) -> str: ...
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+    def model_dump(self, *, mode: Literal["json"]) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on a run: its id, and the token that every later write checks."""
+
+    run_id: int
+    token: str
+    owner: Owner
+    epochs_done: int | None  # when it was claimed
+    checkpoint: str | None  # the one that the last stored epoch named
+
+
+def ensure_run(store: Store, configuration: Configuration, seed: int) -> int:
+    """The id of the run of ``configuration`` with ``seed``, which is queued if it is new."""
+    cell = {
+        "recipe": configuration.recipe,
+        "algorithm": configuration.algorithm,
+        "seed": seed,
+        "config_hash": configuration.hash,
+    }
+    wanted = select(runs.c.id).where(*(runs.c[name] == value for name, value in cell.items()))
+    found: int | None = store.read(lambda connection: connection.execute(wanted).scalar())
+    if found is not None:
+        return found
+    row = cell | {
+        "configuration": configuration.model_dump(mode="json"),
+        "dataset": configuration.dataset,
+        "state": "queued",
+        "epochs_total": configuration.epochs,
+        "created_at": _now(),
+    }
+    try:
+        with store.write() as connection:
+            return int(connection.execute(insert(runs).values(row).returning(runs.c.id)).scalar_one())
+    except IntegrityError:  # another worker was faster
+        return int(store.read(lambda connection: connection.execute(wanted).scalar_one()))
+
+
+def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow], bool]) -> Claim | None:
+    """Makes ``owner`` the one who works on the run; None if it is done, or running and alive.
+
+    ``is_alive`` is asked only about a run that is running, inside the transaction: it should answer at once.
+    """
+    with store.write() as connection:
+        row = select_runs(connection, runs.c.id == run_id, lock=True)[0]
+        if row.state == "done" or (row.state == "running" and is_alive(row)):
+            return None
+        if row.state == "running":
+            _end_attempt(connection, run_id, "stale", row.heartbeat_at)
+        now, token = _now(), secrets.token_hex(8)
+        connection.execute(
+            update(runs)
+            .where(runs.c.id == run_id)
+            .values(
+                state="running",
+                token=token,
+                host=owner.host,
+                pid=owner.pid,
+                process_started=owner.process_started,
+                heartbeat_at=now,
+                started_at=row.started_at or now,
+                finished_at=None,
+                error=None,
+            )
+        )
+        return Claim(run_id, token, owner, row.epochs_done, row.checkpoint)
+
+
+def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
+    """Stores what this attempt at the run runs on (RUNS.md 9); its id.
+
+    Facts with a column of ``attempts`` go there, all others into its column ``facts``.
+    """
+    with store.write() as connection:
+        _update_own(connection, claim, heartbeat_at=_now())
+        row = {
+            "run_id": claim.run_id,
+            "token": claim.token,
+            "host": claim.owner.host,
+            "pid": claim.owner.pid,
+            "resumed_epoch": claim.epochs_done,
+            "started_at": _now(),
+            "facts": {name: value for name, value in facts.items() if name not in _ATTEMPT_FACTS} or None,
+        } | {name: facts.get(name) for name in _ATTEMPT_FACTS}
+        return int(connection.execute(insert(attempts).values(row).returning(attempts.c.id)).scalar_one())
+
+
+def record_epoch(store: Store, claim: Claim, record: EpochRecord, checkpoint: str | None = None) -> None:
+    """Stores an epoch with its layers, and the name of the checkpoint that was saved after it (None: keep the old).
+
+    Epochs from this one on that are there already come from an attempt that went further than its checkpoint; they
+    are replaced, so that a run's epochs are always those of one training.
+    """
+    e = record.epoch
+    known = runs.c.diverged_epoch
+    diverged = case((known < e, known), else_=e if record.diverged else None)
+    changes: dict[str, Any] = {"heartbeat_at": _now(), "epochs_done": e, "diverged_epoch": diverged}
+    if checkpoint is not None:
+        changes["checkpoint"] = checkpoint
+    with store.write() as connection:
+        _update_own(connection, claim, **changes)
+        for table in (layers, epochs):
+            connection.execute(delete(table).where(table.c.run_id == claim.run_id, table.c.epoch >= e))
+        attempt = select(attempts.c.id).where(attempts.c.token == claim.token).scalar_subquery()
+        key = {"run_id": claim.run_id, "epoch": e}
+        values = {name: getattr(record, name) for name in _EPOCH_VALUES}
+        connection.execute(insert(epochs).values(**key, attempt_id=attempt, **values))
+        if record.layers:
+            connection.execute(insert(layers), [key | _layer_row(layer) for layer in record.layers])
+
+
+def heartbeat(store: Store, claim: Claim) -> None:
+    """Says that the worker is alive."""
+    with store.write() as connection:
+        _update_own(connection, claim, heartbeat_at=_now())
+
+
+def finish(
+    store: Store,
+    claim: Claim,
+    state: Literal["done", "failed", "interrupted"],
+    error: str | None = None,
+    checkpoint: str | None = None,
+) -> None:
+    """Ends the attempt and gives the run back; ``checkpoint`` names one saved since the last epoch (None: keep)."""
+    now = _now()
+    changes: dict[str, Any] = {
+        "state": state,
+        "error": error,
+        "token": None,
+        "heartbeat_at": now,
+        "finished_at": now,
+    }
+    if checkpoint is not None:
+        changes["checkpoint"] = checkpoint
+    with store.write() as connection:
+        _update_own(connection, claim, **changes)
+        _end_attempt(connection, claim.run_id, state, now)
+
+
+def record_simulation(
+    store: Store, kind: str, parameters: Mapping[str, Any], values: Mapping[str, Sequence[float]]
+) -> None:
+    """Stores a simulation's values, quantity by quantity (units in their names); replaces one of the same parameters.
+
+    >>> record_simulation(store, "eigenvalues", {"units": 100, "expansion": 10.0}, {"eigenvalue": [0.9, 1.1]})
+    ... # doctest: +SKIP
+    """
+    key = {"kind": kind, "parameters_hash": parameters_hash(parameters)}
+    common = key | {"parameters": dict(parameters), "created_at": _now()}
+    rows = [
+        common | {"quantity": quantity, "item": item, "value": value}
+        for quantity, items in values.items()
+        for item, value in enumerate(items)
+    ]
+    with store.write() as connection:
+        connection.execute(delete(simulations).where(*(simulations.c[name] == key[name] for name in key)))
+        if rows:
+            connection.execute(insert(simulations), rows)
+
+
+def parameters_hash(parameters: Mapping[str, Any]) -> str:
+    """16 hex digits that identify a simulation's parameters, whatever their order."""
+    canonical = json.dumps(parameters, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number of a benchmark, with its unit ("seconds", "images/s", "ratio")."""
+
+    measure: str
+    value: float
+    unit: str
+    algorithm: str | None = None
+
+
+def record_benchmark(
+    store: Store, machine: Mapping[str, Any], recipe: str, measurements: Iterable[Measurement]
+) -> None:
+    """Stores what a benchmark of ``recipe`` measured on ``machine`` (its description, as facts)."""
+    common = {"machine": dict(machine), "recipe": recipe, "created_at": _now()}
+    rows = [
+        common | {"measure": m.measure, "algorithm": m.algorithm, "value": m.value, "unit": m.unit}
+        for m in measurements
+    ]
+    if rows:
+        with store.write() as connection:
+            connection.execute(insert(benchmarks), rows)
+
+
+def _update_own(connection: Connection, claim: Claim, **changes: Any) -> None:
+    own = and_(runs.c.id == claim.run_id, runs.c.token == claim.token)
+    if connection.execute(update(runs).where(own).values(changes)).rowcount != 1:
+        raise LostCell(f"run {claim.run_id} was taken over by another worker")
+
+
+def _end_attempt(connection: Connection, run_id: int, outcome: str, when: datetime | None) -> None:
+    open_ones = and_(attempts.c.run_id == run_id, attempts.c.outcome.is_(None))
+    connection.execute(update(attempts).where(open_ones).values(outcome=outcome, ended_at=when))
+
+
+def _layer_row(layer: LayerRecord) -> dict[str, Any]:
+    values = {name: getattr(layer, name) for name in _LAYER_VALUES}
+    return {"layer_index": layer.index, "layer": layer.name} | values
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

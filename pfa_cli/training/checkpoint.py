@@ -58,9 +58,25 @@ def restore(folder: Path, trainer: Resumable) -> tuple[str | None, list[str]]:
     return None, damaged
 
 
+def discard(folder: Path, *, after_epoch: int | None) -> None:
+    """Removes the checkpoints of epochs after ``after_epoch`` (None: all), and what a killed process left half-written.
+
+    A process that dies between saving an epoch's checkpoint and storing the epoch leaves a checkpoint that is ahead of
+    the database: the epoch is trained again from the one before.
+    """
+    kept = {name for name in names(folder) if after_epoch is not None and _epoch(name) <= after_epoch}
+    for path in [*folder.glob("epoch-*"), *folder.glob(".epoch-*")]:
+        if path.stem not in kept:
+            path.unlink(missing_ok=True)
+
+
 def names(folder: Path) -> list[str]:
     """The checkpoints in ``folder``, newest first."""
     return sorted((path.stem for path in folder.glob("epoch-*.json")), reverse=True)
+
+
+def _epoch(name: str) -> int:
+    return int(name.split("-")[1])
 
 
 def _read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

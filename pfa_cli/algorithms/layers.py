@@ -122,7 +122,9 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
     def samples(self, x: Tensor, a: Tensor) -> Tensor:
         # The weight gradient of ones counts the positions where a tap lies inside the image.
         inputs, outputs = (torch.ones_like(t[:1, :1]) for t in (x, a))
-        return x.shape[0] * conv2d_weight(inputs, (1, 1, *self.kernel_size), outputs, **self.geometry | {"groups": 1})
+        return x.shape[0] * conv2d_weight(
+            inputs, (1, 1, *self.kernel_size), outputs, **self.geometry | {"groups": 1}
+        )
 
 
 def adopt(layer: nn.Module, name: str, algorithm: "Algorithm") -> FeedbackLayer:
@@ -134,6 +136,15 @@ def adopt(layer: nn.Module, name: str, algorithm: "Algorithm") -> FeedbackLayer:
     return layer
 
 
+def pass_on(ctx: Any, a: Tensor) -> Tensor:
+    """``a`` as the output of an autograd function that does not change it."""
+    if a._is_view():  # of a product in two dimensions: autograd would take another backward for a view's base
+        return a.clone()
+    # Marked as changed in place, so that no copy is made and an in-place ReLU may follow.
+    ctx.mark_dirty(a)
+    return a
+
+
 class Reroute(torch.autograd.Function):
     """The identity on a layer's output; backward, it sends delta to the layer's input by the feedback path.
 
@@ -143,9 +154,7 @@ class Reroute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, layer: FeedbackLayer) -> Tensor:
         ctx.layer, ctx.input_shape = layer, x.shape
-        # Marked as changed in place, so that no copy is made and an in-place ReLU may follow.
-        ctx.mark_dirty(a)
-        return a
+        return pass_on(ctx, a)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, Tensor, None]:

@@ -1,8 +1,8 @@
 """PFA exactly as the paper writes it (eq. 4-6, 11-12): the reference for the closed form, at many times its cost.
 
-    ē = B·delta              the error of the extra population, N̄ = expansion·N_out units or channels     (eq. 4, 11)
-    grad_h = Rᵀ-path·ē       down to the layer below, in the layer's own geometry                         (eq. 5, 12)
-    grad_R = ē hᵀ            what R learns from, by the same SGD step as W                                (eq. 6)
+ē = B·delta              the error of the extra population, N̄ = expansion·N_out units or channels     (eq. 4, 11)
+grad_h = Rᵀ-path·ē       down to the layer below, in the layer's own geometry                         (eq. 5, 12)
+grad_R = ē hᵀ            what R learns from, by the same SGD step as W                                (eq. 6)
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pfa_cli.algorithms.feedback import Algorithm
-from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.algorithms.layers import FeedbackLayer, pass_on
 from pfa_cli.algorithms.registry import OptionValue
 
 DrawPair = Callable[[FeedbackLayer, float, torch.Generator], tuple[Tensor, Tensor]]
@@ -44,8 +44,7 @@ class _ProductFeedback(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, a: Tensor, R: Tensor, layer: FeedbackLayer) -> Tensor:
         ctx.layer = layer
         ctx.save_for_backward(x, R)
-        ctx.mark_dirty(a)
-        return a
+        return pass_on(ctx, a)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:

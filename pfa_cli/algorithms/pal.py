@@ -21,7 +21,6 @@ reads a linear population.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -37,9 +36,13 @@ from pfa_cli.algorithms.registry import OptionValue
 
 NORM_BOUND = 3.0
 
+_OUT_OF_PLACE = (
+    F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.hardsigmoid, F.softplus,
+)  # fmt: skip
+
 # The functions that make a population's rates, each with its form that leaves its argument as it is.
 _ACTIVATIONS: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
-    **{f: f for f in (F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.hardsigmoid, F.hardtanh, F.softplus)},
+    **dict(zip(_OUT_OF_PLACE, _OUT_OF_PLACE, strict=True)),
     **dict.fromkeys((F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), torch.relu),
     **dict.fromkeys((torch.sigmoid, torch.sigmoid_, Tensor.sigmoid, Tensor.sigmoid_), torch.sigmoid),
     **dict.fromkeys((torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_), torch.tanh),
@@ -137,10 +140,11 @@ class PAL(Algorithm):
 
     def _arriving(self, node: Node | None) -> Iterator[_Path]:
         """The paths whose output reaches ``node`` without passing another population."""
-        waiting, seen = [node], {None}
+        waiting: list[Node | None] = [node]
+        seen: set[Node] = set()
         while waiting:
             node = waiting.pop()
-            if node in seen:
+            if node is None or node in seen:
                 continue
             seen.add(node)
             origin = self._origins.get(node)
@@ -185,14 +189,21 @@ class _Ear(TorchFunctionMode):
         self._algorithm = algorithm
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: object, args: Any = (), kwargs: dict[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        types: object,
+        args: Any = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         activation = _ACTIVATIONS.get(function)
-        if activation is None:
+        if activation is None or not args:
             return function(*args, **kwargs)
-        u, node = args[0], args[0].grad_fn
-        before = u.detach().clone() if _in_place(function, kwargs) else u
+        u, origin = args[0].detach(), args[0].grad_fn
+        if kwargs.get("inplace") or function.__name__.endswith("_"):
+            u = u.clone()  # needed after it is overwritten
         h = function(*args, **kwargs)
-        ...
+        settings = {key: value for key, value in kwargs.items() if key != "inplace"}
+        population = _Population(u, h, lambda v: activation(v, *args[1:], **settings))
+        self._algorithm.meet(population, origin, h.grad_fn)
         return h

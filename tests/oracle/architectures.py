@@ -101,6 +101,11 @@ def positions() -> nn.Module:
     )
 
 
+def linear() -> nn.Module:
+    """Layers without a nonlinearity between them, of one width."""
+    return nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4))
+
+
 def shared() -> nn.Module:
     """A layer used twice: its gradients add up."""
     again = nn.Linear(8, 8)
@@ -133,6 +138,9 @@ ARCHITECTURES = {
     ),
     "positions": Architecture(
         positions, (3, 6), (("0", "input:0", "1"), ("2", "1", "3"), ("5", "input:5", "output:5"))
+    ),
+    "linear": Architecture(
+        linear, (6,), (("0", "input:0", "output:0"), ("1", "output:0", "2"), ("3", "2", "output:3"))
     ),
     "shared": Architecture(shared, (6,), None),
 }

@@ -79,11 +79,11 @@ class Trainer:
         if not self._measured_start:
             self.algorithm.prepare()
             self._measured_start = True
-            yield self._record()
+            yield self.measure()
         while not self.finished:
             if not self._train_epoch(should_stop, on_step):
                 return
-            record = self._record()
+            record = self.measure()
             self.epochs_done, self.step = record.epoch, 0
             self.diverged = record.diverged
             self._reset_sums()
@@ -101,7 +101,7 @@ class Trainer:
         since = time.perf_counter()
         batches = self.dataset.train_batches(self.seed, epoch, self.configuration.batch_size, start_step=self.step)
         for images, labels in batches:
-            self._train_step(images, labels)
+            self.train_step(images, labels)
             self.step += 1
             if on_step is not None:
                 on_step(self)
@@ -112,7 +112,8 @@ class Trainer:
         self._seconds += time.perf_counter() - since
         return True
 
-    def _train_step(self, images: Tensor, labels: Tensor) -> None:
+    def train_step(self, images: Tensor, labels: Tensor) -> None:
+        """One optimiser step on a batch."""
         parts = self.configuration.accumulation
         self.optimizer.zero_grad()
         for x, y in zip(images.chunk(parts), labels.chunk(parts), strict=True):
@@ -126,7 +127,7 @@ class Trainer:
         self.precision.scaler.step(self.optimizer)
         self.precision.scaler.update()
 
-    def _record(self) -> EpochRecord:
+    def measure(self) -> EpochRecord:
         """What the network is like now, with the sums of the epoch just trained, if one was."""
         trained: dict[str, Any] = {}
         epoch = self.epochs_done

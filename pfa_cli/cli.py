@@ -1,0 +1,264 @@
+"""The command line: one thin function per command. What a command needs is imported when it runs, so that help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from pfa_cli import __version__
+from pfa_cli.errors import PfaError
+
+app = typer.Typer(
+    name="pfa",
+    help="Train networks by eight credit-assignment algorithms and rebuild the figures of "
+    "'Deep Learning without Weight Symmetry'.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+db_app = typer.Typer(help="Look after the results database.", no_args_is_help=True)
+app.add_typer(db_app, name="db")
+
+Db = Annotated[
+    str | None,
+    typer.Option("--db", help="Results database: a file or an SQLAlchemy URL.", show_default="PFA_DB, else results/pfa.db"),
+]
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name (see `pfa recipes`) or a .toml file.")]
+RecipeDir = Annotated[Path | None, typer.Option(help="Folder with recipes of your own.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeatable.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with the data sets.", show_default="PFA_DATA, else the user's cache")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Out = Annotated[Path, typer.Option(help="Folder for what is made.")]
+
+console = Console()
+
+
+def main() -> None:
+    """Runs `pfa`; an error that the user can mend is one message and an exit code (2 for wrong usage, 1 otherwise)."""
+    try:
+        app()
+    except PfaError as error:
+        Console(stderr=True).print(Text.assemble(("pfa: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(error.exit_code)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pfa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None: ...
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    algos: Annotated[str, typer.Option(help="all, or names with commas between: pfa,bp")] = "all",
+    seeds: Annotated[str, typer.Option(help="How many (5: 0 to 4), or which: 0,3 or 2-4")] = "1",
+    epochs: Annotated[int | None, typer.Option(help="Train this many epochs; milestones scale with them.")] = None,
+    settings: Settings = None,
+    sweep: Annotated[str | None, typer.Option(help="Run one of the recipe's sweeps, e.g. expansion.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, tf32, bf16 or fp16; recorded with the run.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells trained at a time.", show_default="by the machine")] = None,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    db: Db = None,
+    data_dir: DataDir = None,
+    recipe_dir: RecipeDir = None,
+) -> None:
+    """Make these cells done: recipe × algorithms × seeds.
+
+    What is done is skipped and what was interrupted is resumed, so the same command may be given twice.
+    """
+    from pfa_cli.recipes import load_recipe, parse_algorithms, parse_overrides, parse_seeds
+    from pfa_cli.runs.plan import make_plan, make_sweep_plan
+    from pfa_cli.store.engine import open_if_there
+
+    found = load_recipe(recipe, recipe_dir)
+    overrides = parse_overrides(settings or [])
+    overrides |= {key: value for key, value in (("epochs", epochs), ("precision", precision)) if value is not None}
+    with open_if_there(db) as store:
+        if sweep is not None:
+            plan = make_sweep_plan(store, found, sweep, overrides)
+        else:
+            plan = make_plan(store, found, parse_algorithms(algos), parse_seeds(seeds), overrides)
+    if dry_run:
+        plan.show(console)
+        return
+    from pfa_cli.runs.launch import run_cells
+
+    raise typer.Exit(run_cells(db, plan, jobs=jobs, device=device, data_dir=data_dir, console=console))
+
+
+@app.command()
+def status(
+    db: Db = None,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between looks with --watch.")] = 2.0,
+) -> None:
+    """Show every run: its state, epochs, accuracy so far and the time it still needs."""
+    from pfa_cli.runs import status as view
+    from pfa_cli.store.engine import open_store
+
+    if watch:
+        view.watch(lambda: open_store(db, write=False), console, interval)
+        return
+    with open_store(db, write=False) as store:
+        rows = view.rows(store)
+    if as_json:
+        typer.echo(view.as_json(rows))
+    else:
+        console.print(view.table(rows))
+
+
+@app.command()
+def figures(
+    out: Out = Path("results"),
+    only: Annotated[str | None, typer.Option(help="Some of them, with commas between: fig2,fig3,table1")] = None,
+    formats: Annotated[str, typer.Option("--format", help="pdf, png or both")] = "pdf,png",
+    published: Annotated[bool, typer.Option(help="Draw the paper's curves beside ours.")] = True,
+    validation: Annotated[bool, typer.Option("--validation", help="Draw validation accuracy too.")] = False,
+    db: Db = None,
+) -> None:
+    """Rebuild the paper's figures and Table 1 from the database."""
+    from pfa_cli.figures import build
+    from pfa_cli.store.engine import open_store
+
+    with open_store(db, write=False) as store:
+        paths = build(
+            store, out, only=_names(only), formats=_names(formats) or [], published=published, validation=validation
+        )
+    for path in paths:
+        typer.echo(path)
+
+
+@app.command()
+def recipes(
+    recipe: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None, recipe_dir: RecipeDir = None
+) -> None:
+    """List the recipes, or show one with every setting."""
+    from pfa_cli.recipes import list_recipes, load_recipe
+    from pfa_cli.tables import recipe_list, recipe_page
+
+    if recipe is None:
+        console.print(recipe_list(list_recipes(recipe_dir)))
+    else:
+        console.print(recipe_page(load_recipe(recipe, recipe_dir)))
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet")],
+    table: Annotated[str, typer.Option(help="runs, attempts, epochs, layers, simulations or benchmarks")] = "epochs",
+    db: Db = None,
+) -> None:
+    """Write one table of the database to a file: tidy, one observation per row."""
+    from pfa_cli.store.engine import open_store
+    from pfa_cli.store.export import export as write
+
+    with open_store(db, write=False) as store:
+        rows = write(store, table, out)
+    typer.echo(f"{out}: {rows} rows")
+
+
+@app.command()
+def merge(
+    other: Annotated[Path, typer.Argument(help="The database to bring in; it is only read.")], db: Db = None
+) -> None:
+    """Bring in the results of another machine. Twice is the same as once; conflicts are named and ours is kept."""
+    from pfa_cli.store.engine import open_store
+    from pfa_cli.store.merge import merge as bring_in
+
+    with open_store(db, write=True) as store:
+        console.print(str(bring_in(store, str(other))))
+
+
+@app.command()
+def simulate(db: Db = None) -> None:
+    """Compute and store the simulations of Figure 3 (`pfa run` does so too)."""
+    from pfa_cli.store.engine import open_store
+    from pfa_cli.theory.simulate import ensure
+
+    with open_store(db, write=True) as store:
+        stored = ensure(store)
+    typer.echo(f"{stored} simulations stored" if stored else "all simulations are stored already")
+
+
+@app.command()
+def cortex(
+    synapses: Annotated[int, typer.Option(min=100, help="Synapses in the simulation.")] = 1_000_000,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate how symmetric cortical weights are (paper, Appendix 1.2: R ≈ 0.2, 78°)."""
+    from pfa_cli.theory.cortex import estimate
+
+    found = estimate(synapses, seed)
+    typer.echo(found.as_json() if as_json else found.sentence())
+
+
+@app.command()
+def bench(
+    recipe: RecipeArgument = "mnist",
+    algos: Annotated[str, typer.Option(help="all, or names with commas between")] = "all",
+    settings: Settings = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Equal processes at a time.", show_default="by the machine")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
+    repetitions: Annotated[int, typer.Option(min=1, help="Samples of each contender.")] = 20,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps in a sample.")] = 10,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    store_it: Annotated[bool, typer.Option("--store", help="Keep the numbers in the database.")] = False,
+    db: Db = None,
+    data_dir: DataDir = None,
+    recipe_dir: RecipeDir = None,
+) -> None:
+    """Time a training step of every algorithm against BP, plain torch and the matrix products alone."""
+    from pfa_cli.bench.command import bench as measure
+    from pfa_cli.recipes import load_recipe, parse_algorithms, parse_overrides
+
+    found, chosen, overrides = load_recipe(recipe, recipe_dir), parse_algorithms(algos), parse_overrides(settings or [])
+    result = measure(found, chosen, overrides, jobs, threads, repetitions, steps, device, data_dir)
+    if as_json:
+        typer.echo(result.as_json())
+    else:
+        console.print(result.table())
+    if store_it:
+        from pfa_cli.store.engine import open_store
+
+        with open_store(db, write=True) as store:
+            result.record(store)
+
+
+@db_app.command()
+def check(db: Db = None) -> None:
+    """Look for damage and for half-written runs; says what to do. Changes nothing."""
+    from pfa_cli.store.check import check as look
+
+    report = look(db)
+    console.print(str(report))
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@db_app.command()
+def upgrade(db: Db = None) -> None:
+    """Bring a database of an older pfa up to date; everything in it is kept."""
+    from pfa_cli.store.engine import open_store
+
+    with open_store(db, write=True) as store:
+        typer.echo(f"{store.name} is up to date")
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

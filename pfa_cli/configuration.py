@@ -116,14 +116,12 @@ def configure(settings: Mapping[str, Any], where: str) -> Configuration:
     try:
         return Configuration.model_validate(dict(settings))
     except ValidationError as error:
-        raise explain(error, where) from None
+        raise explain(error, where, {"": BASE_SETTINGS}) from None
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
 
 
-def explain(
-    error: ValidationError, where: str, tables: Mapping[str, Iterable[str]] | None = None
-) -> UsageError:
+def explain(error: ValidationError, where: str, tables: Mapping[str, Iterable[str]]) -> UsageError:
     """pydantic's first complaint in words a person can act on.
 
     ``tables`` holds the valid keys of each table of a file, the file's own keys under "".
@@ -134,8 +132,7 @@ def explain(
     match first["type"]:
         case "extra_forbidden":
             *table, last = first["loc"]
-            valid = (tables or {})[str(table[0]) if table else ""]
-            text = str(unknown("key", str(last), valid))
+            text = str(unknown("key", str(last), tables[str(table[0]) if table else ""]))
         case "missing":
             text = f"{key} is missing"
         case "value_error":

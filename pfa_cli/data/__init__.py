@@ -1,0 +1,56 @@
+"""Data sets: fetched on first use, verified, and handed out as batches on the device."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pfa_cli.data.folder import default_data_dir
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pfa_cli.configuration import Configuration
+
+__all__ = ["Dataset", "default_data_dir", "load_dataset", "prepare_data"]
+
+
+class Dataset(Protocol):
+    """What the trainer asks of a data set. Batches: float32 normalised images, int64 labels, on ``device``."""
+
+    name: str
+    description: str  # one line, stored with the run
+    n_classes: int
+    input_shape: tuple[int, ...]  # of one image
+    train_size: int
+    device: "torch.device"
+    splits: tuple[str, ...]  # what `evaluation_batches` can give
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Batches in an epoch; the last one is dropped if incomplete. UsageError if that leaves none."""
+
+    def train_batches(
+        self, seed: int, epoch: int, batch_size: int, start_step: int = 0
+    ) -> "Iterator[tuple[Tensor, Tensor]]":
+        """The epoch's batches from ``start_step`` on; order, augmentation from (seed, epoch) alone."""
+
+    def evaluation_batches(self, split: str, batch_size: int = ...) -> "Iterator[tuple[Tensor, Tensor]]":
+        """All images of ``split`` in a fixed order, without augmentation."""
+
+    def probe(self, n: int) -> "tuple[Tensor, Tensor]":
+        """The first ``n`` training images, without augmentation: the same ones at every call."""
+
+
+def load_dataset(configuration: "Configuration", data_dir: Path, device: "torch.device") -> Dataset:
+    """The configuration's data set on ``device``, fetched into ``data_dir`` first if it is not there.
+
+    Raises:
+        PfaError: it cannot be fetched, or a file is damaged; says what to put where.
+    """
+    return import_module(f"pfa_cli.data.{configuration.dataset}").load(configuration, data_dir, device)
+
+
+def prepare_data(configuration: "Configuration", data_dir: Path) -> None:
+    """Fetches the data set if it is not there, without loading it: for a launcher, before its workers."""
+    import_module(f"pfa_cli.data.{configuration.dataset}").prepare(data_dir)

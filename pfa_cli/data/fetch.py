@@ -1,0 +1,116 @@
+"""Brings a data set into the data folder: once, whole or not at all, and only if it is the right one."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pfa_cli.data.sources import NpmPackage, OnProgress, SourceFailed, Torchvision
+from pfa_cli.errors import PfaError
+
+
+@dataclass(frozen=True)
+class Download:
+    """How one data set gets into the data folder."""
+
+    title: str
+    key: str  # names the lock and the temporary folder
+    megabytes: int
+    sources: Sequence[Torchvision | NpmPackage]
+    is_there: Callable[[Path], bool]  # data folder → all files are in their place (damaged or not)
+    install: Callable[
+        [Path, Path], None
+    ]  # (what a source left, data folder); SourceFailed if it is not the right data
+    by_hand: str  # what a person has to put into the data folder when no source can be reached
+
+
+def fetch(download: Download, data_dir: Path) -> None:
+    """Makes sure that the data set is in ``data_dir``; of several processes that ask at once, one fetches.
+
+    Raises:
+        PfaError: no source gave it, or the folder cannot be written.
+    """
+    if download.is_there(data_dir):  # a read-only folder with the data in it is fine
+        return
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with _lock(data_dir / f".{download.key}.lock", download.title):
+            if not download.is_there(data_dir):
+                _fetch_locked(download, data_dir)
+    except OSError as error:
+        raise PfaError(
+            f"cannot put {download.title} into {data_dir}: {error.strerror or error}. "
+            "Name another folder with --data-dir or PFA_DATA"
+        ) from None
+
+
+def sha256(data: bytes | memoryview) -> str:
+    """The digest in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def damaged(path: Path, expected: str, found: str) -> PfaError:
+    """The error for a file in the data folder whose content is not what it must be."""
+    return PfaError(
+        f"{path} is damaged: its sha256 is {found}, expected {expected}. "
+        "Delete it, and it will be fetched again"
+    )
+
+
+def _fetch_locked(download: Download, data_dir: Path) -> None:
+    for left_over in data_dir.glob(
+        f".{download.key}-*"
+    ):  # of a process that was killed while it held the lock
+        shutil.rmtree(left_over, ignore_errors=True)
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(f"Fetching {download.title} ({download.megabytes} MB) into {data_dir}", soft_wrap=True)
+    failures = []
+    for source in download.sources:
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{download.key}-", dir=data_dir) as folder,
+            _progress(console, download) as progress,
+        ):
+            try:
+                source.download(Path(folder), progress)
+                download.install(Path(folder), data_dir)
+            except SourceFailed as failure:
+                failures.append(f"  {source}: {failure}")
+            else:
+                return
+    raise PfaError(
+        f"{download.title} is not in {data_dir} and could not be fetched:\n"
+        + "\n".join(failures)
+        + f"\nPut it there, or name the folder that has it with --data-dir or PFA_DATA:\n{download.by_hand}"
+    )
+
+
+@contextmanager
+def _lock(path: Path, title: str) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        Console(stderr=True).print(f"Waiting for another process that is fetching {title}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _progress(console: Console, download: Download) -> Iterator[OnProgress]:
+    """A bar on a terminal, nothing elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    total = download.megabytes * 10**6
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"Fetching {download.title}", total=total)
+        yield lambda size: bar.update(task, completed=min(size, total))

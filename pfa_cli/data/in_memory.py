@@ -1,0 +1,104 @@
+"""A data set that lives on the device whole: bytes, turned into normalised floats batch by batch.
+
+Bytes rather than floats since they take a quarter of the memory, and gathering and normalising a batch of them is no
+slower than gathering floats (MNIST, batch 64, one core: 25 µs against 30 µs).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pfa_cli.configuration import Configuration
+from pfa_cli.data.augment import CropAndFlip
+from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
+from pfa_cli.errors import unknown
+from pfa_cli.training.randomness import generator
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """``images`` uint8 [n, *shape], ``labels`` int64 [n]."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor | slice) -> "LabelledImages":
+        return LabelledImages(self.images[indices], self.labels[indices])
+
+    def to(self, device: torch.device) -> "LabelledImages":
+        return LabelledImages(self.images.to(device), self.labels.to(device))
+
+
+class InMemoryDataset:
+    """See `pfa_cli.data.Dataset`. ``mean`` and ``std`` are per channel, of pixels scaled to [0, 1]."""
+
+    def __init__(
+        self,
+        name: str,
+        training: LabelledImages,
+        test: LabelledImages,
+        configuration: Configuration,
+        device: torch.device,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augmentation: CropAndFlip | None = None,
+    ) -> None:
+        self.name, self.device, self._augmentation = name, device, augmentation
+        self.n_classes = int(training.labels.max()) + 1
+        self.input_shape = tuple(training.images.shape[1:])
+        kept, held_out = hold_out(len(training), configuration.validation_images, configuration.split_seed)
+        self._training = training.take(kept.sort().values[: configuration.train_images]).to(device)
+        self._evaluation = {"test": test.take(slice(configuration.test_images)).to(device)}
+        if len(held_out):
+            self._evaluation = {
+                "validation": training.take(held_out.sort().values).to(device)
+            } | self._evaluation
+        self.train_size = len(self._training)
+        self.splits = tuple(self._evaluation)
+        sizes = [f"{self.train_size} train"] + [
+            f"{len(part)} {split}" for split, part in self._evaluation.items()
+        ]
+        self.description = f"{name}, {' / '.join(sizes)}"
+        axes = [1] * (len(self.input_shape) - 1)
+        as_channels = torch.tensor([mean, std], device=device).view(2, -1, *axes)
+        self._scale, self._shift = 1 / (255 * as_channels[1]), -as_channels[0] / as_channels[1]
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        return steps_per_epoch(self.train_size, batch_size)
+
+    def train_batches(
+        self, seed: int, epoch: int, batch_size: int, start_step: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        # Drawn for the whole epoch at once and then sliced, so that an epoch can be entered at any step.
+        order = epoch_order(self.train_size, seed, epoch).to(self.device)
+        moves = None
+        if self._augmentation is not None:
+            moves = self._augmentation.draw(self.train_size, generator(seed, "augmentation", epoch)).to(
+                self.device
+            )
+        for step in range(start_step, self.steps_per_epoch(batch_size)):
+            rows = slice(step * batch_size, (step + 1) * batch_size)
+            images = self._training.images.index_select(0, order[rows])
+            if self._augmentation is not None and moves is not None:
+                images = self._augmentation.apply(images, moves[rows])
+            yield self._normalise(images), self._training.labels.index_select(0, order[rows])
+
+    def evaluation_batches(self, split: str, batch_size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+        if split not in self._evaluation:
+            raise unknown("split", split, self.splits)
+        part = self._evaluation[split]
+        for start in range(0, len(part), batch_size):
+            batch = part.take(slice(start, start + batch_size))
+            yield self._normalise(batch.images), batch.labels
+
+    def probe(self, n: int) -> tuple[Tensor, Tensor]:
+        first = self._training.take(slice(n))
+        return self._normalise(first.images), first.labels
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return images.to(torch.float32).mul_(self._scale).add_(self._shift)

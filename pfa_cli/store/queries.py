@@ -1,7 +1,7 @@
 """What others ask of the results database: light rows for status and plans, tidy frames for the figures.
 
-pandas is imported only where a frame is made. In a frame None (not defined) and NaN (came out as NaN) are both NaN;
-``export`` keeps them apart, and the ``diverged`` columns say which runs it concerns.
+pandas is imported only where a frame is made. In a frame None (not defined) and NaN (came out as NaN) are
+both NaN; ``export`` keeps them apart, and ``diverged`` says which epochs it concerns.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from sqlalchemy import Boolean, ColumnElement, Connection, Float, Integer, Selec
 
 from pfa_cli.store import schema
 from pfa_cli.store.engine import Store
-from pfa_cli.store.schema import Real, epochs
+from pfa_cli.store.schema import Real, UtcTime, epochs
 from pfa_cli.store.tables import table
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run as ``pfa status`` and the plan see it. Times in UTC; percents and seconds None where not measured.
+    """One run as ``pfa status`` and the plan see it. Times are in UTC; what was not measured is None.
 
     ``state`` is what is stored: a running cell whose process is gone still says "running" here (RUNS.md 2).
     """
@@ -129,7 +129,7 @@ def attempts_frame(
 
 
 def simulations_frame(store: Store, kind: str | None = None) -> "pd.DataFrame":
-    """One row per simulated value: kind, quantity, item, value, and a column for each parameter of ``kind``."""
+    """One row per simulated value: kind, quantity, item, value, and a column for each parameter."""
     import pandas as pd
 
     frame = _frame(store, table("simulations"))
@@ -165,4 +165,4 @@ def _dtype(column: ColumnElement[Any]) -> str:
         return "boolean" if nullable else "bool"
     if isinstance(column.type, Integer):
         return "Int64" if nullable else "int64"
-    return "object"
+    return "datetime64[us, UTC]" if isinstance(column.type, UtcTime) else "object"

@@ -1,7 +1,7 @@
 """The tables of the results database. Their names and columns are those of the exported tables.
 
-Units stand in the column names; angles are in degrees, accuracies in percent, times in UTC. A change here needs a
-revision in ``migrations/versions`` and the new number in ``SCHEMA_REVISION``.
+Units stand in the column names; angles are in degrees, accuracies in percent, times in UTC. How to change the
+schema is said in ``migrations/__init__.py``.
 """
 
 import math
@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 
 SCHEMA_REVISION = "0001"
-"""The newest revision in ``migrations/versions``; known here so that a current database opens without alembic."""
+"""The newest revision in ``migrations/versions``; a current database opens without alembic."""
 
 
 class Real(TypeDecorator[float]):

@@ -5,14 +5,14 @@ import sqlite3
 import time
 from pathlib import Path
 
-from pfa_cli.store.errors import NoResults, StoreError, damaged
+from pfa_cli.store.errors import StoreError, damaged, no_results
 
 BUSY_TIMEOUT_SECONDS = 30.0
 _HEADER = b"SQLite format 3\0"
 
 
 def connect_to_write(path: Path) -> sqlite3.Connection:
-    """A connection to an existing file, in WAL mode. Transactions begin where SQLAlchemy says so, not in the driver."""
+    """A connection to an existing file, in WAL mode."""
     connection = _connect(path, "mode=rw")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = FULL")  # an epoch in the database survives a power cut
@@ -23,8 +23,9 @@ def connect_to_write(path: Path) -> sqlite3.Connection:
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """A connection that can write nothing: no data, and no file beside the database.
 
-    A plain read-only connection to a WAL database leaves -wal and -shm files behind if there are none. So where
-    no writer is at work the file is opened as immutable, and ``Store.read`` looks afterwards whether it was.
+    A plain read-only connection to a WAL database leaves -wal and -shm files behind if there are none. So
+    where no writer is at work the file is opened as immutable; ``Store.read`` looks afterwards whether it
+    was.
     """
     return _connect(path, "mode=ro&immutable=1" if at_rest(path) else "mode=ro")
 
@@ -46,10 +47,8 @@ def state_of(path: Path) -> tuple[int, ...] | None:
 
 def refuse_to_read(path: Path) -> None:
     """Raises NoResults or StoreError if ``path`` cannot be a database with results."""
-    if not path.exists() or _size(path) == 0 and at_rest(path):
-        raise NoResults(
-            f"no results yet at {path}: run `pfa run mnist` first, or name another database by `--db` or PFA_DB."
-        )
+    if not path.exists() or (_size(path) == 0 and at_rest(path)):
+        raise no_results(str(path))
     _refuse_other_files(path)
 
 
@@ -67,8 +66,8 @@ def create_if_missing(path: Path) -> bool:
         return _size(path) > 0
     except OSError as error:
         raise StoreError(
-            f"cannot write the database {path} ({error.strerror or error}). Make the file and its folder writable, "
-            "or name another database by `--db` or PFA_DB."
+            f"cannot write the database {path} ({error.strerror or error}). Make the file and its folder "
+            "writable, or name another database by `--db` or PFA_DB."
         ) from error
 
 
@@ -93,7 +92,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         f"{path.as_uri()}?{mode}",
         uri=True,
         timeout=BUSY_TIMEOUT_SECONDS,
-        isolation_level=None,
+        isolation_level=None,  # transactions begin where engine.py says, not where the driver thinks
         check_same_thread=False,
     )
 
@@ -111,7 +110,8 @@ def _switch_to_wal(connection: sqlite3.Connection, path: Path) -> None:
             time.sleep(0.02)
     if mode != "wal":
         raise StoreError(
-            f"the disk of {path} does not support SQLite's write-ahead log. Name a database on a local disk by `--db`."
+            f"the disk of {path} does not support SQLite's write-ahead log. "
+            "Name a database on a local disk by `--db`."
         )
 
 

@@ -1,7 +1,7 @@
 """The tidy tables: one observation per row, units in the column names, the same key columns everywhere.
 
-A table about runs opens with ``KEY``, then epoch, layer_index and layer where they apply. Rows come in the order of
-the keys, so that the same database gives the same table.
+A table about runs opens with ``KEY``, then epoch, layer_index and layer where they apply. Rows come in the
+order of the keys, so that the same database gives the same table.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
-"""Everything that writes to the results database. Each function is one transaction: all of it is stored, or nothing.
+"""Everything that writes to the results database. Each function is one transaction: all of it, or nothing.
 
-A run's life: ``ensure_run`` (queued) → ``claim`` (running, owned by a token) → ``start_attempt`` → ``record_epoch`` … →
-``finish`` (done, failed or interrupted). Every write after the claim checks the token in the statement that writes,
-and raises LostCell when the run belongs to another worker by then (RUNS.md 3).
+A run's life: ``ensure_run`` (queued) → ``claim`` (running, owned by a token) → ``start_attempt`` →
+``record_epoch`` … → ``finish`` (done, failed or interrupted). Every write after the claim checks the token and
+raises LostCell when the run belongs to another by then (RUNS.md 3).
 """
 
 import hashlib
@@ -98,9 +98,13 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
     """Makes ``owner`` the one who works on the run; None if it is done, or running and alive.
 
     ``is_alive`` is asked only about a run that is running, inside the transaction: it should answer at once.
+    An attempt that is found dead ends with the outcome "stale", at its last heartbeat.
     """
     with store.write() as connection:
-        row = select_runs(connection, runs.c.id == run_id, lock=True)[0]
+        rows = select_runs(connection, runs.c.id == run_id, lock=True)
+        if not rows:
+            raise LostCell(f"run {run_id} is no longer in the database")
+        (row,) = rows
         if row.state == "done" or (row.state == "running" and is_alive(row)):
             return None
         if row.state == "running":
@@ -144,10 +148,10 @@ def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
 
 
 def record_epoch(store: Store, claim: Claim, record: EpochRecord, checkpoint: str | None = None) -> None:
-    """Stores an epoch with its layers, and the name of the checkpoint that was saved after it (None: keep the old).
+    """Stores an epoch with its layers, and the name of the checkpoint saved after it (None: keep the old).
 
-    Epochs from this one on that are there already come from an attempt that went further than its checkpoint; they
-    are replaced, so that a run's epochs are always those of one training.
+    Epochs from this one on that are there already come from an attempt that went further than the checkpoint
+    it left; they are replaced, so that a run's epochs are always those of one training.
     """
     e = record.epoch
     known = runs.c.diverged_epoch
@@ -180,12 +184,12 @@ def finish(
     error: str | None = None,
     checkpoint: str | None = None,
 ) -> None:
-    """Ends the attempt and gives the run back; ``checkpoint`` names one saved since the last epoch (None: keep)."""
+    """Ends the attempt and gives the run back; ``checkpoint``: one saved since the last epoch."""
     now = _now()
     changes: dict[str, Any] = {
         "state": state,
-        "error": error,
         "token": None,
+        "error": error,
         "heartbeat_at": now,
         "finished_at": now,
     }
@@ -199,10 +203,9 @@ def finish(
 def record_simulation(
     store: Store, kind: str, parameters: Mapping[str, Any], values: Mapping[str, Sequence[float]]
 ) -> None:
-    """Stores a simulation's values, quantity by quantity (units in their names); replaces one of the same parameters.
+    """Stores a simulation's values by quantity (unit in the name), in place of those there.
 
-    >>> record_simulation(store, "eigenvalues", {"units": 100, "expansion": 10.0}, {"eigenvalue": [0.9, 1.1]})
-    ... # doctest: +SKIP
+    An example: kind "path_angle", parameters {"expansion": 10.0}, values {"angle_degrees": [17.4, 17.6]}.
     """
     key = {"kind": kind, "parameters_hash": parameters_hash(parameters)}
     common = key | {"parameters": dict(parameters), "created_at": _now()}

@@ -1,8 +1,8 @@
-"""How a database of an earlier schema becomes one of today's: one file per revision in ``versions``, run by alembic.
+"""How a database of an earlier schema becomes one of today's: one file per revision, run by alembic.
 
-A change of the schema is: the change in ``schema.py``, a file ``versions/000N_what.py`` that makes the same change
-(it never refers to ``schema.py``, which will move on), the new number in ``SCHEMA_REVISION``, and a kept database of
-the revision before in ``tests/store/kept``. Revisions are numbers of four digits, in order.
+A change of the schema is: the change in ``schema.py``; a file ``versions/000N_what.py`` that makes the same
+change (it never refers to ``schema.py``, which moves on); the new number in ``SCHEMA_REVISION``; and a kept
+database of the new revision in ``tests/store/kept``. Revisions are numbers of four digits, in order.
 """
 
 from pathlib import Path

@@ -15,9 +15,10 @@ from pfa_cli.bench import report
 from pfa_cli.bench.steps import Job, Samples, measure, pooled
 from pfa_cli.data import default_data_dir
 from pfa_cli.recipes import Recipe
-from pfa_cli.runs.facts import choose_device, device_name
+from pfa_cli.runs.facts import device_name
 from pfa_cli.store.engine import Store
 from pfa_cli.store.writer import record_benchmark
+from pfa_cli.training.device import choose_device
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class Trainer:
                 "weight_decay": schedule.weight_decay(self.configuration, epoch),
                 "train_loss": loss,
                 "train_accuracy_percent": self.running_accuracy_percent,
-                "images_per_second": self._images / self._seconds,
+                "images_per_second": self._images / self._seconds if self._seconds else None,
                 "diverged": not math.isfinite(loss),
             }
         for split in self.dataset.splits:

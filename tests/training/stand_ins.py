@@ -1,0 +1,61 @@
+"""A small configuration and data set, for tests of the trainer that need no download."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pfa_cli.configuration import Configuration
+from pfa_cli.training.randomness import generator
+
+
+def configuration(algorithm: str, **settings: Any) -> Configuration:
+    base: dict[str, Any] = {
+        "recipe": "trial",
+        "algorithm": algorithm,
+        "dataset": "mnist",
+        "network": "mlp",
+        "hidden_sizes": (24, 16),
+        "epochs": 3,
+        "batch_size": 16,
+        "learning_rate": 0.05,
+        "milestones": (1, 2),
+        "learning_rate_factor": 0.5,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "first_epoch_weight_decay": 0.03,
+        "probe_images": 32,
+    }
+    return Configuration(**(base | settings))
+
+
+class Blobs:
+    """Noisy images of four classes, in order of (seed, epoch) as the real data sets are."""
+
+    name, description = "blobs", "noisy blobs"
+    n_classes, input_shape, train_size = 4, (40,), 200
+    splits = ("validation", "test")
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        stream = generator(0, "blobs")
+        self.labels = torch.randint(4, (300,), generator=stream)
+        centres = torch.randn(4, 40, generator=stream)
+        self.images = centres[self.labels] + torch.randn(300, 40, generator=stream)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        return self.train_size // batch_size
+
+    def train_batches(self, seed: int, epoch: int, batch_size: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(self.train_size, generator=generator(seed, "order", epoch))
+        for step in range(start_step, self.steps_per_epoch(batch_size)):
+            chosen = order[step * batch_size : (step + 1) * batch_size]
+            yield self.images[chosen], self.labels[chosen]
+
+    def evaluation_batches(self, split: str, batch_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
+        begin, end = {"validation": (200, 250), "test": (250, 300)}[split]
+        yield from zip(self.images[begin:end].split(batch_size), self.labels[begin:end].split(batch_size), strict=True)
+
+    def probe(self, n: int) -> tuple[Tensor, Tensor]:
+        return self.images[:n], self.labels[:n]

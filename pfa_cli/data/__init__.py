@@ -17,7 +17,7 @@ __all__ = ["Dataset", "default_data_dir", "load_dataset", "prepare_data"]
 
 
 class Dataset(Protocol):
-    """What the trainer asks of a data set. Batches: float32 normalised images, int64 labels, on ``device``."""
+    """What the trainer asks of a data set. Batches: float32 images, normalised, and int64 labels."""
 
     name: str
     description: str  # one line, stored with the run

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class CropAndFlip:
-    """``padding`` black pixels on each side, then a crop of the old size at random; every second one mirrored."""
+    """``padding`` black pixels on each side, a random crop of the old size, half of them mirrored."""
 
     padding: int = 4
 

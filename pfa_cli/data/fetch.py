@@ -56,12 +56,9 @@ def sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def damaged(path: Path, expected: str, found: str) -> PfaError:
-    """The error for a file in the data folder whose content is not what it must be."""
-    return PfaError(
-        f"{path} is damaged: its sha256 is {found}, expected {expected}. "
-        "Delete it, and it will be fetched again"
-    )
+def damaged(path: Path, what: str) -> PfaError:
+    """The error for a file in the data folder that is not what it must be."""
+    return PfaError(f"{path} is damaged: {what}. Delete it, and it will be fetched again")
 
 
 def _fetch_locked(download: Download, data_dir: Path) -> None:

@@ -1,6 +1,6 @@
 """A data set that lives on the device whole: bytes, turned into normalised floats batch by batch.
 
-Bytes rather than floats since they take a quarter of the memory, and gathering and normalising a batch of them is no
+Bytes rather than floats since they take a quarter of the memory, and gathering and normalising a batch is no
 slower than gathering floats (MNIST, batch 64, one core: 25 µs against 30 µs).
 """
 

@@ -44,7 +44,7 @@ def read_idx(path: Path, expected_sha256: str) -> NDArray[np.uint8]:
     """The array in an idx file: two zero bytes, type 8 (uint8), number of axes, their lengths, the data."""
     content = bytearray(path.read_bytes())
     if (found := sha256(memoryview(content))) != expected_sha256:
-        raise damaged(path, expected_sha256, found)
+        raise damaged(path, f"its sha256 is {found}, expected {expected_sha256}")
     axes = content[3]
     shape = np.frombuffer(content, dtype=">u4", count=axes, offset=4)
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape)

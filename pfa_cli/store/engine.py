@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
 from pfa_cli.errors import UsageError
 from pfa_cli.store import sqlite
-from pfa_cli.store.errors import StoreError, damaged, explained, no_results
+from pfa_cli.store.errors import DamagedDatabase, NoResults, StoreError, explained, no_results
 from pfa_cli.store.schema import SCHEMA_REVISION
 
 T = TypeVar("T")
@@ -145,6 +145,18 @@ def open_store(db: str | None = None, *, write: bool) -> Store:
     return store
 
 
+@contextmanager
+def open_if_there(db: str | None = None) -> Iterator[Store | None]:
+    """The results database open for reading, or None where there are no results yet."""
+    try:
+        store = open_store(db, write=False)
+    except NoResults:
+        yield None
+        return
+    with store:
+        yield store
+
+
 def revision_of(store: Store) -> str | None:
     """The revision of the database's schema; None if it holds nothing.
 
@@ -195,7 +207,7 @@ def _refuse_damaged(store: Store) -> None:
     revision_of(store)
     verdict = store.read(lambda connection: connection.execute(text("PRAGMA quick_check(1)")).scalar())
     if verdict != "ok":
-        raise damaged(store.name, str(verdict))
+        raise DamagedDatabase(store.name, str(verdict))
 
 
 def _parse(url: str) -> URL:

@@ -21,28 +21,39 @@ class NoResults(StoreError):
     """There is no database yet, or nothing in it."""
 
 
+class DamagedDatabase(StoreError):
+    """The file's content is not what it should be. Nothing is written to it."""
+
+    def __init__(self, place: str, reason: str):
+        super().__init__(
+            f"the database {place} is damaged ({reason}). Nothing was written to it. `pfa db check` says "
+            "what is wrong and how to save what is left; `--db` or PFA_DB names another database."
+        )
+        self.reason = reason
+
+
 class LostCell(StoreError):
     """Another worker owns the run by now: the one that meets this stops quietly and writes nothing more."""
 
 
 @contextmanager
 def explained(place: str, folder: Path | None = None) -> Iterator[None]:
-    """Turns database errors that a person can mend into StoreError; any other is a bug and passes."""
+    """Turns database errors that a person can mend into StoreError; any other passes."""
     try:
         yield
     except DBAPIError as error:
         cause = error.orig if isinstance(error.orig, sqlite3.Error) else None
-        message = _message(cause, place, folder) if cause else None
-        if message is None and cause is None and isinstance(error, OperationalError):
-            message = f"database {place}: {str(error.orig).strip()}"
-        if message is None:
+        explanation = _explain(cause, place, folder) if cause else None
+        if cause is None and isinstance(error, OperationalError):  # another kind of database: its own words
+            explanation = StoreError(f"database {place}: {str(error.orig).strip()}")
+        if explanation is None:
             raise
-        raise StoreError(message) from error
+        raise explanation from error
     except sqlite3.Error as error:
-        message = _message(error, place, folder)
-        if message is None:
+        explanation = _explain(error, place, folder)
+        if explanation is None:
             raise
-        raise StoreError(message) from error
+        raise explanation from error
 
 
 def no_results(place: str) -> NoResults:
@@ -52,54 +63,31 @@ def no_results(place: str) -> NoResults:
     )
 
 
-def damaged(place: str, reason: str) -> StoreError:
-    """The error for a file whose content is not what it should be; nothing is written to it."""
-    return StoreError(
-        f"the database {place} is damaged ({reason}). Nothing was written to it. `pfa db check` says what is "
-        "wrong and how to save what is left; `--db` or PFA_DB names another database."
-    )
-
-
-def disk_full(place: str) -> StoreError:
-    """The error for a disk without space."""
-    return StoreError(_disk_full(place))
-
-
-def _disk_full(place: str) -> str:
-    return (
-        f"no space left on the disk of {place}: the last write was taken back, all before it is safe. "
-        "Free some space, then run the same command again."
-    )
-
-
-def _message(error: sqlite3.Error, place: str, folder: Path | None) -> str | None:
+def _explain(error: sqlite3.Error, place: str, folder: Path | None) -> StoreError | None:
     code = getattr(error, "sqlite_errorname", "")
-    kind = "_".join(
-        code.split("_")[:2]
-    )  # the extended code without its detail: SQLITE_IOERR_WRITE → SQLITE_IOERR
-    if kind == "SQLITE_FULL":
-        return _disk_full(place)
+    kind = "_".join(code.split("_")[:2])  # without its detail: SQLITE_IOERR_WRITE → SQLITE_IOERR
     if kind in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
-        return str(damaged(place, str(error)))
+        return DamagedDatabase(place, str(error))
+    if kind == "SQLITE_FULL" or (kind == "SQLITE_IOERR" and folder is not None and _nearly_full(folder)):
+        return StoreError(
+            f"no space left on the disk of {place}: the last write was taken back, all before it is safe. "
+            "Free some space, then run the same command again."
+        )
+    if kind == "SQLITE_IOERR":
+        return StoreError(f"the disk of the database {place} failed ({error}, {code}). Check the disk.")
     if kind in ("SQLITE_BUSY", "SQLITE_LOCKED"):
-        return (
+        return StoreError(
             f"another program has kept the database {place} locked for a long time. End the program that "
             "holds it (an open SQLite shell or browser, perhaps), then run the same command again."
         )
-    if kind == "SQLITE_IOERR":
-        if folder is not None and _nearly_full(folder):
-            return _disk_full(place)
-        return (
-            f"the disk of the database {place} failed ({error}, {code}). Check it, or name another by `--db`."
-        )
     if kind == "SQLITE_READONLY":
-        return (
+        return StoreError(
             f"the database {place} is read-only. Make it and its folder writable, or name another by `--db`."
         )
     if kind == "SQLITE_CANTOPEN":
-        return (
+        return StoreError(
             f"cannot open the database {place}. If its folder is read-only or belongs to someone else, copy "
-            "the file together with its -wal neighbour to a folder of your own and name the copy by `--db`."
+            "the file with its -wal neighbour to a folder of your own and name the copy by `--db`."
         )
     return None
 

@@ -5,7 +5,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from pfa_cli.store.errors import StoreError, damaged, no_results
+from pfa_cli.store.errors import DamagedDatabase, StoreError, no_results
 
 BUSY_TIMEOUT_SECONDS = 30.0
 _HEADER = b"SQLite format 3\0"
@@ -84,7 +84,7 @@ def _refuse_other_files(path: Path) -> None:
             f"cannot read the database {path} ({error.strerror}). Check who may read it."
         ) from error
     if start and start != _HEADER:
-        raise damaged(str(path), "it is not an SQLite database")
+        raise DamagedDatabase(str(path), "it is not an SQLite database")
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from pfa_cli.store.engine import Store
-from pfa_cli.store.errors import damaged
+from pfa_cli.store.errors import DamagedDatabase
 
 
 def scripts() -> ScriptDirectory:
@@ -36,7 +36,9 @@ def upgrade(store: Store) -> None:
                 _upgrade(connection)
                 broken = _broken_references(connection)
                 if broken:
-                    raise damaged(store.name, f"rows of {', '.join(broken)} refer to rows that do not exist")
+                    raise DamagedDatabase(
+                        store.name, f"rows of {', '.join(broken)} refer to rows that do not exist"
+                    )
         finally:
             _check_references(connection, "ON")
 

@@ -1,0 +1,124 @@
+"""``pfa db check``: what is wrong with a database, and how to mend it. Reads only."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, Row, func, select, text
+
+from pfa_cli.store.engine import Store, database_url, open_store
+from pfa_cli.store.errors import DamagedDatabase
+from pfa_cli.store.schema import epochs, layers, runs
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, and what to do about it."""
+
+    what: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found; ``runs`` is how many runs could be read."""
+
+    name: str
+    runs: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def check(db: str | None = None) -> CheckReport:
+    """Looks at the pages, the references and the runs of the database that ``db`` names.
+
+    Raises NoResults if there is none, and StoreError if it cannot be read as one of pfa's (another kind of
+    database, or another schema). All else that is wrong is in the report.
+    """
+    try:
+        with open_store(db, write=False) as store:
+            return _check(store)
+    except DamagedDatabase as error:
+        name = database_url(db).removeprefix("sqlite:///")
+        return CheckReport(name, 0, (_damage(name, error.reason),))
+
+
+def _check(store: Store) -> CheckReport:
+    if store.path is not None:
+        broken = store.read(_broken_pages)
+        if broken:
+            return CheckReport(store.name, 0, (_damage(store.name, "; ".join(broken)),))
+    count = store.read(lambda connection: connection.execute(select(func.count(runs.c.id))).scalar_one())
+    found = store.read(lambda connection: list(_half_written(connection)))
+    problems = (Problem(f"{_title(run)}: {what}", _redo(run, store)) for run, what in found)
+    return CheckReport(store.name, count, tuple(problems))
+
+
+def _broken_pages(connection: Connection) -> list[str]:
+    lines = list(connection.execute(text("PRAGMA integrity_check(10)")).scalars())
+    strays = connection.execute(text("PRAGMA foreign_key_check")).all()
+    tables = sorted({str(row[0]) for row in strays})
+    return [line for line in lines if line != "ok"] + [
+        f"rows of {table} refer to rows that do not exist" for table in tables
+    ]
+
+
+def _half_written(connection: Connection) -> Iterator[tuple[Row, str]]:
+    stored: dict[int, list[int]] = defaultdict(list)
+    for run_id, epoch in connection.execute(select(epochs.c.run_id, epochs.c.epoch).order_by(epochs.c.epoch)):
+        stored[run_id].append(epoch)
+    n_layers: dict[int, dict[int, int]] = defaultdict(dict)
+    per_epoch = select(layers.c.run_id, layers.c.epoch, func.count()).group_by(
+        layers.c.run_id, layers.c.epoch
+    )
+    for run_id, epoch, count in connection.execute(per_epoch):
+        n_layers[run_id][epoch] = count
+    for run in connection.execute(select(runs).order_by(runs.c.id)):
+        have, counts = stored[run.id], n_layers[run.id]
+        holes = sorted(set(range(run.epochs_done + 1 if run.epochs_done is not None else 0)) - set(have))
+        if holes:
+            yield run, f"lacks {_listed('epoch', holes)}"
+        elif have and have[-1] != run.epochs_done:
+            yield run, f"has epochs up to {have[-1]}, but says {run.epochs_done}"
+        elif run.state == "done" and run.epochs_done != run.epochs_total and run.diverged_epoch is None:
+            yield run, f"is done, but after {run.epochs_done} of {run.epochs_total} epochs"
+        thin = [epoch for epoch in have if counts.get(epoch, 0) < max(counts.values(), default=0)]
+        if thin:
+            yield run, f"lacks layers in {_listed('epoch', thin)}"
+
+
+def _listed(noun: str, numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:10]))
+    return f"{noun}{'s' * (len(numbers) > 1)} {shown}{', …' * (len(numbers) > 10)}"
+
+
+def _title(run: Row) -> str:
+    return f"run {run.id} ({run.recipe} {run.algorithm} seed {run.seed}, {run.state})"
+
+
+def _damage(name: str, reason: str) -> Problem:
+    """The way out leaves the damaged file alone and keeps the numbers of runs: checkpoints still fit."""
+    file = Path(name).name
+    return Problem(
+        f"damaged: {reason}",
+        f"End every pfa that uses {name}. If you have an older copy, take it. Else save what can be read: "
+        f"`sqlite3 '{name}' .recover | sqlite3 '{name}.recovered'`. Then move {file} to another folder, and "
+        f"{file}-wal and {file}-shm with it if they are there (the -wal holds the newest results: never "
+        f"delete it alone), rename {file}.recovered to {file}, and run `pfa db check` once more: it names the runs "
+        "that lost something.",
+    )
+
+
+def _redo(run: Row, store: Store) -> str:
+    folder = f"{store.path.stem}.checkpoints/{run.id}-*" if store.path else "its checkpoints"
+    update = f"UPDATE runs SET state='failed', token=NULL WHERE id={run.id}"
+    return (
+        f"To compute it again, remove {folder}, say that it failed by `sqlite3 '{store.name}' \"{update}\"`, "
+        "and run it with its settings: "
+        f"`pfa run {run.recipe} --algos {run.algorithm} --seeds {run.seed}-{run.seed}`."
+    )

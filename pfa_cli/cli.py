@@ -1,6 +1,8 @@
 """The command line: one thin function per command. What a command needs is imported when it runs, so that help is quick."""
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -24,13 +26,20 @@ app.add_typer(db_app, name="db")
 
 Db = Annotated[
     str | None,
-    typer.Option("--db", help="Results database: a file or an SQLAlchemy URL.", show_default="PFA_DB, else results/pfa.db"),
+    typer.Option(
+        "--db",
+        help="Results database: a file or an SQLAlchemy URL.",
+        show_default="PFA_DB, else results/pfa.db",
+    ),
 ]
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name (see `pfa recipes`) or a .toml file.")]
 RecipeDir = Annotated[Path | None, typer.Option(help="Folder with recipes of your own.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeatable.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeatable.")
+]
 DataDir = Annotated[
-    Path | None, typer.Option(help="Folder with the data sets.", show_default="PFA_DATA, else the user's cache")
+    Path | None,
+    typer.Option(help="Folder with the data sets.", show_default="PFA_DATA, else the user's cache"),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -56,7 +65,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None: ...
 
 
@@ -65,11 +76,17 @@ def run(
     recipe: RecipeArgument,
     algos: Annotated[str, typer.Option(help="all, or names with commas between: pfa,bp")] = "all",
     seeds: Annotated[str, typer.Option(help="How many (5: 0 to 4), or which: 0,3 or 2-4")] = "1",
-    epochs: Annotated[int | None, typer.Option(help="Train this many epochs; milestones scale with them.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Train this many epochs; milestones scale with them.")
+    ] = None,
     settings: Settings = None,
     sweep: Annotated[str | None, typer.Option(help="Run one of the recipe's sweeps, e.g. expansion.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, tf32, bf16 or fp16; recorded with the run.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cells trained at a time.", show_default="by the machine")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, tf32, bf16 or fp16; recorded with the run.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells trained at a time.", show_default="by the machine")
+    ] = None,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     db: Db = None,
@@ -86,14 +103,16 @@ def run(
 
     found = load_recipe(recipe, recipe_dir)
     overrides = parse_overrides(settings or [])
-    overrides |= {key: value for key, value in (("epochs", epochs), ("precision", precision)) if value is not None}
+    overrides |= {
+        key: value for key, value in (("epochs", epochs), ("precision", precision)) if value is not None
+    }
     with open_if_there(db) as store:
-        if sweep is not None:
-            plan = make_sweep_plan(store, found, sweep, overrides)
-        else:
+        if sweep is None:
             plan = make_plan(store, found, parse_algorithms(algos), parse_seeds(seeds), overrides)
+        else:
+            plan = make_sweep_plan(store, found, sweep, overrides)
     if dry_run:
-        plan.show(console)
+        console.print(plan.table())
         return
     from pfa_cli.runs.launch import run_cells
 
@@ -125,7 +144,9 @@ def status(
 @app.command()
 def figures(
     out: Out = Path("results"),
-    only: Annotated[str | None, typer.Option(help="Some of them, with commas between: fig2,fig3,table1")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Some of them, with commas between: fig2,fig3,table1")
+    ] = None,
     formats: Annotated[str, typer.Option("--format", help="pdf, png or both")] = "pdf,png",
     published: Annotated[bool, typer.Option(help="Draw the paper's curves beside ours.")] = True,
     validation: Annotated[bool, typer.Option("--validation", help="Draw validation accuracy too.")] = False,
@@ -137,7 +158,12 @@ def figures(
 
     with open_store(db, write=False) as store:
         paths = build(
-            store, out, only=_names(only), formats=_names(formats) or [], published=published, validation=validation
+            store,
+            out,
+            only=_names(only),
+            formats=_names(formats) or [],
+            published=published,
+            validation=validation,
         )
     for path in paths:
         typer.echo(path)
@@ -145,7 +171,8 @@ def figures(
 
 @app.command()
 def recipes(
-    recipe: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None, recipe_dir: RecipeDir = None
+    recipe: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None,
+    recipe_dir: RecipeDir = None,
 ) -> None:
     """List the recipes, or show one with every setting."""
     from pfa_cli.recipes import list_recipes, load_recipe
@@ -160,7 +187,9 @@ def recipes(
 @app.command()
 def export(
     out: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet")],
-    table: Annotated[str, typer.Option(help="runs, attempts, epochs, layers, simulations or benchmarks")] = "epochs",
+    table: Annotated[
+        str, typer.Option(help="runs, attempts, epochs, layers, simulations or benchmarks")
+    ] = "epochs",
     db: Db = None,
 ) -> None:
     """Write one table of the database to a file: tidy, one observation per row."""
@@ -197,15 +226,20 @@ def simulate(db: Db = None) -> None:
 
 @app.command()
 def cortex(
-    synapses: Annotated[int, typer.Option(min=100, help="Synapses in the simulation.")] = 1_000_000,
+    pairs: Annotated[int, typer.Option(min=10, help="Connected pairs of neurons in one draw.")] = 1000,
+    draws: Annotated[int, typer.Option(min=2, help="Simulated draws.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Estimate how symmetric cortical weights are (paper, Appendix 1.2: R ≈ 0.2, 78°)."""
+    from pfa_cli.tables import cortical_estimate
     from pfa_cli.theory.cortex import estimate
 
-    found = estimate(synapses, seed)
-    typer.echo(found.as_json() if as_json else found.sentence())
+    found = estimate(pairs=pairs, draws=draws, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        console.print(cortical_estimate(found))
 
 
 @app.command()
@@ -213,7 +247,9 @@ def bench(
     recipe: RecipeArgument = "mnist",
     algos: Annotated[str, typer.Option(help="all, or names with commas between")] = "all",
     settings: Settings = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Equal processes at a time.", show_default="by the machine")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Equal processes at a time.", show_default="by the machine")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
     repetitions: Annotated[int, typer.Option(min=1, help="Samples of each contender.")] = 20,
     steps: Annotated[int, typer.Option(min=1, help="Training steps in a sample.")] = 10,
@@ -228,7 +264,11 @@ def bench(
     from pfa_cli.bench.command import bench as measure
     from pfa_cli.recipes import load_recipe, parse_algorithms, parse_overrides
 
-    found, chosen, overrides = load_recipe(recipe, recipe_dir), parse_algorithms(algos), parse_overrides(settings or [])
+    found, chosen, overrides = (
+        load_recipe(recipe, recipe_dir),
+        parse_algorithms(algos),
+        parse_overrides(settings or []),
+    )
     result = measure(found, chosen, overrides, jobs, threads, repetitions, steps, device, data_dir)
     if as_json:
         typer.echo(result.as_json())

@@ -1,4 +1,4 @@
-"""Recipes as tables for the terminal."""
+"""Recipes and small results as tables for the terminal."""
 
 from collections.abc import Iterable
 
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.recipes import Recipe
+from pfa_cli.theory.cortex import CorticalEstimate
 
 
 def recipe_list(recipes: Iterable[Recipe]) -> Table:
@@ -35,8 +36,32 @@ def recipe_page(recipe: Recipe) -> Group:
         for index, row in enumerate(recipe.algorithm_settings(name)):
             own.add_row(name if index == 0 else "", *row)
     sweeps = [
-        Text(f"pfa run {recipe.name} --sweep {name}: {s.algorithm} with {s.key} = {', '.join(map(str, s.values))}, {s.seeds} seeds")
+        Text(
+            f"pfa run {recipe.name} --sweep {name}: {s.algorithm} with {s.key} = {', '.join(map(str, s.values))}, {s.seeds} seeds"
+        )
         for name, s in recipe.sweeps.items()
     ]
     heading = Text.assemble((f"{recipe.name}: {recipe.title}\n", "bold"), recipe.description.strip())
     return Group(heading, Text(f"{recipe.path}\n", style="dim"), shared, own, *sweeps)
+
+
+def cortical_estimate(found: CorticalEstimate) -> Table:
+    """The appendix's estimate: exact, simulated, and as the paper states it."""
+    table = Table(
+        box=box.SIMPLE_HEAD, caption="Over all connected pairs, a missing feedback weight counted as 0."
+    )
+    for heading in ("", "exact", f"simulated ({found.draws} × {found.pairs} pairs)", "paper"):
+        table.add_column(heading, justify="left" if heading == "" else "right")
+    table.add_row(
+        "weight correlation R",
+        f"{found.exact_correlation:.3f}",
+        f"{found.correlation_mean:.3f} ± {found.correlation_std:.3f}",
+        "≈ 0.2",
+    )
+    table.add_row(
+        "alignment angle",
+        f"{found.exact_angle_degrees:.1f}°",
+        f"{found.angle_degrees_mean:.1f}° ± {found.angle_degrees_std:.1f}°",
+        "78°",
+    )
+    return table

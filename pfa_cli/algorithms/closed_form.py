@@ -61,9 +61,13 @@ class ClosedForm(Algorithm):
             group = owner.get(id(layer.weight))
             if group is None or layer.weight.grad is None:
                 raise self._refusal(f"layer {layer.name!r} took no step (it has no gradient or no optimiser)")
-            steps.add((group["lr"], group.get("momentum"), group["weight_decay"], *map(group.get, _PLAIN_SGD)))
+            steps.add(
+                (group["lr"], group.get("momentum"), group["weight_decay"], *map(group.get, _PLAIN_SGD))
+            )
         if type(optimizer) is not torch.optim.SGD or any(step[3:] != _PLAIN for step in steps):
-            raise self._refusal(f"the optimiser is {type(optimizer).__name__}, or SGD with Nesterov, dampening or maximize")
+            raise self._refusal(
+                f"the optimiser is {type(optimizer).__name__}, or SGD with Nesterov, dampening or maximize"
+            )
         if len(steps) > 1:
             raise self._refusal("the layers differ in learning rate, momentum or weight decay")
         rate, momentum, decay = steps.pop()[:3] if steps else (0.0, 0.0, 0.0)

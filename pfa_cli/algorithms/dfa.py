@@ -72,7 +72,9 @@ class DFA(Algorithm):
     def _take_output_error(self, error: Tensor) -> None:
         self._output_error = error
 
-    def _broadcast(self, layer: FeedbackConv2d, error: Tensor, output_shape: torch.Size, input_shape: torch.Size) -> Tensor:
+    def _broadcast(
+        self, layer: FeedbackConv2d, error: Tensor, output_shape: torch.Size, input_shape: torch.Size
+    ) -> Tensor:
         """The transposed convolution of an error that is the same at every output position.
 
         An input position's sum depends only on which taps reach it, and few such sets differ (inside, edges, corners),
@@ -94,12 +96,19 @@ def _tap_sets(layer: FeedbackConv2d, axis: int, n_in: int, n_out: int) -> tuple[
     """The distinct sets of kernel taps that reach an input position along ``axis``, [sets, taps], and each position's set."""
     geometry = layer.geometry
     return _cached_tap_sets(
-        layer.kernel_size[axis], geometry["stride"][axis], geometry["padding"][axis], geometry["dilation"][axis], n_in, n_out
+        layer.kernel_size[axis],
+        geometry["stride"][axis],
+        geometry["padding"][axis],
+        geometry["dilation"][axis],
+        n_in,
+        n_out,
     )
 
 
 @lru_cache(maxsize=256)
-def _cached_tap_sets(taps: int, stride: int, padding: int, dilation: int, n_in: int, n_out: int) -> tuple[Tensor, Tensor]:
+def _cached_tap_sets(
+    taps: int, stride: int, padding: int, dilation: int, n_in: int, n_out: int
+) -> tuple[Tensor, Tensor]:
     position = torch.arange(n_in)[:, None] + padding - dilation * torch.arange(taps)[None, :]
     reached = (position % stride == 0) & (position >= 0) & (position < stride * n_out)
     return torch.unique(reached, dim=0, return_inverse=True)

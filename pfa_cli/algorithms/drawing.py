@@ -6,7 +6,9 @@ from torch import Tensor, nn
 from pfa_cli.algorithms.layers import FeedbackLayer
 
 
-def glorot(shape: torch.Size | tuple[int, ...], like: Tensor, stream: torch.Generator, gain: float = 1.0) -> Tensor:
+def glorot(
+    shape: torch.Size | tuple[int, ...], like: Tensor, stream: torch.Generator, gain: float = 1.0
+) -> Tensor:
     """Glorot uniform of ``shape`` (Appendix 1.1): variance gain² · 2 / (fan_in + fan_out), in the dtype of ``like``.
 
     Drawn on the CPU, so that every device starts from the same numbers.

@@ -45,7 +45,9 @@ class PFAO(ClosedForm):
         """B and R₀; B's columns are orthonormal, B's rows too where N̄ = N_out."""
         units = _extra_units(layer, expansion)
         blocks = [
-            nn.init.orthogonal_(torch.empty(units, layer.n_out // layer.groups, dtype=layer.weight.dtype), generator=stream)
+            nn.init.orthogonal_(
+                torch.empty(units, layer.n_out // layer.groups, dtype=layer.weight.dtype), generator=stream
+            )
             for _ in range(layer.groups)
         ]
         return torch.cat(blocks), _draw_R(layer, units, stream)

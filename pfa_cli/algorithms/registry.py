@@ -31,7 +31,9 @@ class Option:
             return str(value)
         wanted = int if isinstance(self.default, int) else float
         if isinstance(value, bool) or not isinstance(value, int | float) or wanted(value) != value:
-            raise UsageError(f"{name} (={value!r}) must be {'a whole number' if wanted is int else 'a number'}")
+            raise UsageError(
+                f"{name} (={value!r}) must be {'a whole number' if wanted is int else 'a number'}"
+            )
         if self.minimum is not None and value < self.minimum:
             raise UsageError(f"{name} (={value}) must be at least {self.minimum:g}")
         if self.maximum is not None and value > self.maximum:
@@ -68,10 +70,14 @@ class Entry:
         for name in given:
             if name not in self.options:
                 raise unknown(f"option of {self.name}", name, self.options)
-        return {name: option.check(name, given.get(name, option.default)) for name, option in self.options.items()}
+        return {
+            name: option.check(name, given.get(name, option.default)) for name, option in self.options.items()
+        }
 
 
-_FORM = Option("closed", "closed form at BP's cost, or the paper's equations literally", choices=("closed", "literal"))
+_FORM = Option(
+    "closed", "closed form at BP's cost, or the paper's equations literally", choices=("closed", "literal")
+)
 _EXPANSION = "expansion ratio 1/λ: error units per unit of the layer above"
 
 _ENTRIES = (

@@ -32,8 +32,12 @@ class Benchmark:
     machine: Mapping[str, Any]
 
     def table(self) -> Group:
-        lines = [f"{name.replace('_', ' ')}: {value:.3f}" for name, value in report.ratios(self.samples).items()]
-        return Group(report.table(self.recipe, self.samples, self.processes, self.threads), Text("\n".join(lines)))
+        lines = [
+            f"{name.replace('_', ' ')}: {value:.3f}" for name, value in report.ratios(self.samples).items()
+        ]
+        return Group(
+            report.table(self.recipe, self.samples, self.processes, self.threads), Text("\n".join(lines))
+        )
 
     def as_json(self) -> str:
         return report.as_json(self.recipe, self.samples, self.machine)

@@ -35,7 +35,8 @@ def table(recipe: str, samples: Samples, processes: int, threads: int) -> Table:
     """One row per contender, fastest possible first."""
     time = {label: median(values) for label, values in samples.steps.items()}
     view = Table(
-        title=f"{recipe}: one training step, batch {samples.batch_size}, {processes} × {threads} thread(s)", box=box.SIMPLE_HEAD
+        title=f"{recipe}: one training step, batch {samples.batch_size}, {processes} × {threads} thread(s)",
+        box=box.SIMPLE_HEAD,
     )
     for heading in ("", "ms/step", "fastest", "slowest", "× BP", "images/s", "epoch s"):
         view.add_column(heading, justify="left" if heading == "" else "right")
@@ -71,7 +72,11 @@ def as_json(recipe: str, samples: Samples, machine: Mapping[str, Any]) -> str:
 def measurements(samples: Samples) -> list[Measurement]:
     """The rows to store."""
     rows = [
-        Measurement("seconds_per_step", median(values), "seconds", label) for label, values in samples.steps.items()
+        Measurement("seconds_per_step", median(values), "seconds", label)
+        for label, values in samples.steps.items()
     ]
-    rows += [Measurement("measuring_seconds_per_epoch", s, "seconds", label) for label, s in samples.measuring.items()]
+    rows += [
+        Measurement("measuring_seconds_per_epoch", s, "seconds", label)
+        for label, s in samples.measuring.items()
+    ]
     return rows + [Measurement(name, value, "ratio") for name, value in ratios(samples).items()]

@@ -80,7 +80,9 @@ def _measure(job: Job) -> Samples:
     return Samples(times, measuring, reference.steps_per_epoch, first.batch_size)
 
 
-def _time(step: Callable[[Tensor, Tensor], object], batches: Iterator[tuple[Tensor, Tensor]], device: torch.device) -> float:
+def _time(
+    step: Callable[[Tensor, Tensor], object], batches: Iterator[tuple[Tensor, Tensor]], device: torch.device
+) -> float:
     """Seconds for one step per batch; fetching the batch is part of it."""
     since = time.perf_counter()
     for images, labels in batches:
@@ -104,7 +106,9 @@ def _endless(dataset: Dataset, batch_size: int) -> Iterator[tuple[Tensor, Tensor
         yield from dataset.train_batches(0, epoch, batch_size)
 
 
-def _plain_torch(configuration: Configuration, dataset: Dataset, device: torch.device) -> Callable[[Tensor, Tensor], object]:
+def _plain_torch(
+    configuration: Configuration, dataset: Dataset, device: torch.device
+) -> Callable[[Tensor, Tensor], object]:
     """The same network trained by torch alone: no conversion, no sums."""
     network = build_network(configuration, dataset.n_classes, dataset.input_shape)
     initialise(network, generator(0, "weights"))

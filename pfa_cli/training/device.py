@@ -21,7 +21,9 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         found = torch.cuda.device_count()
         if found == 0:
-            raise UsageError(f"--device {name}: torch finds no GPU here. Use --device cpu, or install a driver and a CUDA build")
+            raise UsageError(
+                f"--device {name}: torch finds no GPU here. Use --device cpu, or install a driver and a CUDA build"
+            )
         if (device.index or 0) >= found:
             raise UsageError(f"--device {name}: there are {found} GPUs here, cuda:0 to cuda:{found - 1}")
         device = torch.device("cuda", device.index or 0)

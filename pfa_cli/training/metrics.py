@@ -23,7 +23,9 @@ def angle_degrees(u: Tensor, v: Tensor) -> float:
     return math.degrees(2 * math.atan2((u - v).norm().item(), (u + v).norm().item()))
 
 
-def layer_records(network: nn.Module, measure: str, images: Tensor, labels: Tensor) -> tuple[LayerRecord, ...]:
+def layer_records(
+    network: nn.Module, measure: str, images: Tensor, labels: Tensor
+) -> tuple[LayerRecord, ...]:
     """One record per weighted layer, in network order.
 
     Args:
@@ -33,10 +35,15 @@ def layer_records(network: nn.Module, measure: str, images: Tensor, labels: Tens
     """
     errors = error_angles(network, images, labels)
     algorithm = _algorithm(network)
-    return tuple(_record(algorithm, layer, index, measure, errors[layer]) for index, layer in enumerate(algorithm.layers))
+    return tuple(
+        _record(algorithm, layer, index, measure, errors[layer])
+        for index, layer in enumerate(algorithm.layers)
+    )
 
 
-def _record(algorithm: Algorithm, layer: FeedbackLayer, index: int, measure: str, error: float) -> LayerRecord:
+def _record(
+    algorithm: Algorithm, layer: FeedbackLayer, index: int, measure: str, error: float
+) -> LayerRecord:
     path = algorithm.path(layer)
     norm = layer.weight.detach().double().norm().item()
     ratio = path.double().norm().item() / norm if norm else math.nan
@@ -56,7 +63,10 @@ def error_angles(network: nn.Module, images: Tensor, labels: Tensor) -> dict[Fee
     ours = _deltas(network, images, labels)
     with exact_backward(network):
         exact = _deltas(network, images, labels)
-    return {layer: angle_degrees(ours[layer], exact[layer]) if layer in ours else math.nan for layer in algorithm.layers}
+    return {
+        layer: angle_degrees(ours[layer], exact[layer]) if layer in ours else math.nan
+        for layer in algorithm.layers
+    }
 
 
 def _deltas(network: nn.Module, images: Tensor, labels: Tensor) -> dict[FeedbackLayer, Tensor]:
@@ -87,7 +97,11 @@ def _deltas(network: nn.Module, images: Tensor, labels: Tensor) -> dict[Feedback
 @contextmanager
 def _frozen_statistics(network: nn.Module) -> Iterator[None]:
     """Within it, BatchNorm normalises by the batch as in training, but its running statistics stay as they are."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = [
+        m
+        for m in network.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
     for norm in norms:
         norm.track_running_stats = False
     kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]

@@ -33,18 +33,27 @@ class Trainer:
     the same kind of device, number of threads and version of torch).
     """
 
-    def __init__(self, configuration: "Configuration", dataset: "Dataset", seed: int, device: torch.device) -> None:
+    def __init__(
+        self, configuration: "Configuration", dataset: "Dataset", seed: int, device: torch.device
+    ) -> None:
         self.configuration, self.dataset, self.seed, self.device = configuration, dataset, seed, device
         self.entry = entry(configuration.algorithm)
         self.precision = Precision(configuration.precision, device)
         network = build_network(configuration, dataset.n_classes, dataset.input_shape)
         initialise(network, generator(seed, "weights"))
-        self.network = convert(network.to(device), configuration.algorithm, seed=seed, **configuration.options)
+        self.network = convert(
+            network.to(device), configuration.algorithm, seed=seed, **configuration.options
+        )
         self.optimizer = torch.optim.SGD(
-            self.network.parameters(), lr=configuration.learning_rate, momentum=configuration.momentum, fused=True
+            self.network.parameters(),
+            lr=configuration.learning_rate,
+            momentum=configuration.momentum,
+            fused=True,
         )
         # A hook, since a scaler may skip a step, and then nothing may follow it.
-        self.optimizer.register_step_post_hook(lambda optimizer, args, kwargs: self.algorithm.after_step(optimizer))
+        self.optimizer.register_step_post_hook(
+            lambda optimizer, args, kwargs: self.algorithm.after_step(optimizer)
+        )
         self.epochs_total = configuration.epochs
         self.steps_per_epoch = dataset.steps_per_epoch(configuration.batch_size)
         self.epochs_done = 0  # epochs trained to their end
@@ -70,7 +79,9 @@ class Trainer:
         return 100 * self._correct.item() / self._images if self._images else None
 
     def epochs(
-        self, should_stop: Callable[[], bool] = lambda: False, on_step: Callable[["Trainer"], None] | None = None
+        self,
+        should_stop: Callable[[], bool] = lambda: False,
+        on_step: Callable[["Trainer"], None] | None = None,
     ) -> Iterator[EpochRecord]:
         """Yields epoch 0, the network at initialisation, then each epoch when it is done.
 
@@ -89,7 +100,9 @@ class Trainer:
             self._reset_sums()
             yield record
 
-    def _train_epoch(self, should_stop: Callable[[], bool], on_step: Callable[["Trainer"], None] | None) -> bool:
+    def _train_epoch(
+        self, should_stop: Callable[[], bool], on_step: Callable[["Trainer"], None] | None
+    ) -> bool:
         """Trains the rest of the epoch; False if it was stopped before its end."""
         epoch = self.epochs_done + 1
         for group in self.optimizer.param_groups:
@@ -99,7 +112,9 @@ class Trainer:
             self.algorithm.start_epoch(epoch)
         self.network.train()
         since = time.perf_counter()
-        batches = self.dataset.train_batches(self.seed, epoch, self.configuration.batch_size, start_step=self.step)
+        batches = self.dataset.train_batches(
+            self.seed, epoch, self.configuration.batch_size, start_step=self.step
+        )
         for images, labels in batches:
             self.train_step(images, labels)
             self.step += 1
@@ -147,7 +162,9 @@ class Trainer:
             trained |= {f"{split}_{name}": value for name, value in self._evaluate(split).items()}
         probe = self.dataset.probe(self.configuration.probe_images)
         layers = layer_records(self.network, self.entry.measure, *probe)
-        return EpochRecord(epoch, seconds=self._seconds + time.perf_counter() - since, layers=layers, **trained)
+        return EpochRecord(
+            epoch, seconds=self._seconds + time.perf_counter() - since, layers=layers, **trained
+        )
 
     @torch.no_grad()
     def _evaluate(self, split: str) -> dict[str, float]:
@@ -196,7 +213,11 @@ class Trainer:
             "seconds": self._seconds,
             "diverged": self.diverged,
         }
-        return tensors, {"algorithm": facts, "progress": progress, "scaler": self.precision.scaler.state_dict()}
+        return tensors, {
+            "algorithm": facts,
+            "progress": progress,
+            "scaler": self.precision.scaler.state_dict(),
+        }
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Takes back what `state` gave, possibly in another process."""
@@ -215,5 +236,9 @@ class Trainer:
         sums, progress = part("sums."), facts["progress"]
         self._loss_sum, self._correct = (sums[name].to(self.device).clone() for name in ("loss", "correct"))
         self._images, self._seconds = progress["images"], progress["seconds"]
-        self.epochs_done, self.step, self.diverged = progress["epochs_done"], progress["step"], progress["diverged"]
+        self.epochs_done, self.step, self.diverged = (
+            progress["epochs_done"],
+            progress["step"],
+            progress["diverged"],
+        )
         self._measured_start = True

@@ -47,7 +47,9 @@ class Blobs:
     def steps_per_epoch(self, batch_size: int) -> int:
         return self.train_size // batch_size
 
-    def train_batches(self, seed: int, epoch: int, batch_size: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def train_batches(
+        self, seed: int, epoch: int, batch_size: int, start_step: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(self.train_size, generator=generator(seed, "order", epoch))
         for step in range(start_step, self.steps_per_epoch(batch_size)):
             chosen = order[step * batch_size : (step + 1) * batch_size]
@@ -55,7 +57,9 @@ class Blobs:
 
     def evaluation_batches(self, split: str, batch_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
         begin, end = {"validation": (200, 250), "test": (250, 300)}[split]
-        yield from zip(self.images[begin:end].split(batch_size), self.labels[begin:end].split(batch_size), strict=True)
+        yield from zip(
+            self.images[begin:end].split(batch_size), self.labels[begin:end].split(batch_size), strict=True
+        )
 
     def probe(self, n: int) -> tuple[Tensor, Tensor]:
         return self.images[:n], self.labels[:n]

@@ -71,7 +71,9 @@ def change_a_fact(path: Path) -> None:
         ("json", change_a_fact),
     ],
 )
-def test_a_damaged_one_is_named_and_the_one_before_is_used(folder: Path, suffix: str, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_one_is_named_and_the_one_before_is_used(
+    folder: Path, suffix: str, damage: Callable[[Path], None]
+) -> None:
     path = folder / f"epoch-0003-step-0000000.{suffix}"
     before = path.read_bytes()
     damage(path)

@@ -47,7 +47,9 @@ def test_error_angle_against_the_chain_rule_by_hand() -> None:
 
 def test_error_angle_leaves_batchnorm_as_it_was() -> None:
     torch.manual_seed(0)
-    network = convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)), "fa")
+    network = convert(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)), "fa"
+    )
     network.eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     angles = error_angles(network, torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))

@@ -108,7 +108,9 @@ def test_bp_in_the_trainer_is_plain_torch() -> None:
     initialise(plain, generator(0, "weights"))
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, fused=True)
     for epoch in range(1, 4):
-        optimizer.param_groups[0].update(lr=0.05 * 0.5 ** (epoch - 1), weight_decay=0.03 if epoch == 1 else 1e-4)
+        optimizer.param_groups[0].update(
+            lr=0.05 * 0.5 ** (epoch - 1), weight_decay=0.03 if epoch == 1 else 1e-4
+        )
         for x, y in data.train_batches(0, epoch, 16):
             optimizer.zero_grad()
             nn.functional.cross_entropy(plain(x), y).backward()

@@ -1,0 +1,192 @@
+"""The command line as a user meets it: real processes, real exit codes, what is printed where."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pfa_cli.algorithms.registry import ALGORITHMS
+
+ROOT = Path(__file__).parents[1]
+# Small enough to train all nine algorithms in seconds; still MNIST.
+TRIAL = [
+    "--set",
+    "train_images=640",
+    "--set",
+    "test_images=500",
+    "--set",
+    "wm.mirror_samples=32",
+    "--set",
+    "wm.mirror_rate=0.2",
+]
+
+
+def pfa(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pfa_cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which all algorithms were trained with two seeds for two epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = pfa("run", "mnist", "--algos", "all", "--seeds", "2", "--epochs", "2", *TRIAL, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_cell_is_done_and_nothing_is_done_twice(trained: Path) -> None:
+    rows = json.loads(pfa("status", "--json", cwd=trained).stdout)
+    rows = rows if isinstance(rows, list) else rows["runs"]
+    assert len(rows) == 2 * len(ALGORITHMS)
+    assert {row["state"] for row in rows} == {"done"}
+    again = pfa("run", "mnist", "--algos", "all", "--seeds", "2", "--epochs", "2", *TRIAL, cwd=trained)
+    assert again.returncode == 0 and "nothing to do" in again.stdout
+
+
+def test_figures_and_table_come_out_of_it(trained: Path) -> None:
+    done = pfa("figures", "--out", "drawn", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in (trained / "drawn").iterdir()}
+    for name in ("fig2", "fig3"):
+        assert {f"{name}.pdf", f"{name}.png", f"{name}.csv"} <= made
+    assert {"table1.md", "table1.csv", "table1.tex"} <= made
+
+
+def test_export_is_tidy(trained: Path) -> None:
+    for table, keys in (
+        ("epochs", ["recipe", "algorithm", "seed", "epoch"]),
+        ("layers", ["recipe", "algorithm", "seed", "epoch", "layer"]),
+    ):
+        for suffix, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+            out = trained / f"{table}.{suffix}"
+            done = pfa("export", "--table", table, "--out", str(out), cwd=trained)
+            assert done.returncode == 0, done.stderr
+            frame = read(out)
+            assert not frame.duplicated(keys).any()
+            assert len(frame) == 2 * len(ALGORITHMS) * 3 * (3 if table == "layers" else 1)
+    assert "test_accuracy_percent" in pd.read_csv(trained / "epochs.csv")
+    assert "path_angle_degrees" in pd.read_csv(trained / "layers.csv")
+
+
+def test_dry_run_trains_nothing_and_creates_nothing(tmp_path: Path) -> None:
+    done = pfa(
+        "run",
+        "mnist",
+        "--algos",
+        "pfa,bp",
+        "--seeds",
+        "0,3",
+        "--set",
+        "expansion=20",
+        "--dry-run",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "expansion=20" in done.stdout and "seed 3" in done.stdout and "4 cells" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_is_one_command(tmp_path: Path) -> None:
+    done = pfa("run", "mnist", "--sweep", "expansion", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0 and "21 cells" in done.stdout and "expansion=100" in done.stdout
+
+
+BAD_INPUT = [
+    (["run", "mnst"], 2, "mnist"),
+    (["run", "mnist", "--algos", "pfao"], 2, "pfa-o"),
+    (["run", "mnist", "--set", "expansoin=20"], 2, "expansion"),
+    (["run", "mnist", "--set", "form=literall"], 2, "literal"),
+    (["run", "mnist", "--set", "expansion=-3"], 2, "at least"),
+    (["run", "mnist", "--set", "batch_size=none"], 2, "batch_size"),
+    (["run", "mnist", "--set", "epochs"], 2, "key=value"),
+    (["run", "mnist", "--algos", "bp", "--set", "expansion=20"], 2, "pfa"),
+    (["run", "mnist", "--seeds", "x"], 2, "--seeds"),
+    (["run", "mnist", "--sweep", "expanse"], 2, "expansion"),
+    (["run", "mnist", "--device", "gpu"], 2, "cuda"),
+    (["run", "mnist", "--precision", "fp8"], 2, "fp32"),
+    (["run", "nowhere.toml"], 2, "nowhere.toml"),
+    (["run", "mnist", "--jbos", "2"], 2, "--jobs"),
+    (["status"], 1, "pfa run"),
+    (["figures"], 1, "pfa run"),
+    (["export", "--out", "x.csv"], 1, "pfa run"),
+    (["status", "--db", "notes.txt"], 1, "notes.txt"),
+    (["run", "mnist", "--db", "notes.txt"], 1, "notes.txt"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    BAD_INPUT,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_gets_one_message_with_the_cure(
+    arguments: list[str], code: int, hint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("not a database, but somebody's notes\n" * 40)
+    before = (tmp_path / "notes.txt").read_bytes()
+    done = pfa(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert hint in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "notes.txt").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
+
+
+BAD_INPUT_WITH_RESULTS = [
+    (["figures", "--only", "fig22"], 2, "fig2"),
+    (["figures", "--format", "pgn"], 2, "png"),
+    (["export", "--table", "epoch", "--out", "x.csv"], 2, "epochs"),
+    (["export", "--out", "x.xls"], 2, "csv"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    BAD_INPUT_WITH_RESULTS,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_where_there_are_results(arguments: list[str], code: int, hint: str, trained: Path) -> None:
+    done = pfa(*arguments, cwd=trained)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert hint in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU")
+def test_no_gpu_for_cuda(tmp_path: Path) -> None:
+    done = pfa("run", "mnist", "--device", "cuda", cwd=tmp_path)
+    assert done.returncode == 2 and "no GPU" in done.stderr and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["status"], ["figures", "--out", "drawn"], ["run", "mnist", "--dry-run"]]
+)
+def test_torch_is_not_imported_by(arguments: list[str], trained: Path) -> None:
+    code = f"import sys; sys.argv = ['pfa', *{arguments!r}]\nfrom pfa_cli.cli import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=trained, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_in_the_readme_exists(tmp_path: Path) -> None:
+    commands = set(
+        re.findall(
+            r"\bpfa ([a-z]+)(?: |$)",
+            "\n".join(re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)),
+            re.M,
+        )
+    )
+    assert {"run", "status", "figures"} <= commands
+    for command in commands:
+        assert pfa(command, "--help", cwd=tmp_path).returncode == 0, command
+
+
+def test_cortex_gives_the_appendix_estimate(tmp_path: Path) -> None:
+    found = json.loads(pfa("cortex", "--json", cwd=tmp_path).stdout)
+    assert found["correlation_mean"] == pytest.approx(0.2, abs=0.01)
+    assert found["angle_degrees_mean"] == pytest.approx(78.4, abs=0.5)

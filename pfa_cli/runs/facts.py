@@ -1,0 +1,67 @@
+"""What an attempt was made with: code, versions, machine. A resume may be elsewhere, so each has its own."""
+
+import platform
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+
+import pfa_cli
+from pfa_cli.runs.repeatable import deterministic_flags
+
+PACKAGE = Path(pfa_cli.__file__).parent
+
+
+def attempt_facts(device: torch.device, precision: str, dataset: str) -> dict[str, object]:
+    """The columns of the table ``attempts`` that describe this process training on ``device``."""
+    sha, dirty = git_state()
+    return {
+        "git_sha": sha,
+        "git_dirty": dirty,
+        "argv": sys.argv,
+        "pfa_version": pfa_cli.__version__,
+        "python_version": platform.python_version(),
+        "torch_version": torch.__version__,
+        "cuda_version": torch.version.cuda if device.type == "cuda" else None,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "deterministic": deterministic_flags(device),
+        "dataset": dataset,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The model of the GPU or the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
+
+
+@cache
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that the running package is part of, and whether the package differs from it.
+
+    (None, None) for an installed package, also where its environment lies in some other project's checkout.
+    """
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None
+    changes = _git("status", "--porcelain", "--", ".")
+    return _git("rev-parse", "HEAD"), None if changes is None else bool(changes)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,154 @@
+"""Making a plan's cells done: in this process, or by workers of this machine."""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import torch
+from rich.console import Console
+
+from pfa_cli.data import default_data_dir, prepare_data
+from pfa_cli.errors import PfaError
+from pfa_cli.runs.events import Broken, Ended, Event
+from pfa_cli.runs.live import View, view
+from pfa_cli.runs.liveness import is_alive
+from pfa_cli.runs.plan import Plan, refreshed
+from pfa_cli.runs.pool import Pool, Setup
+from pfa_cli.runs.signals import StopRequest, stop_signals
+from pfa_cli.runs.wording import count
+from pfa_cli.runs.worker import Task, Worker
+from pfa_cli.store import writer
+from pfa_cli.store.engine import Store, open_store
+from pfa_cli.store.errors import StoreError
+from pfa_cli.store.owner import Owner
+from pfa_cli.training.device import choose_device
+
+
+def run_cells(
+    db: str | None, plan: Plan, *, jobs: int | None, device: str, data_dir: Path | None, console: Console
+) -> int:
+    """Trains every cell of the plan that is not done and not in the hands of another live process.
+
+    Returns the exit code: 0 all done, 1 some failed, 130 after Ctrl-C, 143 after SIGTERM or SIGUSR1.
+
+    Raises:
+        PfaError: before any cell is touched: no such device, no data set, a database that cannot be written.
+    """
+    where = choose_device(device)
+    data_dir = data_dir or default_data_dir()
+    with open_store(db, write=True) as store:
+        plan = refreshed(plan, store)
+        todo = [(number, cell) for number, cell in enumerate(plan.cells) if cell.state != "done"]
+        if not todo:
+            console.print(f"nothing to do: {count(len(plan.cells), 'cell')} done already", highlight=False)
+            return 0
+        for configuration in {cell.configuration.dataset: cell.configuration for _, cell in todo}.values():
+            prepare_data(configuration, data_dir)
+        tasks = [
+            Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)
+            for n, cell in todo
+        ]
+        workers = min(jobs or default_jobs(where), len(tasks))
+        with (
+            view(console, plan.cells, workers) as shown,
+            stop_signals(console.show_cursor) as stop,
+        ):
+            for note in plan.notes:
+                shown.say(note)
+            launch = _Launch(store, Setup(db, str(where), data_dir), workers, shown, stop)
+            launch.run(tasks)
+        if launch.broken:
+            raise PfaError(launch.broken)
+        states = Counter(cell.state for cell in refreshed(plan, store).cells)
+    console.print(_summary(states), highlight=False, markup=False, soft_wrap=True)
+    return _exit_code(states, stop)
+
+
+def default_jobs(device: torch.device) -> int:
+    """One worker for each core that this process may use, hyper-threads not counted; one for a GPU."""
+    if device.type == "cuda":
+        return 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, psutil.cpu_count(logical=False) or usable)
+
+
+class _Launch:
+    """One `pfa run`: its rounds over the cells. ``broken`` says why it had to end early, if it had."""
+
+    def __init__(self, store: Store, setup: Setup, workers: int, shown: View, stop: StopRequest) -> None:
+        self._store, self._setup, self._workers = store, setup, workers
+        self._shown, self._stop = shown, stop
+        self._busy: dict[int, Ended] = {}
+        self.broken: str | None = None
+
+    def run(self, tasks: Sequence[Task]) -> None:
+        """Every task once; then those again that other processes held, for as long as these give some up."""
+        while True:
+            self._busy.clear()
+            if self._workers == 1:
+                self._in_process(tasks)
+            else:
+                Pool(self._setup, self._workers, self._report, self._give_up, self._stop).run(tasks)
+            still = [task for task in tasks if task.cell in self._busy]
+            if len(still) in (0, len(tasks)) or self._stop or self.broken:
+                break
+            tasks = still
+        for ended in self._busy.values():
+            self._shown.handle(ended)
+
+    def _in_process(self, tasks: Sequence[Task]) -> None:
+        try:
+            worker = Worker(
+                self._store,
+                torch.device(self._setup.device),
+                self._setup.data_dir,
+                self._report,
+                lambda: bool(self._stop),
+            )
+            for task in tasks:
+                if self._stop:
+                    return
+                self._report(worker.run(task))
+        except StoreError as error:
+            self._report(Broken(str(error)))
+
+    def _report(self, event: Event | Broken) -> None:
+        if isinstance(event, Broken):
+            self.broken = event.message
+        elif isinstance(event, Ended) and event.outcome == "busy":
+            self._busy[event.cell] = event
+        else:
+            self._shown.handle(event)
+
+    def _give_up(self, task: Task, error: str) -> None:
+        with contextlib.suppress(StoreError):  # then it stays stale, which is as true
+            claim = writer.claim(self._store, task.run_id, Owner.current(), is_alive=is_alive)
+            if claim is not None:
+                writer.finish(self._store, claim, "failed", error=error)
+        self._report(Ended(task.cell, "failed", error))
+
+
+def _summary(states: Counter[str]) -> str:
+    """What became of the cells, and what to do about those that are not done."""
+    parts = ", ".join(f"{n} {state}" for state, n in states.most_common())
+    hints = []
+    if states["failed"]:
+        hints.append("`pfa status` says why a cell failed")
+    if states["running"]:
+        hints.append("the running ones are another process's")
+    if set(states) - {"done", "running"}:
+        hints.append("the same command goes on with what is left")
+    return f"{count(states.total(), 'cell')}: {'; '.join([parts, *hints])}"
+
+
+def _exit_code(states: Counter[str], stop: StopRequest) -> int:
+    if set(states) == {"done"}:
+        return 0
+    if stop:
+        return stop.exit_code
+    if states["failed"] or states["stale"]:
+        return 1
+    return 143 if states["interrupted"] else 0  # a worker was told to stop, though this process was not

@@ -1,0 +1,238 @@
+"""What `pfa run` shows while it runs: a live table on a terminal, one plain line per epoch anywhere else."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pfa_cli.records import EpochRecord
+from pfa_cli.runs.events import Ended, EpochDone, Event, Note, Started, Step
+from pfa_cli.runs.wording import count, duration, percent, rate
+
+
+class CellName(Protocol):
+    """The part of a plan's cell that is shown: ``name`` within its recipe, ``label`` with it."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def epochs_done(self) -> int: ...
+    @property
+    def epochs_total(self) -> int: ...
+
+
+class View(Protocol):
+    """Something that follows the events of a run."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def handle(self, event: Event) -> None: ...
+    def say(self, message: str) -> None: ...
+
+
+def view(console: Console, cells: Sequence[CellName], workers: int) -> View:
+    """The live table if ``console`` is a terminal, else plain lines."""
+    return LiveTable(console, cells, workers) if console.is_terminal else PlainLines(console, cells)
+
+
+def epoch_line(cell: CellName, record: EpochRecord) -> str:
+    """One epoch as one line that `grep` and `awk` can work with."""
+    parts = [f"{cell.label} epoch {record.epoch}/{cell.epochs_total}"]
+    if record.validation_accuracy_percent is not None:
+        parts.append(f"validation {percent(record.validation_accuracy_percent)} %")
+    if record.test_accuracy_percent is not None:
+        parts.append(f"test {percent(record.test_accuracy_percent)} %")
+    if record.train_loss is not None:
+        parts.append(f"loss {record.train_loss:.4f}")
+    if record.seconds is not None:
+        parts.append(f"{record.seconds:.1f} s")
+    return " ".join(parts) + (" DIVERGED" if record.diverged else "")
+
+
+def ended_line(cell: CellName, event: Ended) -> str:
+    """How a cell ended, in one line."""
+    match event.outcome:
+        case "done" if event.diverged_epoch is not None:
+            return f"{cell.label} done, diverged in epoch {event.diverged_epoch}"
+        case "failed":
+            return f"{cell.label} failed: {event.error}"
+        case "busy":
+            return f"{cell.label} is being trained by another process: left to it"
+        case "lost":
+            return f"{cell.label} was taken over by another process: left to it"
+        case "interrupted":
+            return f"{cell.label} interrupted, saved; the same command continues it"
+    return f"{cell.label} done"
+
+
+class PlainLines:
+    """One line per epoch and per end of a cell; no control characters, for files and pipes."""
+
+    def __init__(self, console: Console, cells: Sequence[CellName]) -> None:
+        self._console = console
+        self._cells = cells
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def say(self, message: str) -> None:
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def handle(self, event: Event) -> None:
+        match event:
+            case EpochDone(cell, record):
+                self.say(epoch_line(self._cells[cell], record))
+            case Ended(cell):
+                self.say(ended_line(self._cells[cell], event))
+            case Note(cell, message):
+                self.say(f"{self._cells[cell].label}: {message}")
+
+
+@dataclass
+class _Progress:
+    """How far one cell is."""
+
+    epochs: float  # the running epoch counts by the part of it that is trained
+    running: bool = False
+    finished: bool = False
+    train_accuracy: float | None = None
+    test_accuracy: float | None = None
+    images_per_second: float | None = None
+    seconds: list[float] = field(default_factory=list)  # of each epoch measured here
+
+
+class LiveTable:
+    """Overall progress above one row per running cell; how cells ended scrolls by above both."""
+
+    def __init__(self, console: Console, cells: Sequence[CellName], workers: int) -> None:
+        self._cells = cells
+        self._workers = workers
+        self._progress = [_Progress(cell.epochs_done, finished=cell.state == "done") for cell in cells]
+        self._began = time.monotonic()
+        self._console = console
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def say(self, message: str) -> None:
+        self._console.print(message, markup=False, highlight=False)
+
+    def handle(self, event: Event) -> None:
+        cell, progress = self._cells[event.cell], self._progress[event.cell]
+        match event:
+            case Started():
+                progress.running, progress.finished, progress.epochs = True, False, event.epochs_done
+            case Step():
+                progress.epochs = int(progress.epochs) + min(event.fraction, 0.999)
+                progress.train_accuracy = event.accuracy_percent
+                progress.images_per_second = event.images_per_second
+            case EpochDone(_, record):
+                progress.epochs = record.epoch
+                progress.train_accuracy = record.train_accuracy_percent
+                progress.test_accuracy = record.test_accuracy_percent
+                if record.epoch > 0 and record.seconds is not None:
+                    progress.seconds.append(record.seconds)
+            case Note():
+                self.say(f"{cell.label}: {event.message}")
+            case Ended():
+                progress.running = False
+                progress.finished = event.outcome != "interrupted"
+                if event.outcome == "done":
+                    progress.epochs = cell.epochs_total
+                accuracy = progress.test_accuracy
+                shown = (
+                    f", test {percent(accuracy)} %"
+                    if event.outcome == "done" and accuracy is not None
+                    else ""
+                )
+                self.say(ended_line(cell, event) + shown)
+
+    def _epoch_seconds(self, algorithm: str) -> float | None:
+        """Seconds of an epoch of this algorithm, else of any; None until two epochs are measured."""
+        of_all = [s for progress in self._progress for s in progress.seconds]
+        of_it = [
+            s
+            for cell, progress in zip(self._cells, self._progress, strict=True)
+            if cell.algorithm == algorithm
+            for s in progress.seconds
+        ]
+        if len(of_all) < 2:
+            return None
+        known = of_it or of_all
+        return sum(known) / len(known)
+
+    def _eta(self, index: int) -> float | None:
+        """Seconds of work left in one cell."""
+        progress, cell = self._progress[index], self._cells[index]
+        per_epoch = self._epoch_seconds(cell.algorithm)
+        if per_epoch is None or progress.finished:
+            return None if per_epoch is None else 0.0
+        return max(cell.epochs_total - progress.epochs, 0) * per_epoch
+
+    def _total_eta(self) -> float | None:
+        """Seconds until the last cell ends: the work left by workers, but no less than the longest cell."""
+        etas = [eta for index in range(len(self._cells)) if (eta := self._eta(index)) is not None]
+        if len(etas) < len(self._cells):
+            return None
+        return max(sum(etas) / self._workers, max(etas, default=0))
+
+    def _render(self) -> RenderableType:
+        finished = sum(progress.finished for progress in self._progress)
+        total = sum(cell.epochs_total for cell in self._cells)
+        reached = sum(progress.epochs for progress in self._progress)
+        eta = duration(self._total_eta())
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(f"{finished}/{count(len(self._cells), 'cell')}", style="bold"),
+            ProgressBar(total=max(total, 1), completed=reached, width=24),
+            f"{100 * reached / max(total, 1):.1f} %",
+            f"{duration(time.monotonic() - self._began)} so far",
+            Text(f"{eta} left" if eta else "", style="cyan"),
+        )
+        return Group(head, self._running_table())
+
+    def _running_table(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("cell", overflow="fold")
+        table.add_column("epoch", justify="right", no_wrap=True)
+        table.add_column("", width=10)
+        for heading in ("train %", "test %", "images/s", "left"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for index, (cell, progress) in enumerate(zip(self._cells, self._progress, strict=True)):
+            if progress.running:
+                table.add_row(
+                    cell.name,
+                    f"{int(progress.epochs)}/{cell.epochs_total}",
+                    ProgressBar(total=max(cell.epochs_total, 1), completed=progress.epochs, width=10),
+                    percent(progress.train_accuracy),
+                    percent(progress.test_accuracy),
+                    rate(progress.images_per_second),
+                    duration(self._eta(index)),
+                )
+        return table

@@ -1,0 +1,155 @@
+"""What a command asks for, as cells, and how much of it the database already holds."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pfa_cli.errors import UsageError
+from pfa_cli.runs.liveness import shown_state
+from pfa_cli.runs.timing import EpochSeconds
+from pfa_cli.runs.wording import count, duration, setting
+from pfa_cli.store.engine import Store
+from pfa_cli.store.queries import RunRow, runs
+
+if TYPE_CHECKING:
+    from pfa_cli.recipes import Configuration, Recipe
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration with one seed. ``state`` is "new" if the database has not heard of it.
+
+    ``expected_hours`` is what its remaining epochs need on one worker, None if none of its kind is measured.
+    ``variant`` names the algorithm's options that differ from the recipe's, such as "expansion=20".
+    """
+
+    configuration: "Configuration"
+    seed: int
+    state: str = "new"
+    epochs_done: int = 0
+    expected_hours: float | None = None
+    variant: str = ""
+
+    @property
+    def algorithm(self) -> str:
+        return self.configuration.algorithm
+
+    @property
+    def epochs_total(self) -> int:
+        return self.configuration.epochs
+
+    @property
+    def epochs_left(self) -> int:
+        """A diverged run is done before its last epoch."""
+        return 0 if self.state == "done" else self.epochs_total - self.epochs_done
+
+    @property
+    def name(self) -> str:
+        """Which cell of its recipe it is."""
+        return " ".join(filter(None, (self.algorithm, self.variant, f"seed {self.seed}")))
+
+    @property
+    def label(self) -> str:
+        """Which cell it is."""
+        return f"{self.configuration.recipe} {self.name}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a command, in the order in which they are trained, and what to tell the user."""
+
+    cells: Sequence[Cell]
+    notes: Sequence[str] = ()
+
+    def table(self) -> RenderableType:
+        """Cells, states, epochs left and hours expected, and the notes: what `--dry-run` prints."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+        todo = [cell for cell in self.cells if cell.epochs_left]
+        hours = [cell.expected_hours for cell in todo]
+        known = sum(h for h in hours if h is not None)
+        unknown = f" + {count(hours.count(None), 'cell')} not measured yet" if None in hours else ""
+        total = f"{duration(3600 * known)}{unknown}" if known else unknown.removeprefix(" + ")
+        table.add_column("cell", footer=f"{count(len(self.cells), 'cell')}, {len(todo)} to train")
+        table.add_column("state")
+        table.add_column("epochs left", footer=str(sum(cell.epochs_left for cell in todo)), justify="right")
+        table.add_column("expected", footer=total, justify="right")
+        for cell in self.cells:
+            table.add_row(
+                cell.label,
+                cell.state,
+                str(cell.epochs_left),
+                duration(None if cell.expected_hours is None else 3600 * cell.expected_hours),
+            )
+        return Group(table, *(Text(note) for note in self.notes))
+
+
+def make_plan(
+    store: Store | None,
+    recipe: "Recipe",
+    algorithms: Iterable[str],
+    seeds: Iterable[int],
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The grid algorithms × seeds, seed by seed, so that complete comparisons exist early.
+
+    Raises:
+        UsageError: an override that the recipe does not know or that its rules forbid.
+    """
+    configurations, notes = recipe.grid(algorithms, overrides)
+    variants = [_variant(recipe, configuration) for configuration in configurations]
+    cells = [
+        Cell(configuration, seed, variant=variant)
+        for seed in seeds
+        for configuration, variant in zip(configurations, variants, strict=True)
+    ]
+    return refreshed(Plan(cells, notes), store)
+
+
+def refreshed(plan: Plan, store: Store | None) -> Plan:
+    """The plan with the states, epochs and times that the database holds now."""
+    recipes = {cell.configuration.recipe for cell in plan.cells}
+    rows = [row for recipe in sorted(recipes) for row in runs(store, recipe)] if store else []
+    known = {(row.recipe, row.algorithm, row.seed, row.config_hash): row for row in rows}
+    epoch_seconds = EpochSeconds(rows)
+    return replace(plan, cells=[_with_row(cell, known.get(_key(cell)), epoch_seconds) for cell in plan.cells])
+
+
+def make_sweep_plan(
+    store: Store | None, recipe: "Recipe", sweep: str, overrides: Mapping[str, Any] | None = None
+) -> Plan:
+    """The cells of one of the recipe's sweeps: its values × its seeds.
+
+    Raises:
+        UsageError: no such sweep, or an override that would undo it.
+    """
+    found = recipe.sweep(sweep)
+    if taken := {found.key, f"{found.algorithm}.{found.key}"} & set(overrides or {}):
+        raise UsageError(f"--set {min(taken)}: the sweep {sweep} sets it already, to {found.values}")
+    plans = [
+        make_plan(store, recipe, [found.algorithm], range(found.seeds), {**(overrides or {}), **own})
+        for own in found.overrides()
+    ]
+    by_seed = sorted((cell for plan in plans for cell in plan.cells), key=lambda cell: cell.seed)
+    return Plan(by_seed, list(dict.fromkeys(note for plan in plans for note in plan.notes)))
+
+
+def _key(cell: Cell) -> tuple[str, str, int, str]:
+    return (cell.configuration.recipe, cell.algorithm, cell.seed, cell.configuration.hash)
+
+
+def _with_row(cell: Cell, row: RunRow | None, epoch_seconds: EpochSeconds) -> Cell:
+    if row is not None:
+        cell = replace(cell, state=shown_state(row), epochs_done=row.epochs_done or 0)
+    seconds = epoch_seconds.of(cell.configuration.hash, cell.configuration.recipe, cell.algorithm)
+    return cell if seconds is None else replace(cell, expected_hours=seconds * cell.epochs_left / 3600)
+
+
+def _variant(recipe: "Recipe", configuration: "Configuration") -> str:
+    usual = recipe.configuration(configuration.algorithm).options
+    changed = {name: value for name, value in configuration.options.items() if value != usual[name]}
+    return " ".join(setting(name, value) for name, value in changed.items())

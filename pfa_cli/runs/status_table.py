@@ -1,0 +1,164 @@
+"""The runs as a person wants to see them: one line each where there is room, else one line per algorithm."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from pfa_cli.runs.wording import count, duration, percent, rate
+
+if TYPE_CHECKING:
+    from pfa_cli.runs.status import StatusRow
+
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "stale": "yellow",
+    "interrupted": "yellow",
+    "failed": "red",
+    "queued": "dim",
+}
+_ORDER = tuple(STYLES)
+_FRAME_LINES = 7  # heading, summary, rules, and the prompt below
+
+
+class StatusTable:
+    """Renders by the height at hand: a terminal shows what fits, a pipe gets every run."""
+
+    def __init__(self, rows: "Sequence[StatusRow]") -> None:
+        self.rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if not self.rows:
+            yield Text("no runs yet: `pfa run mnist` starts some")
+            return
+        room = console.size.height - _FRAME_LINES if console.is_terminal else len(self.rows)
+        troubles = [trouble for row in self.rows if (trouble := _trouble(row))]
+        yield _summary(self.rows)
+        if len(self.rows) + len(troubles) <= room or not console.is_terminal:
+            yield _runs_table(self.rows)
+        else:
+            grouped = _grouped_table(self.rows)
+            yield grouped
+            running = [row for row in self.rows if row.state == "running"]
+            room -= grouped.row_count
+            if running and room > 4:
+                yield _runs_table(running[: room - 4])
+                room -= min(len(running), room - 4) + 3
+            shown = max(room, 3)
+            if len(troubles) > shown:
+                rest = len(troubles) - shown + 1
+                troubles = [
+                    *troubles[: shown - 1],
+                    Text(f"… {count(rest, 'line')} more: `pfa status --json`"),
+                ]
+        yield from troubles
+
+
+def _summary(rows: "Sequence[StatusRow]") -> Text:
+    """How many runs are in which state, and when the workers will be through with what they have to do."""
+    line = Text(f"{count(len(rows), 'run')}: ", style="bold")
+    line.append_text(_states(rows))
+    running = sum(row.state == "running" for row in rows)
+    todo = [row for row in rows if row.state in ("running", "queued")]
+    etas = [row.eta_seconds for row in todo if row.eta_seconds is not None]
+    if running and len(etas) == len(todo):
+        line.append(f"   {duration(max(sum(etas) / running, *etas))} left", style="cyan")
+    return line
+
+
+def _states(rows: "Iterable[StatusRow]") -> Text:
+    numbers = Counter(row.state for row in rows)
+    parts = [Text(f"{numbers[state]} {state}", style=STYLES[state]) for state in _ORDER if numbers[state]]
+    return Text(", ").join(parts)
+
+
+def _runs_table(rows: "Sequence[StatusRow]") -> Table:
+    """One line per run; columns that have nothing to tell are left out."""
+    several_recipes = len({row.recipe for row in rows}) > 1
+    columns: list[tuple[str, str, list[RenderableType]]] = [
+        ("run", "left", [Text(_name(row, with_recipe=several_recipes)) for row in rows]),
+        ("state", "left", [_state(row) for row in rows]),
+        ("epochs", "right", [f"{row.epochs_done}/{row.epochs_total}" for row in rows]),
+        ("train %", "right", [percent(row.train_accuracy_percent) for row in rows]),
+        ("valid. %", "right", [percent(row.validation_accuracy_percent) for row in rows]),
+        ("test %", "right", [percent(row.test_accuracy_percent) for row in rows]),
+        ("images/s", "right", [rate(row.images_per_second) for row in rows]),
+        ("left", "right", [duration(row.eta_seconds) if row.state == "running" else "" for row in rows]),
+        ("tries", "right", [str(row.attempts) if row.attempts > 1 else "" for row in rows]),
+    ]
+    if len({row.host for row in rows if row.host}) > 1:
+        columns.append(("host", "left", [Text(row.host or "") for row in rows]))
+    return _table([column for column in columns if any(map(str, column[2]))])
+
+
+def _grouped_table(rows: "Sequence[StatusRow]") -> Table:
+    """One line per recipe, algorithm and variant."""
+    groups: dict[tuple[str, str, str], list[StatusRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.recipe, row.algorithm, row.variant].append(row)
+    several_recipes = len({row.recipe for row in rows}) > 1
+    columns: list[tuple[str, str, list[RenderableType]]] = [
+        (
+            "runs",
+            "left",
+            [Text(" ".join(filter(None, key[0 if several_recipes else 1 :]))) for key in groups],
+        ),
+        ("states", "left", [_states(group) for group in groups.values()]),
+        ("epochs", "right", [_epochs(group) for group in groups.values()]),
+        (
+            "valid. %",
+            "right",
+            [_mean(r.validation_accuracy_percent for r in group) for group in groups.values()],
+        ),
+        ("test %", "right", [_mean(r.test_accuracy_percent for r in group) for group in groups.values()]),
+    ]
+    return _table([column for column in columns if any(map(str, column[2]))])
+
+
+def _table(columns: list[tuple[str, str, list[RenderableType]]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, justify, _ in columns:
+        table.add_column(
+            heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right"
+        )
+    for cells in zip(*(values for _, _, values in columns), strict=True):
+        table.add_row(*cells)
+    return table
+
+
+def _name(row: "StatusRow", *, with_recipe: bool) -> str:
+    return " ".join(
+        filter(None, (row.recipe if with_recipe else "", row.algorithm, row.variant, f"seed {row.seed}"))
+    )
+
+
+def _state(row: "StatusRow") -> Text:
+    note = f", diverged in epoch {row.diverged_epoch}" if row.diverged_epoch is not None else ""
+    return Text(row.state + note, style=STYLES[row.state])
+
+
+def _epochs(group: "Sequence[StatusRow]") -> str:
+    return f"{sum(row.epochs_done for row in group)}/{sum(row.epochs_total for row in group)}"
+
+
+def _mean(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return percent(sum(known) / len(known)) if known else ""
+
+
+def _trouble(row: "StatusRow") -> Text | None:
+    """One line about a run that needs a person, with the cure where it is always the same."""
+    name = _name(row, with_recipe=True)
+    if row.state == "failed":
+        return Text(f"{name} failed: {row.error}", style="red")
+    if row.state == "stale":
+        return Text(
+            f"{name} is stale: process {row.pid} of {row.host} is gone; `pfa run` resumes it",
+            style="yellow",
+        )
+    return None

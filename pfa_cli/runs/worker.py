@@ -1,0 +1,199 @@
+"""One cell's way: claim it, restore its newest checkpoint, train it epoch by epoch, say how it ended."""
+
+import errno
+import gc
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pfa_cli.configuration import Configuration
+from pfa_cli.data import Dataset, load_dataset
+from pfa_cli.errors import PfaError
+from pfa_cli.runs.events import Ended, EpochDone, Event, Note, Outcome, Started, Step
+from pfa_cli.runs.facts import attempt_facts
+from pfa_cli.runs.liveness import is_alive
+from pfa_cli.runs.repeatable import make_repeatable
+from pfa_cli.store import writer
+from pfa_cli.store.engine import Store
+from pfa_cli.store.errors import LostCell, StoreError
+from pfa_cli.store.owner import Owner
+from pfa_cli.store.queries import runs
+from pfa_cli.training import checkpoint
+from pfa_cli.training.trainer import Trainer
+
+HEARTBEAT_SECONDS = 15.0
+STEP_SECONDS = 0.5  # between two reports within an epoch
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell to train: its number in the plan, its run in the database."""
+
+    cell: int
+    run_id: int
+    configuration: Configuration
+    seed: int
+
+
+def checkpoint_folder(store: Store, configuration: Configuration, seed: int) -> Path:
+    """Where the cell's checkpoints lie: beside the database; for a server's database, in ``results``.
+
+    Named by what the cell is and not by the run's number, which another database would give to another cell.
+    """
+    database = store.path or Path("results", f"{store.engine.url.database}")
+    c = configuration
+    return database.with_suffix(".checkpoints") / f"{c.recipe}-{c.algorithm}-seed{seed}-{c.hash}"
+
+
+class Worker:
+    """Trains one cell after another in this process, and keeps the data set that they share.
+
+    ``report`` hears of progress. ``should_stop`` is asked after every step; once it says so, the cell is saved
+    and left.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        device: torch.device,
+        data_dir: Path,
+        report: Callable[[Event], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        make_repeatable(device)
+        self._store, self._device, self._data_dir = store, device, data_dir
+        self._report, self._should_stop = report, should_stop
+        self._loaded: tuple[str, Dataset] | None = None
+
+    def run(self, task: Task) -> Ended:
+        """Does what is left of the cell. Whatever goes wrong in it is its own: stored, told, and over.
+
+        Raises:
+            StoreError: the database is of no use any more, for this cell or any other.
+        """
+        claim = writer.claim(self._store, task.run_id, Owner.current(), is_alive=is_alive)
+        if claim is None:
+            return Ended(task.cell, self._outcome_elsewhere(task))
+        folder = checkpoint_folder(self._store, task.configuration, task.seed)
+        try:
+            return self._train(task, claim, folder)
+        except LostCell:
+            return Ended(task.cell, "lost")
+        except Exception as error:
+            return self._failed(task, claim, folder, error)
+        finally:
+            gc.collect()
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _train(self, task: Task, claim: writer.Claim, folder: Path) -> Ended:
+        dataset = self._dataset(task.configuration)
+        facts = attempt_facts(self._device, task.configuration.precision, dataset.description)
+        writer.start_attempt(self._store, claim, facts)
+        trainer = Trainer(task.configuration, dataset, task.seed, self._device)
+        self._restore(task, claim, folder, trainer)
+        self._report(Started(task.cell, trainer.epochs_done))
+        diverged = None
+        for record in trainer.epochs(self._should_stop, self._on_step(task, claim)):
+            name = checkpoint.save(folder, trainer)
+            writer.record_epoch(self._store, claim, record, name)
+            self._report(EpochDone(task.cell, record))
+            diverged = record.epoch if record.diverged else None
+        if trainer.finished:
+            writer.finish(self._store, claim, "done")
+            return Ended(task.cell, "done", diverged_epoch=diverged)
+        name = checkpoint.save(folder, trainer)
+        writer.finish(self._store, claim, "interrupted", checkpoint=name)
+        return Ended(task.cell, "interrupted")
+
+    def _restore(self, task: Task, claim: writer.Claim, folder: Path, trainer: Trainer) -> None:
+        """Goes back to the newest checkpoint that is whole and not ahead of the database."""
+        checkpoint.discard(folder, after_epoch=claim.epochs_done)
+        name, damaged = checkpoint.restore(folder, trainer)
+        for reason in damaged:
+            self._report(Note(task.cell, f"damaged checkpoint passed over: {reason}"))
+        if name is None and claim.checkpoint is not None:
+            self._report(Note(task.cell, f"no usable checkpoint in {folder}: trains from the start again"))
+
+    def _on_step(self, task: Task, claim: writer.Claim) -> Callable[[Trainer], None]:
+        """Heartbeats and progress, each at its own pace."""
+        began = told = beaten = time.monotonic()
+        first: tuple[int, int] | None = None
+
+        def on_step(trainer: Trainer) -> None:
+            nonlocal told, beaten, began, first
+            now = time.monotonic()
+            if first is None or first[0] != trainer.epochs_done:
+                first, began = (trainer.epochs_done, trainer.step), now
+            if now - beaten >= HEARTBEAT_SECONDS:
+                writer.heartbeat(self._store, claim)
+                beaten = now
+            if now - told >= STEP_SECONDS:
+                images = (trainer.step - first[1]) * task.configuration.batch_size
+                speed = images / (now - began) if images else None
+                fraction = trainer.step / trainer.steps_per_epoch
+                self._report(Step(task.cell, fraction, trainer.running_accuracy_percent, speed))
+                told = now
+
+        return on_step
+
+    def _dataset(self, configuration: Configuration) -> Dataset:
+        """The cell's data set; the one of the cell before if it is the same."""
+        same = configuration.model_dump_json(
+            include={
+                "dataset",
+                "train_images",
+                "test_images",
+                "validation_images",
+                "split_seed",
+                "image_size",
+                "corrupt_share_percent",
+            }
+        )
+        if self._loaded is None or self._loaded[0] != same:
+            self._loaded = None  # before the next one takes its memory
+            self._loaded = same, load_dataset(configuration, self._data_dir, self._device)
+        return self._loaded[1]
+
+    def _outcome_elsewhere(self, task: Task) -> Outcome:
+        """Why the cell could not be claimed: done by another process meanwhile, or in its hands."""
+        rows = runs(self._store, task.configuration.recipe)
+        return "done" if any(row.id == task.run_id and row.state == "done" for row in rows) else "busy"
+
+    def _failed(self, task: Task, claim: writer.Claim, folder: Path, error: Exception) -> Ended:
+        message = describe(error, self._device, folder)
+        if not isinstance(error, PfaError):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                log = folder / "traceback.txt"
+                log.write_text("".join(traceback.format_exception(error)))
+                message += f" (traceback: {log})"
+            except OSError:
+                pass  # the disk may be what failed; the message alone has to do
+        try:
+            writer.finish(self._store, claim, "failed", error=message)
+        except LostCell:
+            return Ended(task.cell, "lost")
+        except StoreError:
+            pass  # the run stays "running" without a process, which is shown as stale, and resumes
+        return Ended(task.cell, "failed", message)
+
+
+def describe(error: Exception, device: torch.device, folder: Path) -> str:
+    """The error in one line, with the cure where there is one."""
+    text = " ".join(str(error).split())
+    if isinstance(error, PfaError):
+        return str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return (
+            f"out of memory on {device}: fewer --jobs leave more for each, and --set accumulation=2 "
+            "(or more) splits every batch into parts"
+        )
+    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        return f"cannot save in {folder} ({error.strerror}): mend that, then the same command resumes it"
+    return f"{type(error).__name__}: {text}"

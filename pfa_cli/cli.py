@@ -251,8 +251,8 @@ def bench(
         int | None, typer.Option(min=1, help="Equal processes at a time.", show_default="by the machine")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
-    repetitions: Annotated[int, typer.Option(min=1, help="Samples of each contender.")] = 20,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps in a sample.")] = 10,
+    repetitions: Annotated[int, typer.Option(min=1, help="Samples of each contender.")] = 40,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps in a sample.")] = 4,
     device: Device = "auto",
     as_json: AsJson = False,
     store_it: Annotated[bool, typer.Option("--store", help="Keep the numbers in the database.")] = False,

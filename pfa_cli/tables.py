@@ -36,12 +36,13 @@ def recipe_page(recipe: Recipe) -> Group:
         for index, row in enumerate(recipe.algorithm_settings(name)):
             own.add_row(name if index == 0 else "", *row)
     sweeps = [
-        Text(
-            f"pfa run {recipe.name} --sweep {name}: {s.algorithm} with {s.key} = {', '.join(map(str, s.values))}, {s.seeds} seeds"
-        )
-        for name, s in recipe.sweeps.items()
+        Text(f"pfa run {recipe.name} --sweep {name}: {sweep.algorithm}, {sweep.seeds} seeds, ")
+        + Text(f"{sweep.key} = {', '.join(map(str, sweep.values))}")
+        for name, sweep in recipe.sweeps.items()
     ]
-    heading = Text.assemble((f"{recipe.name}: {recipe.title}\n", "bold"), recipe.description.strip())
+    heading = Text.assemble(
+        (f"{recipe.name}: {recipe.title}\n", "bold"), " ".join(recipe.description.split())
+    )
     return Group(heading, Text(f"{recipe.path}\n", style="dim"), shared, own, *sweeps)
 
 

@@ -166,7 +166,13 @@ def test_no_gpu_for_cuda(tmp_path: Path) -> None:
     "arguments", [["--help"], ["status"], ["figures", "--out", "drawn"], ["run", "mnist", "--dry-run"]]
 )
 def test_torch_is_not_imported_by(arguments: list[str], trained: Path) -> None:
-    code = f"import sys; sys.argv = ['pfa', *{arguments!r}]\nfrom pfa_cli.cli import main\ntry: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = (
+        f"import sys; sys.argv = ['pfa', *{arguments!r}]\n"
+        "from pfa_cli.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=trained, capture_output=True, text=True, timeout=120
     )

@@ -15,20 +15,25 @@ BP = "bp"
 
 
 def ratios(samples: Samples) -> dict[str, float]:
-    """The numbers to quote: medians of one run, its contenders interleaved.
+    """The numbers to quote: each the median, over repetitions, of two neighbouring samples' ratio.
 
     ``bp_epoch_per_products`` is a whole epoch of BP, with evaluation and metrics, over the matrix products of its training.
     """
-    time = {label: median(values) for label, values in samples.steps.items()}
-    epoch = samples.steps_per_epoch * time[BP] + samples.measuring[BP]
-    products = samples.steps_per_epoch * time[PRODUCTS]
+    measuring = samples.measuring[BP] / (samples.steps_per_epoch * median(samples.steps[PRODUCTS]))
     found = {
-        "bp_epoch_per_products": epoch / products,
-        "bp_step_per_products": time[BP] / time[PRODUCTS],
-        "bp_step_per_plain_torch": time[BP] / time[PLAIN],
-        "measuring_share_of_bp_epoch": samples.measuring[BP] / epoch,
+        "bp_epoch_per_products": ratio(samples, BP, PRODUCTS) + measuring,
+        "bp_step_per_products": ratio(samples, BP, PRODUCTS),
+        "bp_step_per_plain_torch": ratio(samples, BP, PLAIN),
+        "measuring_share_of_bp_epoch": measuring / (ratio(samples, BP, PRODUCTS) + measuring),
     }
-    return found | {f"{label}_per_bp": time[label] / time[BP] for label in samples.measuring if label != BP}
+    return found | {
+        f"{label}_per_bp": ratio(samples, label, BP) for label in samples.measuring if label != BP
+    }
+
+
+def ratio(samples: Samples, label: str, other: str) -> float:
+    """How many times ``other``'s time ``label`` takes; sample by sample, so that the machine's drift cancels."""
+    return median(a / b for a, b in zip(samples.steps[label], samples.steps[other], strict=True))
 
 
 def table(recipe: str, samples: Samples, processes: int, threads: int) -> Table:
@@ -46,7 +51,7 @@ def table(recipe: str, samples: Samples, processes: int, threads: int) -> Table:
         view.add_row(
             label,
             *(f"{1e3 * value:.2f}" for value in (time[label], min(values), max(values))),
-            f"{time[label] / time[BP]:.2f}",
+            f"{ratio(samples, label, BP):.2f}",
             f"{samples.batch_size / time[label]:.0f}",
             f"{epoch:.1f}" if label in samples.measuring else "",
         )

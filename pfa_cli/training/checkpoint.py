@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save as serialise
+from safetensors.torch import load
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 KEPT = 2

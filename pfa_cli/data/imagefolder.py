@@ -1,0 +1,161 @@
+"""Photographs in the ImageNet layout: ``train/<class>/*`` and ``val/<class>/*``. Never downloaded."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+
+from pfa_cli.configuration import Configuration
+from pfa_cli.data.pipeline import Batch, Loader, Photographs, Pipeline, Request, Unreadable, collate
+from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
+from pfa_cli.errors import PfaError, unknown
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, scaled to [0, 1]
+_log = logging.getLogger(__name__)
+
+
+class ImageFolderDataset:
+    """See `pfa_cli.data.Dataset`. The split "test" is the ``val`` folder, "validation" a part of ``train``.
+
+    Images come in an order drawn from ``split_seed``, so that the first N of them are of all classes.
+    ``unreadable`` holds the image files that could not be decoded so far, with the reason.
+
+    Raises:
+        PfaError: the folders do not have this layout; while iterating, more than ``corrupt_share_percent``
+            of a split's images are unreadable.
+    """
+
+    def __init__(self, configuration: Configuration, root: Path, device: torch.device, workers: int) -> None:
+        assert configuration.image_size is not None and configuration.corrupt_share_percent is not None
+        self.name, self.device = root.name, device
+        self.input_shape = (3, configuration.image_size, configuration.image_size)
+        self.unreadable: dict[str, Unreadable] = {}
+        self._share_percent = configuration.corrupt_share_percent
+        training, classes = _photographs(root / "train")
+        test, test_classes = _photographs(root / "val")
+        if classes != test_classes:
+            raise PfaError(
+                f"{root}: train and val must have the same classes; "
+                f"only in one of them: {', '.join(sorted(set(classes) ^ set(test_classes)))}"
+            )
+        self.n_classes = len(classes)
+        kept, held_out = hold_out(len(training), configuration.validation_images, configuration.split_seed)
+        shuffled, _ = hold_out(len(test), 0, configuration.split_seed)
+        self._photographs = {
+            "train": training.take(kept[: configuration.train_images].numpy()),
+            "validation": training.take(held_out.numpy()),
+            "test": test.take(shuffled[: configuration.test_images].numpy()),
+        }
+        self.splits = ("validation", "test") if len(held_out) else ("test",)
+        self.train_size = len(self._photographs["train"])
+        sizes = [f"{len(self._photographs[split])} {split}" for split in ("train", *self.splits)]
+        self.description = f"{self.name} ({self.n_classes} classes), {' / '.join(sizes)}"
+        tolerated = {split: int(len(p) * self._share_percent / 100) for split, p in self._photographs.items()}
+        self._loader = Loader(self._photographs, tolerated, configuration.image_size)
+        self._pipeline = Pipeline(self._loader, workers, pin_memory=device.type == "cuda")
+        self._probes: dict[int, tuple[Tensor, Tensor]] = {}
+        mean, std = torch.tensor([MEAN, STD], device=device).view(2, 3, 1, 1)
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        return steps_per_epoch(self.train_size, batch_size)
+
+    def train_batches(
+        self, seed: int, epoch: int, batch_size: int, start_step: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        steps = range(start_step, self.steps_per_epoch(batch_size))
+        order = epoch_order(self.train_size, seed, epoch)
+        return self._served(
+            [
+                Request("train", index, seed, epoch)
+                for index in order[step * batch_size :][:batch_size].tolist()
+            ]
+            for step in steps
+        )
+
+    def evaluation_batches(self, split: str, batch_size: int = 250) -> Iterator[tuple[Tensor, Tensor]]:
+        if split not in self.splits:
+            raise unknown("split", split, self.splits)
+        n = len(self._photographs[split])
+        return self._served(
+            [Request(split, index) for index in range(start, min(start + batch_size, n))]
+            for start in range(0, n, batch_size)
+        )
+
+    def probe(self, n: int) -> tuple[Tensor, Tensor]:
+        if n not in self._probes:
+            samples = [self._loader[Request("train", index)] for index in range(min(n, self.train_size))]
+            self._probes[n] = self._on_device(collate(samples))
+        return self._probes[n]
+
+    def _served(self, requests: Iterator[list[Request]]) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self._pipeline.serve(requests):
+            yield self._on_device(batch)
+
+    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        for bad in batch.unreadable:
+            self._count(bad)
+        assert batch.images is not None and batch.labels is not None  # else there were too many to count
+        images = batch.images.to(self.device, non_blocking=True).to(torch.float32)
+        return images.mul_(self._scale).add_(self._shift), batch.labels.to(self.device, non_blocking=True)
+
+    def _count(self, bad: Unreadable) -> None:
+        if bad.path in self.unreadable:
+            return
+        self.unreadable[bad.path] = bad
+        _log.warning("unreadable image, another one takes its place: %s (%s)", bad.path, bad.reason)
+        found = [other.path for other in self.unreadable.values() if other.split == bad.split]
+        n = len(self._photographs[bad.split])
+        if len(found) > n * self._share_percent / 100:
+            raise PfaError(
+                f"{len(found)} of the {n} {bad.split} images are unreadable, more than corrupt_share_percent "
+                f"(={self._share_percent:g}) allows. Mend or remove them: {', '.join(found[:5])}"
+                + (" …" if len(found) > 5 else "")
+            )
+
+
+def load(configuration: Configuration, data_dir: Path, device: torch.device) -> ImageFolderDataset:
+    """The photographs under ``data_dir``; PfaError if they are not there."""
+    return ImageFolderDataset(configuration, locate(data_dir), device, workers_from_environment())
+
+
+def prepare(data_dir: Path) -> None:
+    """Only checks that the folders are there."""
+    locate(data_dir)
+
+
+def locate(data_dir: Path) -> Path:
+    """``data_dir`` or its subfolder ``imagenet``, whichever holds ``train`` and ``val``; else PfaError."""
+    for root in (data_dir, data_dir / "imagenet"):
+        if (root / "train").is_dir() and (root / "val").is_dir():
+            return root.resolve()
+    raise PfaError(
+        f"no photographs in {data_dir}: this recipe reads train/<class>/ and val/<class>/ there, or in its "
+        "folder imagenet. They are not downloaded: name the folder that has them with --data-dir or PFA_DATA"
+    )
+
+
+def workers_from_environment() -> int:
+    """Worker processes: ``PFA_WORKERS``, else one for each core that this process may use, 16 at most."""
+    named = os.environ.get("PFA_WORKERS", "")
+    if named:
+        if not named.isdecimal():
+            raise PfaError(f"PFA_WORKERS (={named}) must be a whole number: how many processes decode images")
+        return int(named)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def _photographs(folder: Path) -> tuple[Photographs, list[str]]:
+    """The images of ``folder``, sorted by class and name, and the classes."""
+    try:
+        listed = ImageFolder(folder)
+    except FileNotFoundError as error:  # no class folders, or one without images
+        raise PfaError(f"{folder}: {error}") from None
+    paths = np.array([os.fsencode(os.path.relpath(path, folder)) for path, _ in listed.samples])
+    return Photographs(folder, paths, np.array(listed.targets)), listed.classes

@@ -1,0 +1,156 @@
+"""Decodes, crops and flips photographs in worker processes, ahead of the training thread.
+
+What a request gives depends on it alone, not on which worker serves it, nor on what was served before. The
+workers hand over bytes; normalising is left to the device. They decode with Pillow, since torchvision's own
+decoders, the one for GPUs among them, are deprecated.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from pfa_cli.training.randomness import stream_seed
+
+_LARGER = 256 / 224  # an image under evaluation is resized to this times the crop
+
+
+class Request(NamedTuple):
+    """One image: cropped and flipped at random with ``seed`` and ``epoch``, cropped at its centre without."""
+
+    split: str
+    image: int
+    seed: int | None = None
+    epoch: int | None = None
+
+
+class Unreadable(NamedTuple):
+    """An image that could not be decoded."""
+
+    split: str
+    path: str
+    reason: str
+
+
+class Batch(NamedTuple):
+    """``images`` uint8 [b, 3, size, size], ``labels`` int64 [b]; None if too many were unreadable."""
+
+    images: Tensor | None
+    labels: Tensor | None
+    unreadable: tuple[Unreadable, ...]
+
+
+Sample = tuple[Tensor | None, int, tuple[Unreadable, ...]]  # one image of a batch
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """``paths`` [n] below ``root`` (as bytes in one array, which reach the workers faster than a list)."""
+
+    root: Path
+    paths: NDArray[np.bytes_]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> "Photographs":
+        return Photographs(self.root, self.paths[indices], self.labels[indices])
+
+    def path(self, index: int) -> Path:
+        return self.root / os.fsdecode(self.paths[index])
+
+
+class Loader(Dataset[Sample]):
+    """Serves requests for images of ``splits``, cropped to ``size`` pixels.
+
+    An unreadable image is replaced by the next readable one of its split, with that one's label; at most
+    ``tolerated[split]`` images are passed over.
+    """
+
+    def __init__(self, splits: Mapping[str, Photographs], tolerated: Mapping[str, int], size: int) -> None:
+        self.splits, self.tolerated = splits, tolerated
+        self._at_random = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
+        self._at_centre = v2.Compose([v2.Resize(round(size * _LARGER)), v2.CenterCrop(size)])
+
+    def __getitem__(self, request: Request) -> Sample:
+        photographs = self.splits[request.split]
+        unreadable: list[Unreadable] = []
+        for index in range(request.image, request.image + self.tolerated[request.split] + 1):
+            path = photographs.path(index % len(photographs))
+            try:
+                with Image.open(path) as image:
+                    pixels = self._transform(image.convert("RGB"), request)
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                unreadable.append(Unreadable(request.split, str(path), str(error) or type(error).__name__))
+            else:
+                return pixels, int(photographs.labels[index % len(photographs)]), tuple(unreadable)
+        return None, -1, tuple(unreadable)
+
+    def _transform(self, image: Image.Image, request: Request) -> Tensor:
+        if request.seed is None or request.epoch is None:
+            return v2.functional.pil_to_tensor(self._at_centre(image))
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(stream_seed(request.seed, "augmentation", request.epoch, request.image))
+            return v2.functional.pil_to_tensor(self._at_random(image))
+
+
+class Pipeline:
+    """Keeps ``workers`` processes over all epochs and splits (0: decodes in this process)."""
+
+    def __init__(self, loader: Loader, workers: int, pin_memory: bool) -> None:
+        self._requests = _Requests()
+        context = None
+        if workers and "forkserver" in multiprocessing.get_all_start_methods():
+            # Not fork: this process may have threads and a GPU, which do not survive it.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
+        self._batches = DataLoader(
+            loader,
+            batch_sampler=self._requests,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            worker_init_fn=_leave_interrupts_to_the_parent,
+            multiprocessing_context=context,
+            persistent_workers=workers > 0,
+        )
+
+    def serve(self, requests: Iterable[list[Request]]) -> Iterator[Batch]:
+        """One batch for each list, in order. Only one iterator at a time: a new one ends the one before."""
+        self._requests.pending = requests
+        yield from self._batches
+
+
+class _Requests:
+    """A batch sampler told anew, for every pass, what to ask for."""
+
+    pending: Iterable[list[Request]] = ()
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        return iter(self.pending)
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """The batch of what `Loader` gave."""
+    unreadable = tuple(bad for _, _, found in samples for bad in found)
+    images = [image for image, _, _ in samples if image is not None]
+    if len(images) < len(samples):
+        return Batch(None, None, unreadable)
+    return Batch(torch.stack(images), torch.tensor([label for _, label, _ in samples]), unreadable)
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the run still needs its batches to finish the step and save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -109,8 +109,8 @@ def _damage(name: str, reason: str) -> Problem:
         f"End every pfa that uses {name}. If you have an older copy, take it. Else save what can be read: "
         f"`sqlite3 '{name}' .recover | sqlite3 '{name}.recovered'`. Then move {file} to another folder, and "
         f"{file}-wal and {file}-shm with it if they are there (the -wal holds the newest results: never "
-        f"delete it alone), rename {file}.recovered to {file}, and run `pfa db check` once more: it names the runs "
-        "that lost something.",
+        f"delete it alone), rename {file}.recovered to {file}, and run `pfa db check` once more: it names the "
+        "runs that lost something.",
     )
 
 

@@ -129,7 +129,8 @@ def convert(network: nn.Module, algorithm: str, *, seed: int = 0, **options: obj
     for name, module in found:
         layer = adopt(module, name, chosen)
         for letter, tensor in chosen.draw(layer, generator(seed, "feedback", name)).items():
-            value = tensor.to(layer.weight.device)
+            # Contiguous, as W is: a solver's result may lie transposed, and then each step pays for it.
+            value = tensor.to(layer.weight.device).contiguous()
             if isinstance(tensor, nn.Parameter):
                 layer.register_parameter(letter, nn.Parameter(value, requires_grad=tensor.requires_grad))
             else:

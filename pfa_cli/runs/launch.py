@@ -91,7 +91,9 @@ class _Launch:
             if self._workers == 1:
                 self._in_process(tasks)
             else:
-                Pool(self._setup, self._workers, self._report, self._give_up, self._stop).run(tasks)
+                Pool(
+                    self._setup, self._workers, self._report, self._shown.say, self._give_up, self._stop
+                ).run(tasks)
             still = [task for task in tasks if task.cell in self._busy]
             if len(still) in (0, len(tasks)) or self._stop or self.broken:
                 break

@@ -151,11 +151,12 @@ class LiveTable:
             case Step():
                 progress.epochs = int(progress.epochs) + min(event.fraction, 0.999)
                 progress.train_accuracy = event.accuracy_percent
-                progress.images_per_second = event.images_per_second
+                progress.images_per_second = event.images_per_second or progress.images_per_second
             case EpochDone(_, record):
                 progress.epochs = record.epoch
                 progress.train_accuracy = record.train_accuracy_percent
                 progress.test_accuracy = record.test_accuracy_percent
+                progress.images_per_second = record.images_per_second
                 if record.epoch > 0 and record.seconds is not None:
                     progress.seconds.append(record.seconds)
             case Note():

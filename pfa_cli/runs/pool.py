@@ -50,11 +50,13 @@ class Pool:
         setup: Setup,
         jobs: int,
         report: Callable[[Event | Broken], None],
+        say: Callable[[str], None],
         give_up: Callable[[Task, str], None],
         stop: StopRequest,
     ) -> None:
         """``give_up`` hears of a cell whose workers died, and why: none is left to store that it failed."""
-        self._setup, self._jobs, self._report, self._give_up, self._stop = setup, jobs, report, give_up, stop
+        self._setup, self._jobs, self._stop = setup, jobs, stop
+        self._report, self._say, self._give_up = report, say, give_up
         self._context = multiprocessing.get_context("spawn")
         self._members: list[_Member] = []
         self._waiting: deque[Task] = deque()
@@ -73,6 +75,9 @@ class Pool:
                 if self._stop and not asked:
                     # SIGTERM: the terminal sends Ctrl-C to the workers too, and a second one is an order.
                     asked = True
+                    self._say(
+                        "stopping: every worker finishes its step and saves; Ctrl-C again leaves at once"
+                    )
                     self._waiting.clear()
                     self._signal(signal.SIGTERM)
         finally:

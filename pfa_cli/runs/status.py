@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy import func, select
 
+from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.errors import PfaError
 from pfa_cli.runs.liveness import shown_state
 from pfa_cli.runs.status_table import StatusTable
@@ -62,6 +63,8 @@ def rows(store: Store, recipe: str | None = None) -> list[StatusRow]:
     tries = _attempts(store)
     seconds = EpochSeconds(found)
     variants = _variants(found)
+    order = {name: place for place, name in enumerate(ALGORITHMS)}  # rather than alphabetical
+    found.sort(key=lambda row: (row.recipe, order.get(row.algorithm, len(order)), variants[row.id], row.seed))
     return [_status(row, variants[row.id], tries.get(row.id, 0), seconds) for row in found]
 
 

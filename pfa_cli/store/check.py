@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Row, func, select, text
 
-from pfa_cli.store.engine import Store, database_url, open_store
+from pfa_cli.store.engine import Store, database_file, open_store
 from pfa_cli.store.errors import DamagedDatabase
 from pfa_cli.store.schema import epochs, layers, runs
 
@@ -33,6 +33,12 @@ class CheckReport:
         """Whether nothing is wrong."""
         return not self.problems
 
+    def __str__(self) -> str:
+        if self.ok:
+            return f"{self.name}: {self.runs} runs, nothing wrong"
+        cures = dict.fromkeys(problem.cure for problem in self.problems)
+        return "\n".join([f"{self.name}:", *(problem.what for problem in self.problems), *cures])
+
 
 def check(db: str | None = None) -> CheckReport:
     """Looks at the pages, the references and the runs of the database that ``db`` names.
@@ -44,28 +50,28 @@ def check(db: str | None = None) -> CheckReport:
         with open_store(db, write=False) as store:
             return _check(store)
     except DamagedDatabase as error:
-        name = database_url(db).removeprefix("sqlite:///")
-        return CheckReport(name, 0, (_damage(name, error.reason),))
+        name = str(database_file(db))
+        return CheckReport(name, 0, (Problem(f"damaged: {error.reason}", _way_out(name)),))
 
 
 def _check(store: Store) -> CheckReport:
     if store.path is not None:
         broken = store.read(_broken_pages)
         if broken:
-            return CheckReport(store.name, 0, (_damage(store.name, "; ".join(broken)),))
+            problem = Problem(f"damaged: {'; '.join(broken)}", _way_out(store.name))
+            return CheckReport(store.name, 0, (problem,))
     count = store.read(lambda connection: connection.execute(select(func.count(runs.c.id))).scalar_one())
     found = store.read(lambda connection: list(_half_written(connection)))
-    problems = (Problem(f"{_title(run)}: {what}", _redo(run, store)) for run, what in found)
+    problems = (Problem(f"{_title(run)}: {what}", _way_out(store.name)) for run, what in found)
     return CheckReport(store.name, count, tuple(problems))
 
 
 def _broken_pages(connection: Connection) -> list[str]:
     lines = list(connection.execute(text("PRAGMA integrity_check(10)")).scalars())
-    strays = connection.execute(text("PRAGMA foreign_key_check")).all()
-    tables = sorted({str(row[0]) for row in strays})
-    return [line for line in lines if line != "ok"] + [
-        f"rows of {table} refer to rows that do not exist" for table in tables
-    ]
+    if lines != ["ok"]:
+        return [" ".join(line.split()) for line in lines]
+    tables = {str(row[0]) for row in connection.execute(text("PRAGMA foreign_key_check"))}
+    return [f"rows of {table} refer to rows that do not exist" for table in sorted(tables)]
 
 
 def _half_written(connection: Connection) -> Iterator[tuple[Row, str]]:
@@ -101,24 +107,12 @@ def _title(run: Row) -> str:
     return f"run {run.id} ({run.recipe} {run.algorithm} seed {run.seed}, {run.state})"
 
 
-def _damage(name: str, reason: str) -> Problem:
-    """The way out leaves the damaged file alone and keeps the numbers of runs: checkpoints still fit."""
-    file = Path(name).name
-    return Problem(
-        f"damaged: {reason}",
-        f"End every pfa that uses {name}. If you have an older copy, take it. Else save what can be read: "
-        f"`sqlite3 '{name}' .recover | sqlite3 '{name}.recovered'`. Then move {file} to another folder, and "
-        f"{file}-wal and {file}-shm with it if they are there (the -wal holds the newest results: never "
-        f"delete it alone), rename {file}.recovered to {file}, and run `pfa db check` once more: it names the "
-        "runs that lost something.",
-    )
-
-
-def _redo(run: Row, store: Store) -> str:
-    folder = f"{store.path.stem}.checkpoints/{run.id}-*" if store.path else "its checkpoints"
-    update = f"UPDATE runs SET state='failed', token=NULL WHERE id={run.id}"
+def _way_out(path: str) -> str:
+    """It leaves the database alone and keeps the numbers of runs, so that checkpoints still fit."""
+    file = Path(path).name
     return (
-        f"To compute it again, remove {folder}, say that it failed by `sqlite3 '{store.name}' \"{update}\"`, "
-        "and run it with its settings: "
-        f"`pfa run {run.recipe} --algos {run.algorithm} --seeds {run.seed}-{run.seed}`."
+        f"End every pfa that uses {path}. If you have an older copy that is whole, take that. Else save what can be "
+        f"read by `pfa db salvage {path}.saved --db {path}`; then move {file} to another folder, together with "
+        f"{file}-wal and {file}-shm if they are there (the -wal holds the newest results), and rename {file}.saved "
+        f"to {file}. The next `pfa run` computes what was lost."
     )

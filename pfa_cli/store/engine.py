@@ -116,6 +116,26 @@ def database_url(db: str | None = None) -> str:
     )
 
 
+def database_file(db: str | None = None) -> Path | None:
+    """The file of the database that ``db`` names, or None if it is not a file.
+
+    Raises UsageError if ``db`` makes no sense.
+    """
+    try:
+        url = make_url(database_url(db))
+    except ArgumentError as error:
+        raise UsageError(f"--db {db!r} is neither a file nor an URL like sqlite:///results/pfa.db") from error
+    if url.get_backend_name() != "sqlite":
+        return None
+    if url.database in (None, "", ":memory:"):
+        raise UsageError("a database in memory cannot be shared by workers; name a file by `--db`.")
+    if url.query:
+        raise UsageError(
+            f"options in the URL of an SQLite database are not taken: give `--db {url.database}`."
+        )
+    return Path(str(url.database)).expanduser().absolute()
+
+
 def open_store(db: str | None = None, *, write: bool) -> Store:
     """Opens the results database that ``db`` names (see ``database_url``).
 
@@ -125,10 +145,9 @@ def open_store(db: str | None = None, *, write: bool) -> Store:
     Raises NoResults if there is nothing to read, and StoreError, with the cure, if the file is damaged, is
     something else, is of a newer pfa, or cannot be written as asked.
     """
-    url = _parse(database_url(db))
-    path = _file_of(url)
+    path = database_file(db)
     if path is None:
-        store = Store(_server_engine(url), None, writable=write)
+        store = Store(_server_engine(make_url(database_url(db))), None, writable=write)
     elif write:
         if sqlite.create_if_missing(path):
             with _file_store(path, write=False) as found:
@@ -208,27 +227,6 @@ def _refuse_damaged(store: Store) -> None:
     verdict = store.read(lambda connection: connection.execute(text("PRAGMA quick_check(1)")).scalar())
     if verdict != "ok":
         raise DamagedDatabase(store.name, str(verdict))
-
-
-def _parse(url: str) -> URL:
-    try:
-        return make_url(url)
-    except ArgumentError as error:
-        raise UsageError(
-            f"--db {url!r} is neither a file nor an SQLAlchemy URL like sqlite:///results/pfa.db"
-        ) from error
-
-
-def _file_of(url: URL) -> Path | None:
-    if url.get_backend_name() != "sqlite":
-        return None
-    if url.database in (None, "", ":memory:"):
-        raise UsageError("a database in memory cannot be shared by workers; name a file by `--db`.")
-    if url.query:
-        raise UsageError(
-            f"options in the URL of an SQLite database are not taken: give `--db {url.database}`."
-        )
-    return Path(str(url.database)).expanduser().absolute()
 
 
 def _server_engine(url: URL) -> Engine:

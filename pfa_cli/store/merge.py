@@ -44,6 +44,11 @@ class MergeReport:
     benchmarks: int = 0
     conflicts: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        counts = f"{self.added} runs added, {self.extended} extended, {self.unchanged} unchanged"
+        others = f"{self.simulations} simulations and {self.benchmarks} benchmark values added"
+        return "\n".join([f"{counts}; {others}", *(f"conflict: {line}" for line in self.conflicts)])
+
 
 @dataclass(frozen=True)
 class _History:

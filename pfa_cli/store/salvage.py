@@ -1,0 +1,171 @@
+"""``pfa db salvage``: what can still be read of a damaged database, in a new one. The damaged one is only read.
+
+A run keeps its number, so that its checkpoints still belong to it, and its epochs up to the first that is missing
+or incomplete. One that lost epochs counts as interrupted there: `pfa run` computes the rest again.
+"""
+
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Engine, NullPool, Table, create_engine, func, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from pfa_cli.errors import UsageError
+from pfa_cli.store.engine import Store, database_file, open_store
+from pfa_cli.store.errors import StoreError, no_results
+from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
+
+Row = dict[str, Any]
+
+_UNREADABLE = (
+    SQLAlchemyError,
+    sqlite3.Error,
+    ValueError,
+    TypeError,
+)  # the latter two: values that make no sense
+_MANY_RUNS = 1 << 14  # where to stop looking if the database does not say how many there are
+
+
+@dataclass
+class SalvageReport:
+    """What was saved: how many runs as they were, and a line for all that is shorter now or lost."""
+
+    out: Path
+    whole: int = 0
+    losses: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.out}: {self.whole} runs saved as they were", *self.losses])
+
+
+def salvage(db: str | None, out: Path) -> SalvageReport:
+    """Saves what can be read of the database that ``db`` names in the new database ``out``.
+
+    Raises NoResults if there is no database, StoreError if no run can be read, and UsageError if ``out`` exists or
+    the database is not a file.
+    """
+    path = database_file(db)
+    if path is None:
+        raise UsageError("only a database in a file can be salvaged.")
+    if out.exists():
+        raise UsageError(f"{out} exists already; name a new file.")
+    if not path.exists():
+        raise no_results(str(path))
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent) as folder:
+        damaged = _copy_of(path, Path(folder))
+        found = _readable(damaged, runs, runs.c.id, 1, _last_run(damaged))
+        if not found:
+            raise StoreError(f"no run can be read of {path}. Take an older copy, or compute the runs again.")
+        report = SalvageReport(out)
+        with open_store(str(out), write=True) as store:
+            for run in found:
+                _save_run(damaged, store, run, report)
+            for table in (simulations, benchmarks):
+                _save_table(damaged, store, table, report)
+    return report
+
+
+def _copy_of(path: Path, folder: Path) -> Engine:
+    """A copy, for SQLite to work on. One that was cut off is filled up, or SQLite would refuse it as a whole."""
+    copy = folder / "copy.db"
+    shutil.copyfile(path, copy)
+    log = path.with_name(path.name + "-wal")
+    if log.exists():
+        shutil.copyfile(log, folder / "copy.db-wal")
+    with copy.open("rb") as file:
+        header = file.read(100)
+    page_size, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+    if copy.stat().st_size < page_size * pages < 1 << 36:
+        with copy.open("r+b") as file:
+            file.truncate(page_size * pages)
+    return create_engine("sqlite://", creator=lambda: sqlite3.connect(copy), poolclass=NullPool)
+
+
+def _save_run(damaged: Engine, store: Store, run: Row, report: SalvageReport) -> None:
+    title = f"run {run['id']} ({run['recipe']} {run['algorithm']} seed {run['seed']})"
+    total = run["epochs_total"]
+    tries = _read(damaged, attempts, attempts.c.run_id == run["id"]) or []
+    stored = _readable(damaged, epochs, epochs.c.epoch, 0, total, epochs.c.run_id == run["id"])
+    parts = _readable(damaged, layers, layers.c.epoch, 0, total, layers.c.run_id == run["id"])
+    n_whole = _whole_epochs(stored, parts)
+    row = run | {"token": None, "epochs_done": n_whole - 1 if n_whole else None}
+    if row["epochs_done"] != run["epochs_done"]:
+        row |= {"state": "interrupted", "diverged_epoch": None, "finished_at": None}
+    elif row["state"] == "running":
+        row["state"] = "interrupted"
+    known = {attempt["id"] for attempt in tries}
+    for epoch in stored:
+        epoch["attempt_id"] = epoch["attempt_id"] if epoch["attempt_id"] in known else None
+    try:
+        with store.write() as connection:
+            connection.execute(insert(runs).values(row))
+            for table, rows in ((attempts, tries), (epochs, stored[:n_whole]), (layers, parts)):
+                kept = [each for each in rows if table is attempts or each["epoch"] < n_whole]
+                if kept:
+                    connection.execute(insert(table), kept)
+    except _UNREADABLE:
+        report.losses.append(f"{title} could not be saved")
+        return
+    if row["epochs_done"] == run["epochs_done"]:
+        report.whole += 1
+    else:
+        report.losses.append(f"{title} lost epochs: {n_whole} of {(run['epochs_done'] or 0) + 1} saved")
+
+
+def _whole_epochs(stored: list[Row], parts: list[Row]) -> int:
+    """How many epochs, from 0 on, are there with all their layers."""
+    n_layers = Counter(part["epoch"] for part in parts)
+    complete = max(n_layers.values(), default=0)
+    count = 0
+    for row in stored:
+        if row["epoch"] != count or n_layers[count] != complete:
+            break
+        count += 1
+    return count
+
+
+def _save_table(damaged: Engine, store: Store, table: Table, report: SalvageReport) -> None:
+    rows = _read(damaged, table)
+    if rows is None:
+        report.losses.append(f"the {table.name} could not be saved")
+    elif rows:
+        with store.write() as connection:
+            connection.execute(insert(table), rows)
+
+
+def _last_run(damaged: Engine) -> int:
+    try:
+        with damaged.connect() as connection:
+            last = connection.execute(select(func.max(runs.c.id))).scalar()
+    except _UNREADABLE:
+        return _MANY_RUNS
+    return min(last or 0, _MANY_RUNS)
+
+
+def _readable(
+    damaged: Engine, table: Table, column: Column[Any], low: int, high: int, *conditions: ColumnElement[bool]
+) -> list[Row]:
+    """All rows with ``low`` ≤ ``column`` ≤ ``high`` that can be read: the range is halved until it can be."""
+    rows = _read(damaged, table, column.between(low, high), *conditions)
+    if rows is not None or low >= high:
+        return rows or []
+    middle = (low + high) // 2
+    return [
+        *_readable(damaged, table, column, low, middle, *conditions),
+        *_readable(damaged, table, column, middle + 1, high, *conditions),
+    ]
+
+
+def _read(damaged: Engine, table: Table, *conditions: ColumnElement[bool]) -> list[Row] | None:
+    query = select(table).where(*conditions).order_by(*table.primary_key)
+    try:
+        with damaged.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+    except _UNREADABLE:
+        return None

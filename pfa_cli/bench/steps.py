@@ -17,7 +17,7 @@ from pfa_cli.networks import build_network
 from pfa_cli.recipes import Configuration
 from pfa_cli.training.initialise import initialise
 from pfa_cli.training.randomness import generator
-from pfa_cli.training.trainer import Trainer
+from pfa_cli.training.trainer import Trainer, channels_last
 
 PRODUCTS, PLAIN = "matrix products", "plain torch BP"
 WARM_UP_STEPS = 3
@@ -66,7 +66,7 @@ def _measure(job: Job) -> Samples:
         label: trainer.train_step for label, trainer in trainers.items()
     }
     steppers[PLAIN] = _plain_torch(first, dataset, device)
-    products = matrix_products(reference.network, images)
+    products = matrix_products(reference.network, channels_last(images))
     steppers[PRODUCTS] = lambda x, y: products()
     times: dict[str, list[float]] = {label: [] for label in steppers}
     for trainer in trainers.values():
@@ -109,10 +109,10 @@ def _endless(dataset: Dataset, batch_size: int) -> Iterator[tuple[Tensor, Tensor
 def _plain_torch(
     configuration: Configuration, dataset: Dataset, device: torch.device
 ) -> Callable[[Tensor, Tensor], object]:
-    """The same network trained by torch alone: no conversion, no sums."""
+    """The same network, in the same memory format, trained by torch alone: no conversion, no sums."""
     network = build_network(configuration, dataset.n_classes, dataset.input_shape)
     initialise(network, generator(0, "weights"))
-    network.to(device).train()
+    network.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=configuration.learning_rate,
@@ -123,7 +123,7 @@ def _plain_torch(
 
     def step(images: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad()
-        F.cross_entropy(network(images), labels).backward()
+        F.cross_entropy(network(channels_last(images)), labels).backward()
         optimizer.step()
 
     return step

@@ -63,3 +63,17 @@ class Blobs:
 
     def probe(self, n: int) -> tuple[Tensor, Tensor]:
         return self.images[:n], self.labels[:n]
+
+
+class Pictures(Blobs):
+    """The same for convolutional networks: sixteen noisy colour images a split."""
+
+    n_classes, input_shape, train_size = 4, (3, 8, 8), 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = torch.randn(300, 3, 8, 8, generator=generator(0, "pictures"))
+
+    def evaluation_batches(self, split: str, batch_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
+        begin = {"validation": 16, "test": 32}[split]
+        yield self.images[begin : begin + 16], self.labels[begin : begin + 16]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stand_ins import Blobs, configuration
+from stand_ins import Blobs, Pictures, configuration
 from torch import nn
 
 from pfa_cli.algorithms import ALGORITHMS
@@ -150,3 +150,40 @@ def test_accumulating_a_batch_in_parts_gives_the_same_step(case: str) -> None:
         list(one.epochs())
     for name, value in whole.network.state_dict().items():
         torch.testing.assert_close(parts.network.state_dict()[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_convolutional_network_resumes_bit_for_bit_too(case: str, tmp_path: Path) -> None:
+    """ResNet-20, whose tensors lie in memory in another order than in the file."""
+    name, _, form = case.partition(" ")
+    options: dict[str, object] = {"form": form} if form else {}
+    if name == "wm":
+        options = {"mirror_samples": 16, "mirror_rate": 0.5}
+    if form:
+        options["expansion"] = 1
+    settings = configuration(
+        name,
+        options=options,
+        dataset="cifar10",
+        network="resnet20",
+        hidden_sizes=None,
+        epochs=1,
+        milestones=(),
+        batch_size=4,
+    )
+
+    def fresh() -> Trainer:
+        return Trainer(settings, Pictures(), 0, CPU)
+
+    whole = fresh()
+    expected = [timeless(record) for record in whole.epochs()]
+    stopped = fresh()
+    found = [timeless(record) for record in stopped.epochs(lambda: stopped.step == 2)]
+    assert stopped.step == 2 and not stopped.finished
+    checkpoint.save(tmp_path, stopped)
+    resumed = fresh()
+    checkpoint.restore(tmp_path, resumed)
+    found += [timeless(record) for record in resumed.epochs()]
+    assert found == expected
+    for key, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[key]), key

@@ -306,5 +306,15 @@ def upgrade(db: Db = None) -> None:
         typer.echo(f"{store.name} is up to date")
 
 
+@db_app.command()
+def salvage(
+    out: Annotated[Path, typer.Argument(help="A new file for what can be read.")], db: Db = None
+) -> None:
+    """Save what can be read of a damaged database in a new one; the damaged one is left as it is."""
+    from pfa_cli.store.salvage import salvage as save
+
+    typer.echo(str(save(db, out)))
+
+
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

@@ -7,19 +7,22 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pfa_cli.configuration import Configuration
-from pfa_cli.data.augment import CropAndFlip
 from pfa_cli.data.fetch import Download, damaged, fetch, sha256
-from pfa_cli.data.in_memory import InMemoryDataset, LabelledImages
 from pfa_cli.data.sources import NpmPackage, SourceFailed, Torchvision
+
+if TYPE_CHECKING:
+    import torch
+
+    from pfa_cli.configuration import Configuration
+    from pfa_cli.data.in_memory import InMemoryDataset
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training pixels, scaled to [0, 1]
 FILE = "cifar10.safetensors"
@@ -33,8 +36,13 @@ SHA256 = {  # of the uint8 arrays: images [n, 3, 32, 32], labels [n]
 Arrays = Mapping[str, NDArray[np.uint8]]
 
 
-def load(configuration: Configuration, data_dir: Path, device: torch.device) -> InMemoryDataset:
+def load(configuration: "Configuration", data_dir: Path, device: "torch.device") -> "InMemoryDataset":
     """CIFAR-10 with its usual augmentation. PfaError if it cannot be fetched or is damaged."""
+    import torch  # here, so that fetching does not wait for it
+
+    from pfa_cli.data.augment import CropAndFlip
+    from pfa_cli.data.in_memory import InMemoryDataset, LabelledImages
+
     prepare(data_dir)
     arrays = read(data_dir / FILE)
 

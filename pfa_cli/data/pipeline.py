@@ -124,6 +124,7 @@ class Pipeline:
             pin_memory=pin_memory,
             worker_init_fn=_leave_interrupts_to_the_parent,
             multiprocessing_context=context,
+            generator=torch.Generator(),  # of its own, or every pass would draw from the global one
             persistent_workers=workers > 0,
         )
 

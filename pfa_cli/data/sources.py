@@ -18,8 +18,9 @@ OnProgress = Callable[[int], None]  # told the bytes that have arrived so far
 
 _TORCHVISION = """
 import socket, sys
-socket.setdefaulttimeout(5)
 from torchvision import datasets
+print("ready")
+socket.setdefaulttimeout(4)
 getattr(datasets, sys.argv[1])(sys.argv[2], download=True)
 """
 
@@ -33,7 +34,7 @@ class Torchvision:
     """The download of the class ``name`` in ``torchvision.datasets``."""
 
     name: str
-    patience_seconds: float = 12.0  # without a byte arriving; importing torchvision takes a few of them
+    patience_seconds: float = 15.0  # without a byte arriving; of them a few for importing torchvision
     from_hand: tuple[str, ...] = ()  # torchvision's own files, used if a person put them into the data folder
 
     def __str__(self) -> str:
@@ -45,7 +46,7 @@ class Torchvision:
             if (into.parent / name).exists():
                 (into / name).symlink_to((into.parent / name).absolute())
         command = [sys.executable, "-u", "-c", _TORCHVISION, self.name, str(into)]
-        _run(command, into, self.patience_seconds, progress)
+        _run(command, into, self.patience_seconds, progress, telling_line=-1)  # of a traceback the last
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,19 @@ class NpmPackage:
             "--fetch-retries=1",
             f"--cache={into / 'cache'}",
         ]
-        _run(command, into, self.patience_seconds, progress)
+        _run(command, into, self.patience_seconds, progress, telling_line=0)  # the error code
         (archive,) = into.glob("*.tgz")
         with tarfile.open(archive) as tar:
             tar.extractall(into, filter="data")
 
 
-def _run(command: list[str], folder: Path, patience_seconds: float, progress: OnProgress) -> None:
-    """Runs ``command`` in ``folder`` for as long as it ends well or bytes keep arriving there."""
+def _run(
+    command: list[str], folder: Path, patience_seconds: float, progress: OnProgress, telling_line: int
+) -> None:
+    """Runs ``command`` in ``folder`` to its end, or until no byte arrives there any more.
+
+    ``telling_line`` of what it prints says, if it fails, why.
+    """
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -98,7 +104,8 @@ def _run(command: list[str], folder: Path, patience_seconds: float, progress: On
             process.kill()
             process.wait()
     if process.returncode != 0:
-        raise SourceFailed(_reason(log.read_text(errors="replace")) or f"exit status {process.returncode}")
+        lines = log.read_text(errors="replace").strip().splitlines() or [f"exit status {process.returncode}"]
+        raise SourceFailed(lines[telling_line].strip())
 
 
 def _bytes_in(folder: Path) -> int:
@@ -110,8 +117,3 @@ def _bytes_in(folder: Path) -> int:
             except FileNotFoundError:  # a temporary file of the downloader
                 continue
     return total
-
-
-def _reason(output: str) -> str:
-    """The first line that speaks of an error."""
-    return next((line.strip() for line in output.splitlines() if "error" in line.lower()), "")

@@ -25,6 +25,7 @@ class DamagedDatabase(StoreError):
     """The file's content is not what it should be. Nothing is written to it."""
 
     def __init__(self, place: str, reason: str):
+        reason = " ".join(reason.split())
         super().__init__(
             f"the database {place} is damaged ({reason}). Nothing was written to it. `pfa db check` says "
             "what is wrong and how to save what is left; `--db` or PFA_DB names another database."

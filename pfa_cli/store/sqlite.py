@@ -57,9 +57,9 @@ def create_if_missing(path: Path) -> bool:
 
     StoreError if that, or writing to it, is not allowed.
     """
-    _refuse_other_files(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_other_files(path)
         if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
             raise PermissionError("read-only")
         path.touch()
@@ -77,7 +77,7 @@ def _refuse_other_files(path: Path) -> None:
     try:
         with path.open("rb") as file:
             start = file.read(len(_HEADER))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise StoreError(

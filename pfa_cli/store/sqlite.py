@@ -14,9 +14,13 @@ _HEADER = b"SQLite format 3\0"
 def connect_to_write(path: Path) -> sqlite3.Connection:
     """A connection to an existing file, in WAL mode."""
     connection = _connect(path, "mode=rw")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = FULL")  # an epoch in the database survives a power cut
-    _switch_to_wal(connection, path)
+    try:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")  # an epoch in the database survives a power cut
+        _switch_to_wal(connection, path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.grad import conv2d_input, conv2d_weight
+from torch.nn.grad import conv2d_weight
 
 from pfa_cli.errors import PfaError
 
@@ -94,8 +94,7 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
     groups: int
 
     def forward(self, x: Tensor) -> Tensor:
-        # Padding that the convolution cannot do itself is done before it, where autograd knows its gradient.
-        if self.padding_mode != "zeros" or isinstance(self.padding, str):
+        if self._zeros is None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
         if self.algorithm.exact:
@@ -103,18 +102,37 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
         return self.algorithm.connect(self, x, F.conv2d(x.detach(), self.weight, self.bias, **self.geometry))
 
     @property
+    def _zeros(self) -> tuple[int, ...] | None:
+        """The zero padding that the convolution itself does; None where it is done before, with autograd's own gradient."""
+        if self.padding_mode != "zeros":
+            return None
+        if not isinstance(self.padding, str):
+            return self.padding
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        return (top, left) if (top, left) == (bottom, right) else None
+
+    @property
     def geometry(self) -> dict[str, Any]:
         """Stride, padding, dilation and groups of the convolution proper."""
-        outside = self.padding_mode != "zeros" or isinstance(self.padding, str)
-        padding = (0, 0) if outside else self.padding
+        padding = self._zeros or (0, 0)
         return {"stride": self.stride, "padding": padding, "dilation": self.dilation, "groups": self.groups}
 
     def response(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, **self.geometry)
 
     def transpose(self, delta: Tensor, path: Tensor, input_shape: torch.Size) -> Tensor:
-        # conv_transpose flips the kernel itself: the path is not flipped again.
-        return conv2d_input(input_shape, path.to(delta.dtype), delta, **self.geometry)
+        # conv_transpose flips the kernel itself: the path is not flipped again. Output padding is for the positions at
+        # the far edges that a stride leaves out.
+        stride, padding, dilation = (self.geometry[name] for name in ("stride", "padding", "dilation"))
+        left_out = [
+            input_shape[2 + i]
+            - (delta.shape[2 + i] - 1) * stride[i]
+            + 2 * padding[i]
+            - dilation[i] * (self.kernel_size[i] - 1)
+            - 1
+            for i in (0, 1)
+        ]
+        return F.conv_transpose2d(delta, path.to(delta.dtype), output_padding=left_out, **self.geometry)
 
     def outer(self, delta: Tensor, x: Tensor, shape: torch.Size) -> Tensor:
         return conv2d_weight(x, shape, delta, **self.geometry)
@@ -122,9 +140,9 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
     def samples(self, x: Tensor, a: Tensor) -> Tensor:
         # The weight gradient of ones counts the positions where a tap lies inside the image.
         inputs, outputs = (torch.ones_like(t[:1, :1]) for t in (x, a))
-        return x.shape[0] * conv2d_weight(
-            inputs, (1, 1, *self.kernel_size), outputs, **self.geometry | {"groups": 1}
-        )
+        geometry = self.geometry | {"groups": 1}
+        inside = conv2d_weight(inputs, (1, 1, *self.kernel_size), outputs, **geometry)
+        return x.shape[0] * inside.clamp(min=1)  # a tap that only ever meets padding has nothing to divide
 
 
 def adopt(layer: nn.Module, name: str, algorithm: "Algorithm") -> FeedbackLayer:

@@ -1,0 +1,274 @@
+"""A run's life, who may write to it, and what a resumed attempt replaces (RUNS.md 1-3, 5, 7, 9)."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from store_cells import OWNER, claimed, configuration, record, run_to_end
+
+from pfa_cli.records import EpochRecord
+from pfa_cli.store.engine import Store, open_store
+from pfa_cli.store.errors import LostCell
+from pfa_cli.store.owner import Owner
+from pfa_cli.store.queries import (
+    RunRow,
+    attempts_frame,
+    benchmarks_frame,
+    epochs_frame,
+    layers_frame,
+    runs,
+    simulations_frame,
+)
+from pfa_cli.store.writer import (
+    Measurement,
+    claim,
+    ensure_run,
+    finish,
+    heartbeat,
+    record_benchmark,
+    record_epoch,
+    record_simulation,
+    start_attempt,
+)
+
+OTHER = Owner("there", 2, 2.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with open_store(str(tmp_path / "pfa.db"), write=True) as opened:
+        yield opened
+
+
+def only_run(store: Store) -> RunRow:
+    (row,) = runs(store)
+    return row
+
+
+def dead(row: RunRow) -> bool:
+    return False
+
+
+def living(row: RunRow) -> bool:
+    return True
+
+
+def never_asked(row: RunRow) -> bool:
+    raise AssertionError(f"asked about a run that is {row.state}")
+
+
+def test_a_cell_is_queued_once(store: Store) -> None:
+    cell = configuration()
+    assert ensure_run(store, cell, 0) == ensure_run(store, cell, 0)
+    assert ensure_run(store, cell, 1) != ensure_run(store, cell, 0)
+    assert ensure_run(store, configuration(expansion=20.0), 0) != ensure_run(store, cell, 0)
+    assert ensure_run(store, configuration("bp"), 0) != ensure_run(store, cell, 0)
+    rows = runs(store)
+    assert len(rows) == 4
+    row = next(row for row in rows if row.config_hash == cell.hash and row.seed == 0)
+    assert row.configuration == cell.model_dump(mode="json")
+    assert (row.recipe, row.algorithm, row.dataset) == ("mnist", "pfa", "mnist")
+    assert (row.state, row.epochs_total, row.epochs_done) == ("queued", 3, None)
+
+
+def test_a_run_from_queued_to_done(store: Store) -> None:
+    mine = claimed(store)
+    row = only_run(store)
+    assert (row.state, row.host, row.pid, row.process_started) == ("running", "here", 1, 1.0)
+    assert row.heartbeat_at is not None
+    assert row.started_at is not None
+    assert row.heartbeat_at >= row.started_at >= row.created_at
+    for epoch in range(4):
+        record_epoch(store, mine, record(epoch), f"checkpoint-{epoch}")
+        row = only_run(store)
+        assert (row.epochs_done, row.checkpoint) == (epoch, f"checkpoint-{epoch}")
+        assert row.test_accuracy_percent == 90.0 + epoch
+        assert row.epochs_measured == epoch
+    assert row.seconds_per_epoch == 4.0  # of epochs 1 to 3: 3, 4 and 5 s; nothing is trained in epoch 0
+    finish(store, mine, "done")
+    row = only_run(store)
+    assert (row.state, row.error, row.checkpoint) == ("done", None, "checkpoint-3")
+    assert row.finished_at is not None
+    assert epochs_frame(store)["epoch"].tolist() == [0, 1, 2, 3]
+    assert layers_frame(store)["layer"].tolist() == ["layer1", "layer2"] * 4
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted"])
+def test_what_ended_early_can_be_claimed_again(store: Store, state: str) -> None:
+    first = claimed(store)
+    record_epoch(store, first, record(0), "checkpoint-0")
+    finish(store, first, state, error="out of memory", checkpoint="checkpoint-0b")  # type: ignore[arg-type]
+    assert (only_run(store).state, only_run(store).error) == (state, "out of memory")
+    second = claim(store, first.run_id, OTHER, is_alive=never_asked)
+    assert second is not None
+    assert second.token != first.token
+    assert (second.epochs_done, second.checkpoint) == (0, "checkpoint-0b")
+    row = only_run(store)
+    assert (row.state, row.host, row.error, row.finished_at) == ("running", "there", None, None)
+
+
+def test_what_is_done_cannot_be_claimed(store: Store) -> None:
+    run_id = run_to_end(store)
+    assert claim(store, run_id, OTHER, is_alive=never_asked) is None
+
+
+def test_what_is_running_can_be_claimed_only_if_it_is_dead(store: Store) -> None:
+    first = claimed(store)
+    asked = []
+
+    def is_alive(row: RunRow) -> bool:
+        asked.append(row)
+        return True
+
+    assert claim(store, first.run_id, OTHER, is_alive=is_alive) is None
+    assert [(row.id, row.pid, row.process_started) for row in asked] == [(first.run_id, 1, 1.0)]
+    heartbeat(store, first)  # still ours
+    second = claim(store, first.run_id, OTHER, is_alive=dead)
+    assert second is not None
+    assert only_run(store).host == "there"
+
+
+def test_who_lost_the_cell_writes_nothing_more(store: Store) -> None:
+    first = claimed(store)
+    record_epoch(store, first, record(0))
+    second = claim(store, first.run_id, OTHER, is_alive=dead)
+    assert second is not None
+    for write in (
+        lambda: record_epoch(store, first, record(1), "stolen"),
+        lambda: record_epoch(store, first, record(0, accuracy=1.0)),
+        lambda: heartbeat(store, first),
+        lambda: finish(store, first, "failed", error="not mine"),
+        lambda: start_attempt(store, first, {}),
+    ):
+        before = only_run(store)
+        with pytest.raises(LostCell):
+            write()
+        assert only_run(store) == before
+    assert epochs_frame(store)["test_accuracy_percent"].tolist() == [90.0]
+    record_epoch(store, second, record(1))
+    finish(store, second, "done")
+    with pytest.raises(LostCell):
+        heartbeat(store, second)  # done means over, for its owner too
+
+
+def test_a_run_that_vanished_is_lost(store: Store) -> None:
+    mine = claimed(store)
+    with store.write() as connection:
+        connection.execute(text("DELETE FROM runs"))
+    with pytest.raises(LostCell):
+        record_epoch(store, mine, record(0))
+    with pytest.raises(LostCell):
+        claim(store, mine.run_id, OWNER, is_alive=dead)
+    for frame in (epochs_frame(store), layers_frame(store), attempts_frame(store)):
+        assert frame.empty
+
+
+def test_a_resumed_attempt_replaces_the_epochs_it_trains_again(store: Store) -> None:
+    first = claimed(store)
+    for epoch in range(4):
+        record_epoch(store, first, record(epoch, accuracy=10.0), f"checkpoint-{epoch}")
+    second = claim(store, first.run_id, OTHER, is_alive=dead)
+    assert second is not None
+    attempt = start_attempt(store, second, {})
+    record_epoch(
+        store, second, replace(record(2, accuracy=50.0), layers=record(2).layers[:1]), "checkpoint-2"
+    )
+    epochs = epochs_frame(store)
+    assert epochs["epoch"].tolist() == [0, 1, 2]  # 3 was of the training that is gone
+    assert epochs["test_accuracy_percent"].tolist() == [10.0, 11.0, 52.0]
+    assert epochs["attempt_id"].tolist() == [attempt - 1, attempt - 1, attempt]
+    assert layers_frame(store)["epoch"].tolist() == [0, 0, 1, 1, 2]
+    assert (only_run(store).epochs_done, only_run(store).checkpoint) == (2, "checkpoint-2")
+
+
+def test_an_epoch_without_a_checkpoint_keeps_the_name_of_the_last(store: Store) -> None:
+    mine = claimed(store)
+    record_epoch(store, mine, record(0), "checkpoint-0")
+    record_epoch(store, mine, record(1))
+    assert only_run(store).checkpoint == "checkpoint-0"
+
+
+def test_a_diverged_run_is_a_result(store: Store) -> None:
+    mine = claimed(store)
+    for epoch in range(4):
+        record_epoch(store, mine, record(epoch, diverged=epoch >= 2))
+    finish(store, mine, "done")
+    row = only_run(store)
+    assert (row.state, row.diverged_epoch) == ("done", 2)
+    assert row.train_loss is not None
+    assert math.isnan(row.train_loss)
+    assert epochs_frame(store)["diverged"].tolist() == [False, False, True, True]
+
+
+def test_training_again_what_diverged_may_end_otherwise(store: Store) -> None:
+    mine = claimed(store)
+    for epoch, diverged in ((0, False), (1, True), (2, True)):
+        record_epoch(store, mine, record(epoch, diverged=diverged))
+    record_epoch(store, mine, record(2, diverged=False))
+    assert only_run(store).diverged_epoch == 1  # it did, in epoch 1
+    record_epoch(store, mine, record(1, diverged=False))
+    assert only_run(store).diverged_epoch is None
+
+
+def test_each_attempt_is_kept_with_its_facts(store: Store) -> None:
+    first = claimed(store)
+    facts = {
+        "git_sha": "abc",
+        "git_dirty": True,
+        "argv": ["pfa", "run"],
+        "threads": 2,
+        "deterministic": {"cudnn": True},
+    }
+    start_attempt(store, first, facts | {"torch_version": "2.11", "colour": "blue"})
+    record_epoch(store, first, record(0))
+    heartbeat(store, first)
+    last_heard = only_run(store).heartbeat_at
+    second = claim(store, first.run_id, OTHER, is_alive=dead)
+    assert second is not None
+    start_attempt(store, second, {"device": "cuda:0"})
+    finish(store, second, "interrupted")
+    frame = attempts_frame(store).iloc[1:]
+    assert frame["outcome"].tolist() == ["stale", "interrupted"]
+    assert frame["ended_at"].iloc[0] == last_heard
+    assert frame["host"].tolist() == ["here", "there"]
+    assert frame["resumed_epoch"].fillna(-1).tolist() == [-1, 0]
+    assert frame["device"].tolist() == [None, "cuda:0"]
+    stored = frame.iloc[0]
+    assert {name: stored[name] for name in facts} == facts
+    assert stored["torch_version"] == "2.11"
+    assert stored["facts"] == {"colour": "blue"}
+
+
+def test_an_epoch_needs_no_attempt(store: Store) -> None:
+    mine = claim(store, ensure_run(store, configuration(), 0), OWNER, is_alive=never_asked)
+    assert mine is not None
+    record_epoch(store, mine, EpochRecord(0))
+    assert epochs_frame(store)["attempt_id"].isna().all()
+
+
+def test_a_simulation_replaces_the_one_of_the_same_parameters(store: Store) -> None:
+    record_simulation(
+        store, "path", {"expansion": 10, "seed": 0}, {"path_angle_degrees": [17.0, math.nan, 18.0]}
+    )
+    record_simulation(store, "path", {"expansion": 20, "seed": 0}, {"path_angle_degrees": [12.0]})
+    record_simulation(
+        store, "path", {"seed": 0, "expansion": 10}, {"path_angle_degrees": [17.5], "path_norm_ratio": [1.05]}
+    )
+    frame = simulations_frame(store, "path").sort_values(["expansion", "quantity"])
+    assert frame["quantity"].tolist() == ["path_angle_degrees", "path_norm_ratio", "path_angle_degrees"]
+    assert frame["value"].tolist() == [17.5, 1.05, 12.0]
+    assert frame["expansion"].tolist() == [10, 10, 20]
+    assert simulations_frame(store, "eigenvalues").empty
+
+
+def test_benchmarks_are_kept_with_their_machine(store: Store) -> None:
+    machine = {"cpu": "x86", "cores": 2}
+    record_benchmark(store, machine, "mnist", [Measurement("epoch", 1.5, "seconds", "bp")])
+    record_benchmark(store, machine, "mnist", [])
+    (row,) = benchmarks_frame(store).to_dict("records")
+    assert row["machine"] == machine
+    assert (row["recipe"], row["measure"], row["algorithm"]) == ("mnist", "epoch", "bp")
+    assert (row["value"], row["unit"]) == (1.5, "seconds")

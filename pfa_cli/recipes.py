@@ -1,6 +1,6 @@
 """Recipes: TOML files that name every setting of an experiment, for every algorithm.
 
-The later holds: the recipe's ``[base]``, its ``[algorithms.<name>]``, ``--set key=value``,
+Each overrides the ones before: the recipe's ``[base]``, its ``[algorithms.<name>]``, ``--set key=value``,
 ``--set <algorithm>.key=value``.
 """
 

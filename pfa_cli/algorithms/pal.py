@@ -159,12 +159,21 @@ class PAL(Algorithm):
     def _learn(self) -> None:
         for path in self._paths:
             path.upper = path.upper or self.meet(_Population(path.a, path.a), None, None)
-        for population in self._populations:
-            u = population.u
-            population.deviation = float(self.options["noise"]) * u.std(unbiased=False)
-            population.noise = population.deviation * self.noise(u.shape, u.device, u.dtype)
-        for path in self._paths:
-            self._follow(path)
+        weight = self.layers[0].weight
+        with torch.autocast(weight.device.type, enabled=False):
+            for population in self._populations:
+                self._excite(population, weight.dtype)
+            for path in self._paths:
+                self._follow(path)
+
+    def _excite(self, population: _Population, dtype: torch.dtype) -> None:
+        """Draws the population's noise, and has its activity in the weights' dtype: differences of rates are small."""
+        if population.u.dtype != dtype:
+            population.u = population.u.to(dtype)
+            population.h = population.rate(population.u)
+        u = population.u
+        population.deviation = float(self.options["noise"]) * u.std(unbiased=False)
+        population.noise = population.deviation * self.noise(u.shape, u.device, u.dtype)
 
     def _follow(self, path: _Path) -> None:
         layer, p, q = path.layer, path.lower, path.upper
@@ -176,7 +185,7 @@ class PAL(Algorithm):
         correlation = layer.outer(fast, p.noise, layer.weight.shape) / layer.samples(p.noise, fast) / power
         # A silent population has no noise to learn from.
         target = torch.where(p.deviation > 0, correlation, torch.zeros_like(correlation))
-        layer.V.lerp_(target.to(layer.V.dtype), rate)
+        layer.V.lerp_(target, rate)
         bound = NORM_BOUND * layer.get_buffer("V0_norm")
         layer.V.mul_((bound / layer.V.norm()).clamp(max=1))
 

@@ -38,11 +38,11 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class Architecture:
-    """``paths``: for each weighted layer the population below and above it; None where PAL is not defined."""
+    """``paths``: for each use of a weighted layer the population below and above it, as PAL meets them."""
 
     build: Callable[[], nn.Module]
     input_shape: tuple[int, ...]
-    paths: tuple[Path, ...] | None
+    paths: tuple[Path, ...]
     n_classes: int = 4
 
 
@@ -68,16 +68,16 @@ def convolutional() -> nn.Module:
 
 
 def grouped() -> nn.Module:
+    """Groups, dilation, and taps that only ever meet padding."""
     return nn.Sequential(
-        nn.Conv2d(4, 8, 3, padding=2, dilation=2, groups=2),
+        nn.Conv2d(4, 8, 3, padding=(2, 4), dilation=(2, 4), groups=2),
         nn.ReLU(),
         nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8, bias=False),
         nn.ReLU(),
         nn.Conv2d(8, 6, 1, groups=2),
         nn.ReLU(),
-        nn.AvgPool2d(3),
         nn.Flatten(),
-        nn.Linear(6, 4, bias=False),
+        nn.Linear(36, 4, bias=False),
     )
 
 
@@ -121,8 +121,8 @@ ARCHITECTURES = {
     ),
     "grouped": Architecture(
         grouped,
-        (4, 6, 6),
-        (("0", "input:0", "1"), ("2", "1", "3"), ("4", "3", "5"), ("8", "input:8", "output:8")),
+        (4, 6, 4),
+        (("0", "input:0", "1"), ("2", "1", "3"), ("4", "3", "5"), ("7", "input:7", "output:7")),
     ),
     "residual": Architecture(
         residual,
@@ -142,7 +142,9 @@ ARCHITECTURES = {
     "linear": Architecture(
         linear, (6,), (("0", "input:0", "output:0"), ("1", "output:0", "2"), ("3", "2", "output:3"))
     ),
-    "shared": Architecture(shared, (6,), None),
+    "shared": Architecture(
+        shared, (6,), (("0", "input:0", "1"), ("2", "1", "3"), ("2", "3", "5"), ("6", "5", "output:6"))
+    ),
 }
 
 

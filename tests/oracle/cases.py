@@ -1,7 +1,11 @@
 """The table of algorithms that drives every algorithm's tests: a new algorithm is one line here."""
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 
+from torch import nn
+
+from oracle.architectures import translate
 from oracle.feedback import (
     Direct,
     Feedback,
@@ -12,17 +16,40 @@ from oracle.feedback import (
     Sign,
     WeightMirror,
 )
+from oracle.network import Layer
+from pfa_cli.algorithms import convert
 
 
 @dataclass(frozen=True)
 class Case:
-    """``start``: the layer's tensors from which the oracle starts (of PFA: of the literal form with the same seed)."""
+    """One algorithm, in the form under test.
+
+    ``start``: the layer's tensors from which the oracle starts; where there are two forms, the literal form's.
+    ``settings``: options that the implementation and the oracle share.
+    """
 
     algorithm: str
     oracle: type[Feedback]
     start: tuple[str, ...] = ()
-    settings: dict[str, float] = field(default_factory=dict)  # given to the implementation and to the oracle
+    settings: dict[str, float] = field(default_factory=dict)
     form: str | None = None
+
+    def convert(self, network: nn.Module, seed: int = 0) -> nn.Module:
+        """``network``, in place."""
+        form = {"form": self.form} if self.form else {}
+        return convert(network, self.algorithm, seed=seed, **self.settings, **form)
+
+    def oracle_of(self, network: nn.Module, seed: int = 0) -> Layer:
+        """The NumPy network with the feedback that ``convert`` draws for ``network``, which is not yet converted."""
+        oracle = translate(network)
+        literal = replace(self, form="literal" if self.form else None)
+        twin = literal.convert(copy.deepcopy(network), seed)
+        for name, layer in oracle.weighted().items():
+            start = {
+                key: getattr(twin.get_submodule(name), key).detach().numpy().copy() for key in self.start
+            }
+            layer.feedback = self.oracle(layer.own["weight"], layer.geometry, **start, **self.settings)
+        return oracle
 
 
 CASES = {

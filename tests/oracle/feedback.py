@@ -39,6 +39,8 @@ class Population:
 class Feedback:
     """BP: the feedback path is the layer's own weight (eq. 2)."""
 
+    listens = False
+
     def __init__(self, weight: Parameter, geometry) -> None:
         self.weight, self.geometry = weight, geometry
         self.parameters: dict[str, Parameter] = {}
@@ -73,6 +75,9 @@ class Direct(Feedback):
     def __init__(self, weight: Parameter, geometry, D: ndarray) -> None:
         super().__init__(weight, geometry)
         self.D = D
+
+    def path(self) -> ndarray:
+        return self.D
 
     def carry(self, delta: ndarray, h: ndarray, e_L: ndarray) -> ndarray:
         return self.geometry.direct(self.D, e_L, delta.shape, h.shape)
@@ -149,6 +154,8 @@ class WeightMirror(Fixed):
 
 class PhaselessAlignment(Fixed):
     """PAL: V follows the correlation of the lower population's noise with the upper one's high-passed rate."""
+
+    listens = True
 
     def __init__(
         self, weight: Parameter, geometry, V: ndarray, rate: float, noise: float, leak: float

@@ -1,6 +1,7 @@
 """One step of training: softmax cross-entropy, SGD with momentum and coupled weight decay, and the feedback's own rules."""
 
-from collections.abc import Iterator, Sequence as ListOf
+from collections.abc import Iterator
+from collections.abc import Sequence as ListOf
 
 import numpy as np
 from numpy import ndarray
@@ -52,10 +53,10 @@ def train_step(
     lr: float,
     momentum: float,
     weight_decay: float,
-    noise: Iterator[ndarray] = iter(()),
+    noise: Iterator[ndarray] | None = None,
     paths: ListOf[Path] = (),
 ) -> float:
-    """One minibatch; returns the loss. ``paths`` are given for PAL only; ``noise`` is used up in the order of drawing."""
+    """One minibatch; returns the loss. ``noise`` is used up in the order of drawing, ``paths`` by feedback that listens."""
     weighted = network.weighted()
     parameters = [*network.named_parameters().values()]
     parameters += [p for layer in weighted.values() for p in layer.feedback.parameters.values()]
@@ -63,9 +64,10 @@ def train_step(
         parameter.gradient = np.zeros_like(parameter.value)
 
     loss, e_L = cross_entropy(network.forward(x), labels)
-    alive = populations(network, paths, noise)
-    for name, lower, upper in paths:
-        weighted[name].feedback.listen(alive[lower], alive[upper])
+    if any(layer.feedback.listens for layer in weighted.values()):
+        alive = populations(network, paths, noise)
+        for name, lower, upper in paths:
+            weighted[name].feedback.listen(alive[lower], alive[upper])
     network.backward(e_L, e_L)
     for parameter in parameters:
         sgd(parameter, lr, momentum, weight_decay)

@@ -1,0 +1,241 @@
+"""Figure 3: how PFA comes closer to BP as the expansion ratio 1/λ grows.
+
+(a) Eigenvalues of BᵀB: mean and standard deviation, by simulation and by the Marchenko-Pastur law. (b) Path angle:
+Proposition 3, simulation, and what trained networks reached, layer by layer, for every expansion ratio that was run.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from pfa_cli.figures import published, style
+from pfa_cli.figures.drawing import Drawing, Wishes, tidy
+from pfa_cli.figures.evidence import Evidence
+from pfa_cli.figures.notes import count, data_note
+from pfa_cli.figures.page import Page
+from pfa_cli.figures.panels import MANY_LAYERS
+from pfa_cli.theory.marchenko_pastur import edges, eigenvalue_std
+from pfa_cli.theory.propositions import path_angle_degrees
+
+COLUMNS = (
+    "figure",
+    "panel",
+    "source",
+    "recipe",
+    "quantity",
+    "expansion",
+    "layer_index",
+    "layer",
+    "mean",
+    "std",
+    "n",
+    "epoch",
+    "run_ids",
+)
+_MARKERS = {"mnist": "o", "cifar10": "s", "imagenet": "^"}
+
+
+def draw(evidence: Evidence, wishes: Wishes) -> Drawing | None:
+    """The figure, or None if neither simulations nor trained PFA networks are in the database."""
+    simulated = [_simulated(evidence, kind) for kind in ("eigenvalues", "path")]
+    trained, notes = _trained(evidence)
+    if all(frame.empty for frame in (*simulated, trained)):
+        return None
+    known = [*simulated, trained, *([_published()] if wishes.published else [])]
+    largest = max(100.0, *(float(frame["expansion"].max()) for frame in known if len(frame)))
+    found = [_theory(largest), *known]
+    shown = tidy(found, COLUMNS).assign(figure="fig3")
+    notes = [_simulation_note(evidence), *notes]
+    page = Page(9.7, 3.6, notes)
+    _eigenvalue_panel(page.axes(0.6, 0.4, 3.2, 2.6), shown[shown["panel"] == "a"])
+    _angle_panel(page.axes(4.6, 0.4, 3.2, 2.6), shown[shown["panel"] == "b"])
+    return Drawing(page.figure, shown)
+
+
+def _theory(largest: float) -> pd.DataFrame:
+    rows = []
+    for expansion in np.geomspace(1, largest, 81):
+        lam = 1 / expansion
+        low, high = edges(lam)
+        values = {
+            "eigenvalue_mean": 1.0,
+            "eigenvalue_std": eigenvalue_std(lam),
+            "eigenvalue_min": low,
+            "eigenvalue_max": high,
+            "path_angle_degrees": path_angle_degrees(lam),
+        }
+        rows += [
+            {
+                "panel": "b" if name.startswith("path") else "a",
+                "quantity": name,
+                "expansion": expansion,
+                "mean": value,
+            }
+            for name, value in values.items()
+        ]
+    return pd.DataFrame(rows).assign(source="theory")
+
+
+def _simulated(evidence: Evidence, kind: str) -> pd.DataFrame:
+    """Mean and std over the draws of every simulated quantity."""
+    values = evidence.simulations(kind)
+    if values.empty:
+        return pd.DataFrame()
+    values = values[values["quantity"] != "path_norm_ratio"]
+    pooled = (
+        values.groupby(["quantity", "expansion"])["value"]
+        .agg(mean="mean", std="std", n="count")
+        .reset_index()
+    )
+    return pooled.assign(panel="b" if kind == "path" else "a", source="simulation")
+
+
+def _trained(evidence: Evidence) -> tuple[pd.DataFrame, list[str]]:
+    """Every layer's path angle after training, mean and std over seeds, by recipe and expansion ratio; and notes."""
+    found, notes = [], []
+    for recipe in _MARKERS:
+        comparison = evidence.comparison(recipe)
+        if comparison is None or not comparison.by_expansion:
+            continue
+        layers = evidence.layers(recipe)
+        seeds = []
+        for expansion, cohort in comparison.by_expansion.items():
+            rows = layers[
+                layers["run_id"].isin(cohort.pooled["run_id"]) & layers["path_angle_degrees"].notna()
+            ]
+            last = rows[rows["epoch"] == rows.groupby("run_id")["epoch"].transform("max")]
+            if last.empty:
+                continue
+            pooled = last.groupby(["layer_index", "layer"])["path_angle_degrees"].agg(
+                mean="mean", std="std", n="count"
+            )
+            found.append(
+                pooled.reset_index().assign(
+                    panel="b", source="trained", recipe=recipe, quantity="path_angle_degrees", expansion=expansion,
+                    epoch=last["epoch"].max(), run_ids=" ".join(str(run) for run in sorted(set(last["run_id"]))),
+                )
+            )  # fmt: skip
+            unfinished = "" if cohort.finished else ", unfinished"
+            seeds.append(f"{expansion:g} (n\u00a0=\u00a0{last['run_id'].nunique()}{unfinished})")
+        notes.append(f"Trained PFA networks: {data_note(comparison)} Expansion ratios: {', '.join(seeds)}.")
+    return (pd.concat(found, ignore_index=True) if found else pd.DataFrame()), notes
+
+
+def _published() -> pd.DataFrame:
+    """The published path angles of PFA on MNIST after 40 epochs, seed 0, expansion ratio 10."""
+    rows = published.alignment()
+    rows = rows[(rows["recipe"] == "mnist") & (rows["algorithm"] == "pfa") & (rows["epochs_trained"] == 40)]
+    return rows.rename(columns={"epochs_trained": "epoch", "angle_degrees": "mean"}).assign(
+        panel="b", source="published", quantity="path_angle_degrees", expansion=10.0, n=1
+    )
+
+
+def _simulation_note(evidence: Evidence) -> str:
+    values = evidence.simulations("path")
+    if values.empty:
+        return "No simulations are stored in this database: `pfa simulate` adds them (two seconds)."
+    units, draws = int(values["units"].max()), int(values["draws"].max())
+    return (
+        f"Simulation: B with {units} columns and elements of variance 1/N̄, W standard normal, Rᵀ = BW; mean and standard "
+        f"deviation over {count(draws, 'draw')}; in (a) the bands are those of the eigenvalues themselves. "
+        "Theory: Marchenko-Pastur law (eq. 8), Proposition 3."
+    )
+
+
+def _values(shown: pd.DataFrame, source: str, quantity: str) -> pd.DataFrame:
+    rows = shown[(shown["source"] == source) & (shown["quantity"] == quantity)]
+    return rows.sort_values("expansion")
+
+
+def _eigenvalue_panel(ax: Axes, shown: pd.DataFrame) -> None:
+    for source, colour in (("simulation", style.COLOURS["pfa"]), ("theory", style.THEORY["color"])):
+        mean, std, low, high = (
+            _values(shown, source, f"eigenvalue_{q}") for q in ("mean", "std", "min", "max")
+        )
+        if mean.empty:
+            continue
+        x, centre, spread = mean["expansion"], mean["mean"].to_numpy(), std["mean"].to_numpy()
+        if source == "simulation":
+            ax.fill_between(
+                x, centre - spread, centre + spread, color=colour, alpha=style.BAND_ALPHA, linewidth=0
+            )
+            ax.plot(x, centre, color=colour, marker="o", markersize=3, label="simulation: mean ± std")
+            ax.plot(
+                x,
+                low["mean"],
+                color=colour,
+                marker="v",
+                markersize=3,
+                linestyle="",
+                label="simulation: extremes",
+            )
+            ax.plot(x, high["mean"], color=colour, marker="^", markersize=3, linestyle="")
+        else:
+            ax.plot(x, centre - spread, color=colour, linewidth=0.9, linestyle="--", label="theory: 1 ± √λ")
+            ax.plot(x, centre + spread, color=colour, linewidth=0.9, linestyle="--")
+            ax.plot(x, low["mean"], **style.THEORY, label="theory: edges (1 ± √λ)²")
+            ax.plot(x, high["mean"], **style.THEORY)
+    ax.set_ylabel("eigenvalues of BᵀB")
+    ax.set_ylim(bottom=-0.15)
+    ax.legend(loc="upper right")
+    _expansion_axis(ax, "a")
+
+
+def _angle_panel(ax: Axes, shown: pd.DataFrame) -> None:
+    quantity = "path_angle_degrees"
+    theory = _values(shown, "theory", quantity)
+    ax.plot(
+        theory["expansion"],
+        theory["mean"],
+        color=style.THEORY["color"],
+        linewidth=0.9,
+        label="theory: arccos(1/√(1+λ))",
+    )
+    simulated = _values(shown, "simulation", quantity)
+    if len(simulated):
+        ax.errorbar(
+            simulated["expansion"], simulated["mean"], simulated["std"], color="#606060", linestyle="", marker="o",
+            markersize=5, markerfacecolor="none", markeredgewidth=0.8, elinewidth=0.8, label="simulation",
+        )  # fmt: skip
+    for source in ("published", "trained"):
+        rows = shown[shown["source"] == source]
+        for recipe, own in rows.groupby("recipe", sort=False):
+            _layers(ax, own, str(recipe), source)
+    ax.set_ylabel("path angle (degrees)")
+    ax.set_ylim(bottom=0)
+    ax.legend(
+        loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0
+    )  # beside: points may lie anywhere
+    _expansion_axis(ax, "b")
+
+
+def _layers(ax: Axes, rows: pd.DataFrame, recipe: str, source: str) -> None:
+    """One point per layer; few layers get a colour each and stand side by side, many share one."""
+    indices = sorted(set(rows["layer_index"]))
+    few = len(indices) <= MANY_LAYERS
+    for i, index in enumerate(indices):
+        layer = rows[rows["layer_index"] == index]
+        shift = 1.05 ** (i - (len(indices) - 1) / 2) if few else 1.0
+        colour = style.layer_colours(len(indices))[i] if few else style.COLOURS["pfa"]
+        label = f"trained, {recipe}" + (f", layer {index + 1}" if few else f" ({len(indices)} layers)")
+        if source == "published":
+            colour, label = style.PUBLISHED["color"], "published, mnist, seed 0"
+        ax.errorbar(
+            layer["expansion"] * shift, layer["mean"], _whiskers(layer), color=colour, linestyle="",
+            marker="_" if source == "published" else _MARKERS[recipe], markersize=7 if source == "published" else 3,
+            elinewidth=0.8, alpha=1.0 if few else 0.6, label=label if (few and source == "trained") or i == 0 else None,
+        )  # fmt: skip
+
+
+def _whiskers(layer: pd.DataFrame) -> pd.Series | None:
+    """Standard deviations, none where no point has one (a single seed)."""
+    return None if layer["std"].isna().all() else layer["std"].fillna(0.0)
+
+
+def _expansion_axis(ax: Axes, letter: str) -> None:
+    ax.set_xscale("log")
+    ax.set_xlabel("expansion ratio 1/λ")
+    ticks = [x for x in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if x <= ax.get_xlim()[1]]
+    ax.set_xticks(ticks, [str(x) for x in ticks])
+    ax.minorticks_off()
+    style.label_panel(ax, letter)

@@ -1,0 +1,94 @@
+"""The common look: one fixed colour per algorithm, sober axes, and files whose bytes depend on the data alone."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+
+# Okabe-Ito without its yellow, with brown and wine in its place: told apart with every kind of colour vision.
+COLOURS = {
+    "bp": "#000000",
+    "fa": "#E69F00",
+    "dfa": "#7A5230",
+    "sf": "#009E73",
+    "kp": "#56B4E9",
+    "wm": "#882255",
+    "pal": "#CC79A7",
+    "pfa": "#D55E00",
+    "pfa-o": "#0072B2",
+}
+DASHED = {"pfa-o"}  # lies on top of PFA and BP
+
+PUBLISHED: dict[str, Any] = {"color": "#9A9A9A", "linewidth": 0.7, "zorder": 1.5}
+THEORY: dict[str, Any] = {"color": "#404040", "linewidth": 0.8, "linestyle": (0, (1, 1.6)), "zorder": 1.8}
+BAND_ALPHA = 0.18
+SMALL = 7.0
+
+_SETTINGS: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "lines.linewidth": 1.2,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "legend.labelspacing": 0.35,
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.hashsalt": "pfa",
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Matplotlib's defaults and ours; the user's own matplotlibrc must not change the pictures."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        yield
+
+
+def layer_colours(count: int) -> list[str]:
+    """One colour per layer, from the first (dark) to the last (light), readable on white."""
+    shades = mpl.colormaps["viridis"]
+    return [to_hex(shades(0.88 * i / max(count - 1, 1))) for i in range(count)]
+
+
+def label_panel(ax: Axes, letter: str, left: float = -24) -> None:
+    """The panel's letter, bold, above its upper left corner, ``left`` points from it."""
+    ax.annotate(
+        letter,
+        (0, 1),
+        xytext=(left, 7),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=10,
+        weight="bold",
+    )
+
+
+def say_inside(ax: Axes, text: str) -> None:
+    """Words in the middle of a panel, readable over curves."""
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2}
+    ax.text(
+        0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#606060", bbox=box, zorder=6
+    )
+
+
+def linestyle(algorithm: str) -> str | tuple[int, Sequence[float]]:
+    """Solid, but dashed for an algorithm whose curve covers another's."""
+    return (0, (4, 1.5)) if algorithm in DASHED else "-"

@@ -1,5 +1,6 @@
 """Tidy tables for other programs: CSV or Parquet, complete or not there at all."""
 
+import contextlib
 import csv
 import importlib
 import json
@@ -43,7 +44,8 @@ def export(store: Store, name: str, out: Path) -> int:
             f"cannot write {out} ({reason}). Name a file in a folder where you may write."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return rows
 
 

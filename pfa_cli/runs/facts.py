@@ -46,21 +46,21 @@ def device_name(device: torch.device) -> str:
 
 
 @cache
-def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that the running package is part of, and whether the package differs from it.
+def git_state(package: Path = PACKAGE) -> tuple[str | None, bool | None]:
+    """Commit of the checkout that ``package`` is part of, and whether the package differs from it.
 
     (None, None) for an installed package, also where its environment lies in some other project's checkout.
     """
-    if _git("ls-files", "--error-unmatch", "__init__.py") is None:
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
-    changes = _git("status", "--porcelain", "--", ".")
-    return _git("rev-parse", "HEAD"), None if changes is None else bool(changes)
+    changes = _git(package, "status", "--porcelain", "--", ".")
+    return _git(package, "rev-parse", "HEAD"), None if changes is None else bool(changes)
 
 
-def _git(*arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, timeout=20
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -166,6 +166,10 @@ class Worker:
         return "done" if any(row.id == task.run_id and row.state == "done" for row in rows) else "busy"
 
     def _failed(self, task: Task, claim: writer.Claim, folder: Path, error: Exception) -> Ended:
+        if self._should_stop() and not isinstance(error, StoreError):
+            # The signal may have reached helpers of ours too, such as the processes that decode images.
+            writer.finish(self._store, claim, "interrupted")
+            return Ended(task.cell, "interrupted")
         message = describe(error, self._device, folder)
         if not isinstance(error, PfaError):
             try:

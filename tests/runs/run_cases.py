@@ -1,0 +1,148 @@
+"""Small real runs for the tests of `pfa_cli.runs`: MNIST with a narrow network, and ResNet-20 on a few photographs."""
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from sqlalchemy import select
+
+from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.configuration import Configuration
+from pfa_cli.recipes import load_recipe
+from pfa_cli.runs.launch import run_cells
+from pfa_cli.runs.plan import Plan, make_plan
+from pfa_cli.runs.worker import checkpoint_folder
+from pfa_cli.store import schema
+from pfa_cli.store.engine import open_store
+from pfa_cli.store.errors import NoResults
+from pfa_cli.store.queries import RunRow, runs
+
+SMALL = {
+    "epochs": 4,
+    "train_images": 640,
+    "test_images": 200,
+    "batch_size": 32,
+    "hidden_sizes": [32, 32],
+    "wm.mirror_samples": 32,
+}
+# Times differ from run to run; the run's number and attempt from database to database.
+_NOT_RESULTS = {"run_id", "attempt_id", "seconds", "images_per_second"}
+
+_RESNET = """
+title = "ResNet-20 on a few photographs"
+[base]
+dataset = "imagefolder"
+network = "resnet20"
+epochs = 3
+batch_size = 6
+learning_rate = 0.1
+milestones = [2]
+learning_rate_factor = 0.1
+momentum = 0.9
+weight_decay = 1e-4
+image_size = 32
+corrupt_share_percent = 0.0
+probe_images = 6
+[algorithms.wm]
+mirror_samples = 32
+"""
+
+
+def plan(algorithms: Iterable[str] = ALGORITHMS, seeds: Iterable[int] = (0,), **changes: Any) -> Plan:
+    """The cells of SMALL with changes, as for an empty database."""
+    return make_plan(None, load_recipe("mnist"), algorithms, seeds, _settings(algorithms, changes))
+
+
+def resnet_plan(folder: Path, algorithms: Iterable[str]) -> Plan:
+    """ResNet-20 for a few batches; its recipe, and its photographs for ``--data-dir``, are made in ``folder``."""
+    recipe = folder / "resnet20.toml"
+    if not recipe.exists():
+        rng = np.random.default_rng(0)
+        for part, images in (("train", 6), ("val", 2)):
+            for label in ("cat", "dog", "owl"):
+                (folder / part / label).mkdir(parents=True)
+                for number in range(images):
+                    pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / part / label / f"{number}.png")
+        recipe.write_text(_RESNET)
+    return make_plan(None, load_recipe(str(recipe)), algorithms, [0])
+
+
+def train(db: Path, cells: Plan, data_dir: Path | None = None) -> tuple[int, str]:
+    """Runs the cells in this process; exit code and what was printed."""
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    code = run_cells(str(db), cells, jobs=1, device="cpu", data_dir=data_dir, console=console)
+    return code, out.getvalue()
+
+
+def start(db: Path, algorithms: str, *arguments: str, **changes: Any) -> subprocess.Popen[str]:
+    """`pfa run` of the same cells as `plan`, in a process group of its own, as a shell would give it."""
+    sets = [f"--set={key}={value}" for key, value in _settings(algorithms.split(","), changes).items()]
+    run = [sys.executable, "-m", "pfa_cli", "run", "mnist", "--algos", algorithms, "--db", str(db), "--device", "cpu"]
+    return subprocess.Popen(
+        [*run, *sets, *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+    """Waits for ``condition`` to become true; its value."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.02)
+    return found
+
+
+def stored(db: Path) -> list[RunRow]:
+    """The runs, read as `pfa status` reads them; none if there is no database yet."""
+    try:
+        with open_store(str(db), write=False) as store:
+            return runs(store)
+    except NoResults:
+        return []
+
+
+def running(db: Path, *, epochs: int = 0) -> list[RunRow]:
+    """The running cells with at least so many epochs stored."""
+    return [row for row in stored(db) if row.state == "running" and (row.epochs_done or 0) >= epochs]
+
+
+def states(db: Path) -> list[str]:
+    return [row.state for row in stored(db)]
+
+
+def results(db: Path) -> dict[tuple[str, str, int, str], list[Any]]:
+    """All that was measured, and the final tensors, by cell: equal for equal trainings, bit for bit."""
+    found = {}
+    with open_store(str(db), write=False) as store:
+        for row in runs(store):
+            configuration = Configuration.model_validate(row.configuration)
+            folder = checkpoint_folder(store, configuration, row.seed)
+            tensors = (folder / f"{row.checkpoint}.safetensors").read_bytes()
+            values = [row.state, row.diverged_epoch, tensors]
+            for table in (schema.epochs, schema.layers):
+                query = select(table).where(table.c.run_id == row.id).order_by(*table.primary_key)
+                for measured in store.read(lambda c, query=query: list(c.execute(query).mappings())):
+                    values.append({k: repr(v) for k, v in measured.items() if k not in _NOT_RESULTS})
+            found[row.recipe, row.algorithm, row.seed, row.config_hash] = values
+    return found
+
+
+def _settings(algorithms: Iterable[str], changes: dict[str, Any]) -> dict[str, Any]:
+    """SMALL with changes, without what concerns none of these algorithms."""
+    own = {key: value for key, value in SMALL.items() if "." not in key or key.split(".")[0] in algorithms}
+    return own | changes

@@ -172,5 +172,8 @@ def test_pal_aligns_to_the_gated_weights_up_to_its_noise(
         else:  # the noise is one draw, in few dimensions
             assert degrees(V, gated) == pytest.approx(expected, rel=0.4)
             assert abs(degrees(V, W) - floor) < 1.4 * expected
-        # along the gated weights, V has their length
-        assert ((V * gated).sum() / gated.square().sum()).item() == pytest.approx(1, abs=0.05)
+        # Along the gated weights V has their length, but for the noise's share in that one direction.
+        along = ((V * gated).sum() / gated.square().sum()).item()
+        assert along == pytest.approx(
+            1, abs=0.02 + 4 * math.tan(math.radians(expected)) / math.sqrt(W.numel())
+        )

@@ -218,3 +218,14 @@ def test_dfa_says_what_output_it_needs() -> None:
     convert(network, "dfa")
     with pytest.raises(PfaError, match=r"DFA needs an output of shape \[batch, 3\]"):
         network(torch.zeros(1, 1, 4, 4))
+
+
+def test_dfa_uses_the_d_that_its_layer_has_now() -> None:
+    """A checkpoint's D replaces the drawn one, also after errors have passed."""
+    first, second = (convert(build("conv"), "dfa", seed=seed) for seed in (0, 1))
+    batch = minibatches("conv", 1)
+    train(first, [{"lr": 0.0, "weight_decay": 0.0}], batch)
+    first.load_state_dict(second.state_dict())
+    for network in (first, second):
+        train(network, [{"lr": 0.05, "weight_decay": 0.1}], batch)
+    assert_same_network(first, second)

@@ -19,7 +19,7 @@ from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackConv2d, FeedbackLayer
 from pfa_cli.algorithms.registry import OptionValue
 from pfa_cli.errors import PfaError
-from pfa_cli.training.randomness import generator
+from pfa_cli.randomness import generator
 
 
 class DFA(Algorithm):
@@ -31,7 +31,7 @@ class DFA(Algorithm):
     def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
         super().__init__(options, seed)
         self._output_error: Tensor | None = None
-        self._tables: dict[tuple[int, torch.Size, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
+        self._tables: dict[tuple[int, int, torch.Size, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         # The number of classes is known once the last layer is: see `attach`.
@@ -80,11 +80,11 @@ class DFA(Algorithm):
         An input position's sum depends only on which taps reach it, and few such sets differ (inside, edges, corners),
         so D is summed once for each of them and the sums are handed out to the positions.
         """
-        key = (id(layer), input_shape[2:], error.dtype)
+        D = layer.D
+        key = (D.data_ptr(), D._version, input_shape[2:], error.dtype)  # a checkpoint may give D new values
         if key not in self._tables:
             rows, row_of = _tap_sets(layer, 0, input_shape[2], output_shape[2])
             columns, column_of = _tap_sets(layer, 1, input_shape[3], output_shape[3])
-            D = layer.D
             sums = torch.einsum("kcij,pi,qj->kcpq", D, rows.to(D), columns.to(D))
             self._tables[key] = (sums.to(error.dtype), row_of.to(D.device), column_of.to(D.device))
         sums, row_of, column_of = self._tables[key]

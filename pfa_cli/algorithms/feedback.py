@@ -11,7 +11,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from pfa_cli.algorithms.layers import FeedbackLayer, Reroute, adopt
 from pfa_cli.algorithms.registry import OptionValue, entry
 from pfa_cli.errors import PfaError
-from pfa_cli.training.randomness import generator
+from pfa_cli.randomness import generator
+from pfa_cli.ranks import Ranks
 
 
 class Algorithm:
@@ -28,6 +29,7 @@ class Algorithm:
         self.options = dict(options)
         self.seed = seed
         self.layers: list[FeedbackLayer] = []
+        self.ranks = Ranks()  # the processes that train this network together
         self.observing = True  # False while a probe passes that nothing may learn from
         self._generator: torch.Generator | None = None
         self._epoch = 0

@@ -172,19 +172,21 @@ class PAL(Algorithm):
             population.u = population.u.to(dtype)
             population.h = population.rate(population.u)
         u = population.u
-        population.deviation = float(self.options["noise"]) * u.std(unbiased=False)
-        population.noise = population.deviation * self.noise(u.shape, u.device, u.dtype)
+        population.deviation = float(self.options["noise"]) * self.ranks.std(u)
+        # Drawn for the whole batch, so that its parts on several ranks have the noise that one process would give them.
+        everywhere = self.noise((self.ranks.size * u.shape[0], *u.shape[1:]), u.device, u.dtype)
+        population.noise = population.deviation * everywhere.chunk(self.ranks.size)[self.ranks.rank]
 
     def _follow(self, path: _Path) -> None:
         layer, p, q = path.layer, path.lower, path.upper
         assert q is not None and p.noise is not None and p.deviation is not None and q.noise is not None
         rate, leak = float(self.options["rate"]), float(self.options["leak"])
         da = layer.response(p.rate(p.u + p.noise) - p.h)
-        fast = q.rate(q.u + da + q.noise) - q.h + leak * (q.h - q.h.roll(1, 0))
+        fast = q.rate(q.u + da + q.noise) - q.h + leak * (q.h - self.ranks.previous(q.h))
         power = p.deviation.square() * (p.gain * q.gain)
         correlation = layer.outer(fast, p.noise, layer.weight.shape) / layer.samples(p.noise, fast) / power
         # A silent population has no noise to learn from.
-        target = torch.where(p.deviation > 0, correlation, torch.zeros_like(correlation))
+        target = torch.where(p.deviation > 0, self.ranks.mean(correlation), torch.zeros_like(correlation))
         layer.V.lerp_(target, rate)
         bound = NORM_BOUND * layer.get_buffer("V0_norm")
         layer.V.mul_((bound / layer.V.norm()).clamp(max=1))

@@ -1,5 +1,6 @@
 """The list of algorithms: one entry each, readable without torch. A new algorithm is one file and one entry here."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -30,7 +31,8 @@ class Option:
                 raise unknown(f"value of {name}", str(value), self.choices)
             return str(value)
         wanted = int if isinstance(self.default, int) else float
-        if isinstance(value, bool) or not isinstance(value, int | float) or wanted(value) != value:
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or wanted(value) != value:
             raise UsageError(
                 f"{name} (={value!r}) must be {'a whole number' if wanted is int else 'a number'}"
             )

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from pfa_cli.bench.products import matrix_products
 from pfa_cli.data import Dataset, load_dataset
 from pfa_cli.networks import build_network
+from pfa_cli.randomness import generator
 from pfa_cli.recipes import Configuration
 from pfa_cli.training.initialise import initialise
-from pfa_cli.training.randomness import generator
 from pfa_cli.training.trainer import Trainer, channels_last
 
 PRODUCTS, PLAIN = "matrix products", "plain torch BP"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pfa_cli.data.folder import default_data_dir
+from pfa_cli.data.part import WHOLE, Part
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from pfa_cli.configuration import Configuration
 
-__all__ = ["Dataset", "default_data_dir", "load_dataset", "prepare_data"]
+__all__ = ["WHOLE", "Dataset", "Part", "default_data_dir", "load_dataset", "prepare_data"]
 
 
 class Dataset(Protocol):
@@ -31,12 +32,17 @@ class Dataset(Protocol):
         """Batches in an epoch; the last one is dropped if incomplete. UsageError if that leaves none."""
 
     def train_batches(
-        self, seed: int, epoch: int, batch_size: int, start_step: int = 0
+        self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE
     ) -> "Iterator[tuple[Tensor, Tensor]]":
-        """The epoch's batches from ``start_step`` on; order, augmentation from (seed, epoch) alone."""
+        """The epoch's batches from ``start_step`` on; order, augmentation from (seed, epoch) alone.
 
-    def evaluation_batches(self, split: str, batch_size: int = ...) -> "Iterator[tuple[Tensor, Tensor]]":
-        """All images of ``split`` in a fixed order, without augmentation."""
+        ``part``: only this part of every batch, for one of several processes that train together.
+        """
+
+    def evaluation_batches(
+        self, split: str, batch_size: int = ..., part: Part = WHOLE
+    ) -> "Iterator[tuple[Tensor, Tensor]]":
+        """All images of ``split`` in a fixed order, without augmentation; with ``part`` only every ``part.count``-th batch."""
 
     def probe(self, n: int) -> "tuple[Tensor, Tensor]":
         """The first ``n`` training images, without augmentation: the same ones at every call."""

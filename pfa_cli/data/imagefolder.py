@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from pfa_cli.configuration import Configuration
+from pfa_cli.data.part import WHOLE, Part
 from pfa_cli.data.pipeline import Batch, Loader, Photographs, Pipeline, Request, Unreadable, collate
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
 from pfa_cli.errors import PfaError, unknown
@@ -66,25 +67,27 @@ class ImageFolderDataset:
         return steps_per_epoch(self.train_size, batch_size)
 
     def train_batches(
-        self, seed: int, epoch: int, batch_size: int, start_step: int = 0
+        self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         steps = range(start_step, self.steps_per_epoch(batch_size))
         order = epoch_order(self.train_size, seed, epoch)
         return self._served(
             [
                 Request("train", index, seed, epoch)
-                for index in order[step * batch_size :][:batch_size].tolist()
+                for index in order[part.of_batch(step, batch_size)].tolist()
             ]
             for step in steps
         )
 
-    def evaluation_batches(self, split: str, batch_size: int = 250) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation_batches(
+        self, split: str, batch_size: int = 250, part: Part = WHOLE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         if split not in self.splits:
             raise unknown("split", split, self.splits)
         n = len(self._photographs[split])
         return self._served(
             [Request(split, index) for index in range(start, min(start + batch_size, n))]
-            for start in range(0, n, batch_size)
+            for start in range(part.index * batch_size, n, part.count * batch_size)
         )
 
     def probe(self, n: int) -> tuple[Tensor, Tensor]:

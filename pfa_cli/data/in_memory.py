@@ -12,9 +12,10 @@ from torch import Tensor
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.data.augment import CropAndFlip
+from pfa_cli.data.part import WHOLE, Part
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
 from pfa_cli.errors import unknown
-from pfa_cli.training.randomness import generator
+from pfa_cli.randomness import generator
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class InMemoryDataset:
         return steps_per_epoch(self.train_size, batch_size)
 
     def train_batches(
-        self, seed: int, epoch: int, batch_size: int, start_step: int = 0
+        self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # Drawn for the whole epoch at once and then sliced, so that an epoch can be entered at any step.
         order = epoch_order(self.train_size, seed, epoch).to(self.device)
@@ -82,18 +83,20 @@ class InMemoryDataset:
                 self.device
             )
         for step in range(start_step, self.steps_per_epoch(batch_size)):
-            rows = slice(step * batch_size, (step + 1) * batch_size)
+            rows = part.of_batch(step, batch_size)
             images = self._training.images.index_select(0, order[rows])
             if self._augmentation is not None and moves is not None:
                 images = self._augmentation.apply(images, moves[rows])
             yield self._normalise(images), self._training.labels.index_select(0, order[rows])
 
-    def evaluation_batches(self, split: str, batch_size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation_batches(
+        self, split: str, batch_size: int = 500, part: Part = WHOLE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         if split not in self._evaluation:
             raise unknown("split", split, self.splits)
-        part = self._evaluation[split]
-        for start in range(0, len(part), batch_size):
-            batch = part.take(slice(start, start + batch_size))
+        images = self._evaluation[split]
+        for start in range(part.index * batch_size, len(images), part.count * batch_size):
+            batch = images.take(slice(start, start + batch_size))
             yield self._normalise(batch.images), batch.labels
 
     def probe(self, n: int) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from pfa_cli.training.randomness import stream_seed
+from pfa_cli.randomness import stream_seed
 
 _LARGER = 256 / 224  # an image under evaluation is resized to this times the crop
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pfa_cli.errors import UsageError
-from pfa_cli.training.randomness import generator
+from pfa_cli.randomness import generator
 
 
 def hold_out(n: int, validation_images: int, split_seed: int) -> tuple[Tensor, Tensor]:

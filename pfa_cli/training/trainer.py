@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,13 +12,16 @@ from torch.nn import functional as F
 
 from pfa_cli.algorithms import Algorithm, convert
 from pfa_cli.algorithms.registry import entry
+from pfa_cli.errors import UsageError
 from pfa_cli.networks import build_network
+from pfa_cli.randomness import generator
+from pfa_cli.ranks import Ranks, share_statistics
 from pfa_cli.records import EpochRecord
 from pfa_cli.training import schedule
 from pfa_cli.training.initialise import initialise
 from pfa_cli.training.metrics import layer_records
 from pfa_cli.training.precision import Precision
-from pfa_cli.training.randomness import generator
+from pfa_cli.training.tally import Tally
 
 if TYPE_CHECKING:
     from pfa_cli.data import Dataset
@@ -31,19 +35,36 @@ class Trainer:
     algorithm; the feedback weights from a stream of their own. All of its state passes through `state` and `restore`, at
     the end of an epoch or in the middle of one, and a restored trainer goes on bit for bit like one never interrupted (on
     the same kind of device, number of threads and version of torch).
+
+    Where several ``ranks`` train together, each has a trainer and calls it alike; each takes its part of every batch.
+
+    Raises:
+        UsageError: a precision that the device has not, or a batch that does not divide among the ranks.
     """
 
     def __init__(
-        self, configuration: "Configuration", dataset: "Dataset", seed: int, device: torch.device
+        self,
+        configuration: "Configuration",
+        dataset: "Dataset",
+        seed: int,
+        device: torch.device,
+        ranks: Ranks | None = None,
     ) -> None:
         self.configuration, self.dataset, self.seed, self.device = configuration, dataset, seed, device
+        self.ranks = ranks or Ranks()
+        if configuration.batch_size % (self.ranks.size * configuration.accumulation):
+            raise UsageError(
+                f"batch_size (={configuration.batch_size}) must be divisible by ranks × accumulation "
+                f"(={self.ranks.size} × {configuration.accumulation})"
+            )
         self.entry = entry(configuration.algorithm)
         self.precision = Precision(configuration.precision, device)
         network = build_network(configuration, dataset.n_classes, dataset.input_shape)
         initialise(network, generator(seed, "weights"))
-        self.network = convert(
-            network.to(device), configuration.algorithm, seed=seed, **configuration.options
-        )
+        network = share_statistics(network.to(device), self.ranks, device)
+        self.network = convert(network, configuration.algorithm, seed=seed, **configuration.options)
+        self.algorithm.ranks = self.ranks
+        self._shared_network = self.ranks.wrap(self.network)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=configuration.learning_rate,
@@ -75,8 +96,8 @@ class Trainer:
 
     @property
     def running_accuracy_percent(self) -> float | None:
-        """Training accuracy of the epoch so far; waits for the device."""
-        return 100 * self._correct.item() / self._images if self._images else None
+        """Training accuracy of the epoch so far, on this rank's part; waits for the device."""
+        return self._tally.accuracy_percent
 
     def epochs(
         self,
@@ -113,14 +134,14 @@ class Trainer:
         self.network.train()
         since = time.perf_counter()
         batches = self.dataset.train_batches(
-            self.seed, epoch, self.configuration.batch_size, start_step=self.step
+            self.seed, epoch, self.configuration.batch_size, start_step=self.step, part=self.ranks.part
         )
         for images, labels in batches:
             self.train_step(images, labels)
             self.step += 1
             if on_step is not None:
                 on_step(self)
-            if should_stop() and self.step < self.steps_per_epoch:
+            if self.ranks.any(should_stop()) and self.step < self.steps_per_epoch:
                 self._seconds += time.perf_counter() - since
                 return False
         self._wait()
@@ -131,14 +152,14 @@ class Trainer:
         """One optimiser step on a batch."""
         parts = self.configuration.accumulation
         self.optimizer.zero_grad()
-        for x, y in zip(images.chunk(parts), labels.chunk(parts), strict=True):
-            with self.precision.autocast():
-                logits = self.network(channels_last(x))
-                loss = F.cross_entropy(logits, y)
-            self.precision.scaler.scale(loss * (len(y) / len(labels)) if parts > 1 else loss).backward()
-            self._loss_sum += loss.detach() * len(y)
-            self._correct += (logits.detach().argmax(1) == y).sum()
-            self._images += len(y)
+        for part, (x, y) in enumerate(zip(images.chunk(parts), labels.chunk(parts), strict=True), start=1):
+            # Ranks exchange gradients once a step, with the last part's.
+            with nullcontext() if part == parts else self.ranks.apart(self._shared_network):
+                with self.precision.autocast():
+                    logits = self._shared_network(channels_last(x))
+                    loss = F.cross_entropy(logits, y)
+                self.precision.scaler.scale(loss / parts if parts > 1 else loss).backward()
+            self._tally.add(logits, y, loss)
         self.precision.scaler.step(self.optimizer)
         self.precision.scaler.update()
 
@@ -147,16 +168,15 @@ class Trainer:
         trained: dict[str, Any] = {}
         epoch = self.epochs_done
         since = time.perf_counter()
-        if self._images:
+        tally = self._tally.over(self.ranks)
+        if tally.images:
             epoch += 1
-            loss = self._loss_sum.item() / self._images
-            trained = {
+            means = tally.means()
+            trained = {f"train_{name}": value for name, value in means.items()} | {
                 "learning_rate": schedule.learning_rate(self.configuration, epoch),
                 "weight_decay": schedule.weight_decay(self.configuration, epoch),
-                "train_loss": loss,
-                "train_accuracy_percent": self.running_accuracy_percent,
-                "images_per_second": self._images / self._seconds if self._seconds else None,
-                "diverged": not math.isfinite(loss),
+                "images_per_second": tally.images / self._seconds if self._seconds else None,
+                "diverged": not math.isfinite(means["loss"]),
             }
         for split in self.dataset.splits:
             trained |= {f"{split}_{name}": value for name, value in self._evaluate(split).items()}
@@ -170,34 +190,25 @@ class Trainer:
     def _evaluate(self, split: str) -> dict[str, float]:
         """Mean loss and top-1 accuracy in percent, and top-5 where there are more than ten classes."""
         self.network.eval()
-        many = self.dataset.n_classes > 10
-        totals = torch.zeros(3, dtype=torch.float64, device=self.device)
-        images = 0
-        for x, y in self.dataset.evaluation_batches(split):
+        tally = Tally(self.device, top5=self.dataset.n_classes > 10)
+        for x, y in self.dataset.evaluation_batches(split, part=self.ranks.part):
             with self.precision.autocast():
                 logits = self.network(channels_last(x))
-            hits = logits.topk(5 if many else 1).indices == y[:, None]
-            loss = F.cross_entropy(logits.float(), y, reduction="sum")
-            totals += torch.stack([loss.double(), hits[:, 0].sum().double(), hits.sum().double()])
-            images += len(y)
-        loss, top1, top5 = (totals / images).tolist()
-        found = {"loss": loss, "accuracy_percent": 100 * top1}
-        return found | {"top5_accuracy_percent": 100 * top5} if many else found
+            tally.add(logits, y, F.cross_entropy(logits.float(), y))
+        return tally.over(self.ranks).means()
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def _reset_sums(self) -> None:
-        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._images = 0
+        self._tally = Tally(self.device)
         self._seconds = 0.0
 
     # Everything a resumed run needs
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors by name, and JSON-able facts."""
+        """Tensors by name, and JSON-able facts. Every rank calls it, since they add up their sums for it."""
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
@@ -205,11 +216,10 @@ class Trainer:
                 tensors[f"momentum.{name}"] = momentum
         streams, facts = self.algorithm.state()
         tensors |= {f"algorithm.{name}": tensor for name, tensor in streams.items()}
-        tensors |= {"sums.loss": self._loss_sum, "sums.correct": self._correct}
+        tensors |= {f"tally.{name}": tensor for name, tensor in self._tally.over(self.ranks).state().items()}
         progress = {
             "epochs_done": self.epochs_done,
             "step": self.step,
-            "images": self._images,
             "seconds": self._seconds,
             "diverged": self.diverged,
         }
@@ -235,9 +245,11 @@ class Trainer:
                 )
         self.algorithm.restore(part("algorithm."), facts["algorithm"])
         self.precision.scaler.load_state_dict(facts["scaler"])
-        sums, progress = part("sums."), facts["progress"]
-        self._loss_sum, self._correct = (sums[name].to(self.device).clone() for name in ("loss", "correct"))
-        self._images, self._seconds = progress["images"], progress["seconds"]
+        progress = facts["progress"]
+        self._reset_sums()
+        if self.ranks.first:  # the sums of all ranks
+            self._tally.restore(part("tally."))
+        self._seconds = progress["seconds"]
         self.epochs_done, self.step, self.diverged = (
             progress["epochs_done"],
             progress["step"],

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pfa_cli.configuration import Configuration
-from pfa_cli.training.randomness import generator
+from pfa_cli.data import WHOLE, Part
+from pfa_cli.randomness import generator
 
 
 def configuration(algorithm: str, **settings: Any) -> Configuration:
@@ -48,32 +49,29 @@ class Blobs:
         return self.train_size // batch_size
 
     def train_batches(
-        self, seed: int, epoch: int, batch_size: int, start_step: int = 0
+        self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(self.train_size, generator=generator(seed, "order", epoch))
         for step in range(start_step, self.steps_per_epoch(batch_size)):
-            chosen = order[step * batch_size : (step + 1) * batch_size]
+            chosen = order[part.of_batch(step, batch_size)]
             yield self.images[chosen], self.labels[chosen]
 
-    def evaluation_batches(self, split: str, batch_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
-        begin, end = {"validation": (200, 250), "test": (250, 300)}[split]
-        yield from zip(
-            self.images[begin:end].split(batch_size), self.labels[begin:end].split(batch_size), strict=True
-        )
+    def evaluation_batches(
+        self, split: str, batch_size: int = 16, part: Part = WHOLE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        rows = slice(*{"validation": (200, 250), "test": (250, 300)}[split])
+        batches = zip(self.images[rows].split(batch_size), self.labels[rows].split(batch_size), strict=True)
+        yield from list(batches)[part.index :: part.count]
 
     def probe(self, n: int) -> tuple[Tensor, Tensor]:
         return self.images[:n], self.labels[:n]
 
 
 class Pictures(Blobs):
-    """The same for convolutional networks: sixteen noisy colour images a split."""
+    """The same for convolutional networks: noisy colour images, sixteen to train on."""
 
     n_classes, input_shape, train_size = 4, (3, 8, 8), 16
 
     def __init__(self) -> None:
         super().__init__()
         self.images = torch.randn(300, 3, 8, 8, generator=generator(0, "pictures"))
-
-    def evaluation_batches(self, split: str, batch_size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
-        begin = {"validation": 16, "test": 32}[split]
-        yield self.images[begin : begin + 16], self.labels[begin : begin + 16]

@@ -11,10 +11,10 @@ from torch import nn
 
 from pfa_cli.algorithms import ALGORITHMS
 from pfa_cli.networks import build_network
+from pfa_cli.randomness import generator
 from pfa_cli.records import EpochRecord
 from pfa_cli.training import checkpoint
 from pfa_cli.training.initialise import initialise
-from pfa_cli.training.randomness import generator
 from pfa_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -1,8 +1,6 @@
 """The command line: one thin function per command. What a command needs is imported when it runs, so that help is quick."""
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -232,20 +230,15 @@ def simulate(db: Db = None) -> None:
 
 @app.command()
 def cortex(
-    pairs: Annotated[int, typer.Option(min=10, help="Connected pairs of neurons in one draw.")] = 1000,
-    draws: Annotated[int, typer.Option(min=2, help="Simulated draws.")] = 1000,
+    synapses: Annotated[int, typer.Option(min=100, help="Synapses in the simulation.")] = 1_000_000,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Estimate how symmetric cortical weights are (paper, Appendix 1.2: R ≈ 0.2, 78°)."""
-    from pfa_cli.tables import cortical_estimate
     from pfa_cli.theory.cortex import estimate
 
-    found = estimate(pairs=pairs, draws=draws, seed=seed)
-    if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
-    else:
-        console.print(cortical_estimate(found))
+    found = estimate(synapses, seed)
+    typer.echo(found.as_json() if as_json else found.sentence())
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Recipes and small results as tables for the terminal."""
+"""Recipes as tables for the terminal."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,6 @@ from rich.text import Text
 
 from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.recipes import Recipe
-from pfa_cli.theory.cortex import CorticalEstimate
 
 
 def recipe_list(recipes: Iterable[Recipe]) -> Table:
@@ -40,29 +39,7 @@ def recipe_page(recipe: Recipe) -> Group:
         + Text(f"{sweep.key} = {', '.join(map(str, sweep.values))}")
         for name, sweep in recipe.sweeps.items()
     ]
-    heading = Text.assemble(
-        (f"{recipe.name}: {recipe.title}\n", "bold"), " ".join(recipe.description.split())
+    title = Text(f"{recipe.name}: {recipe.title}\n", style="bold") + Text(
+        " ".join(recipe.description.split())
     )
-    return Group(heading, Text(f"{recipe.path}\n", style="dim"), shared, own, *sweeps)
-
-
-def cortical_estimate(found: CorticalEstimate) -> Table:
-    """The appendix's estimate: exact, simulated, and as the paper states it."""
-    table = Table(
-        box=box.SIMPLE_HEAD, caption="Over all connected pairs, a missing feedback weight counted as 0."
-    )
-    for heading in ("", "exact", f"simulated ({found.draws} × {found.pairs} pairs)", "paper"):
-        table.add_column(heading, justify="left" if heading == "" else "right")
-    table.add_row(
-        "weight correlation R",
-        f"{found.exact_correlation:.3f}",
-        f"{found.correlation_mean:.3f} ± {found.correlation_std:.3f}",
-        "≈ 0.2",
-    )
-    table.add_row(
-        "alignment angle",
-        f"{found.exact_angle_degrees:.1f}°",
-        f"{found.angle_degrees_mean:.1f}° ± {found.angle_degrees_std:.1f}°",
-        "78°",
-    )
-    return table
+    return Group(title, Text(f"{recipe.path}\n", style="dim"), shared, own, *sweeps)

@@ -21,7 +21,6 @@ class FeedbackLayer(nn.Module):
     """
 
     weight: Tensor
-    bias: Tensor | None
     groups: int
     name: str
     algorithm: "Algorithm"

@@ -30,17 +30,16 @@ class Option:
             if value not in self.choices:
                 raise unknown(f"value of {name}", str(value), self.choices)
             return str(value)
-        wanted = int if isinstance(self.default, int) else float
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or wanted(value) != value:
-            raise UsageError(
-                f"{name} (={value!r}) must be {'a whole number' if wanted is int else 'a number'}"
-            )
+        whole = isinstance(self.default, int)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise UsageError(f"{name} (={value!r}) must be a finite number")
+        if whole and int(value) != value:
+            raise UsageError(f"{name} (={value!r}) must be a whole number")
         if self.minimum is not None and value < self.minimum:
             raise UsageError(f"{name} (={value}) must be at least {self.minimum:g}")
         if self.maximum is not None and value > self.maximum:
             raise UsageError(f"{name} (={value}) must be at most {self.maximum:g}")
-        return wanted(value)
+        return int(value) if whole else float(value)
 
 
 @dataclass(frozen=True)

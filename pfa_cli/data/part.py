@@ -1,9 +1,10 @@
 """A share of every batch, for one of several processes that train one network together."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """One of ``count`` equal parts, ``index`` from 0."""
 
     index: int

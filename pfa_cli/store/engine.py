@@ -133,7 +133,7 @@ def database_file(db: str | None = None) -> Path | None:
         raise UsageError(
             f"options in the URL of an SQLite database are not taken: give `--db {url.database}`."
         )
-    return Path(str(url.database)).expanduser().absolute()
+    return Path(str(url.database)).expanduser().resolve()  # SQLite's log lies beside the file, not its link
 
 
 def open_store(db: str | None = None, *, write: bool) -> Store:
@@ -207,9 +207,7 @@ def _check_schema(store: Store) -> None:
     if revision == SCHEMA_REVISION:
         return
     if store.writable:
-        from pfa_cli.store.migrations import (
-            upgrade,
-        )  # alembic takes longer to import than all else here together
+        from pfa_cli.store.migrations import upgrade  # alembic is slow to import
 
         upgrade(store)
     elif revision is None:

@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Engine, NullPool, Table, create_engine, func, insert, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Engine,
+    StaticPool,
+    Table,
+    create_engine,
+    false,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from pfa_cli.errors import UsageError
@@ -28,7 +39,7 @@ _UNREADABLE = (
     ValueError,
     TypeError,
 )  # the latter two: values that make no sense
-_MANY_RUNS = 1 << 14  # where to stop looking if the database does not say how many there are
+_MANY_RUNS = 1 << 12  # where to stop looking if the database does not say how many there are
 
 
 @dataclass
@@ -59,15 +70,23 @@ def salvage(db: str | None, out: Path) -> SalvageReport:
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.absolute().parent) as folder:
         damaged = _copy_of(path, Path(folder))
-        found = _readable(damaged, runs, runs.c.id, 1, _last_run(damaged))
-        if not found:
-            raise StoreError(f"no run can be read of {path}. Take an older copy, or compute the runs again.")
-        report = SalvageReport(out)
-        with open_store(str(out), write=True) as store:
-            for run in found:
-                _save_run(damaged, store, run, report)
-            for table in (simulations, benchmarks):
-                _save_table(damaged, store, table, report)
+        try:
+            return _save(damaged, path, out)
+        finally:
+            damaged.dispose()
+
+
+def _save(damaged: Engine, path: Path, out: Path) -> SalvageReport:
+    schema_known = _read(damaged, runs, false()) is not None
+    found = _readable(damaged, runs, runs.c.id, 1, _last_run(damaged)) if schema_known else []
+    if not found:
+        raise StoreError(f"no run can be read of {path}. Take an older copy, or compute the runs again.")
+    report = SalvageReport(out)
+    with open_store(str(out), write=True) as store:
+        for run in found:
+            _save_run(damaged, store, run, report)
+        for table in (simulations, benchmarks):
+            _save_table(damaged, store, table, report)
     return report
 
 
@@ -84,7 +103,7 @@ def _copy_of(path: Path, folder: Path) -> Engine:
     if copy.stat().st_size < page_size * pages < 1 << 36:
         with copy.open("r+b") as file:
             file.truncate(page_size * pages)
-    return create_engine("sqlite://", creator=lambda: sqlite3.connect(copy), poolclass=NullPool)
+    return create_engine("sqlite://", creator=lambda: sqlite3.connect(copy), poolclass=StaticPool)
 
 
 def _save_run(damaged: Engine, store: Store, run: Row, report: SalvageReport) -> None:
@@ -93,11 +112,14 @@ def _save_run(damaged: Engine, store: Store, run: Row, report: SalvageReport) ->
     tries = _read(damaged, attempts, attempts.c.run_id == run["id"]) or []
     stored = _readable(damaged, epochs, epochs.c.epoch, 0, total, epochs.c.run_id == run["id"])
     parts = _readable(damaged, layers, layers.c.epoch, 0, total, layers.c.run_id == run["id"])
-    n_whole = _whole_epochs(stored, parts)
+    n_stored = 0 if run["epochs_done"] is None else run["epochs_done"] + 1
+    n_whole = min(_whole_epochs(stored, parts), n_stored)
     row = run | {"token": None, "epochs_done": n_whole - 1 if n_whole else None}
-    if row["epochs_done"] != run["epochs_done"]:
+    if n_whole < n_stored:
         row |= {"state": "interrupted", "diverged_epoch": None, "finished_at": None}
-    elif row["state"] == "running":
+    elif run["state"] == "running" or (
+        run["state"] == "done" and n_whole <= total and run["diverged_epoch"] is None
+    ):
         row["state"] = "interrupted"
     known = {attempt["id"] for attempt in tries}
     for epoch in stored:
@@ -112,10 +134,10 @@ def _save_run(damaged: Engine, store: Store, run: Row, report: SalvageReport) ->
     except _UNREADABLE:
         report.losses.append(f"{title} could not be saved")
         return
-    if row["epochs_done"] == run["epochs_done"]:
+    if n_whole == n_stored:
         report.whole += 1
     else:
-        report.losses.append(f"{title} lost epochs: {n_whole} of {(run['epochs_done'] or 0) + 1} saved")
+        report.losses.append(f"{title} lost epochs: {n_whole} of {n_stored} saved")
 
 
 def _whole_epochs(stored: list[Row], parts: list[Row]) -> int:

@@ -124,9 +124,7 @@ def test_parquet_without_pyarrow_says_how_to_get_it(store: Store, tmp_path: Path
         "        print(error)\n"
         "assert 'pandas' not in sys.modules\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
-    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
     assert "`pip install pyarrow`" in done.stdout
     assert (tmp_path / "epochs.csv").exists()
     assert not (tmp_path / "epochs.parquet").exists()

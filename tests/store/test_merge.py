@@ -1,0 +1,200 @@
+"""Results of two machines in one database: nothing lost, nothing twice, contradictions named."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from store_cells import OWNER, beside, claimed, configuration, record, run_to_end
+
+from pfa_cli.errors import UsageError
+from pfa_cli.records import EpochRecord
+from pfa_cli.store.check import check
+from pfa_cli.store.engine import Store, open_store
+from pfa_cli.store.errors import NoResults
+from pfa_cli.store.merge import MergeReport, merge
+from pfa_cli.store.queries import runs
+from pfa_cli.store.tables import TABLES, table
+from pfa_cli.store.writer import Measurement, ensure_run, record_benchmark, record_epoch, record_simulation
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Iterator[Store]:
+    with open_store(str(tmp_path / "ours" / "pfa.db"), write=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Iterator[Store]:
+    with open_store(str(tmp_path / "theirs" / "pfa.db"), write=True) as opened:
+        yield opened
+
+
+def content(store: Store) -> str:
+    """All of the database, NaN and all."""
+    return repr([store.read(lambda c, name=name: c.execute(table(name)).all()) for name in TABLES])
+
+
+def test_new_runs_come_with_all_that_belongs_to_them(ours: Store, theirs: Store) -> None:
+    run_to_end(ours, seed=0)
+    run_to_end(ours, seed=9)  # so that the numbers of runs and attempts differ
+    for seed in (1, 2):
+        run_to_end(theirs, seed=seed)
+    mine = claimed(theirs, algorithm="pal")
+    record_epoch(theirs, mine, EpochRecord(0, train_loss=math.nan, test_loss=math.inf, diverged=True))
+    record_simulation(theirs, "path", {"expansion": 10}, {"path_angle_degrees": [17.5, math.nan]})
+    record_benchmark(theirs, {"cpu": "x86"}, "mnist", [Measurement("epoch", 1.5, "seconds")])
+    report = merge(ours, str(theirs.path))
+    assert report == MergeReport(added=3, simulations=1, benchmarks=1)
+    rows = {(row.algorithm, row.seed): row for row in runs(ours)}
+    assert set(rows) == {("pfa", 0), ("pfa", 1), ("pfa", 2), ("pfa", 9), ("pal", 0)}
+    diverged = rows["pal", 0]
+    assert (diverged.state, diverged.diverged_epoch, diverged.checkpoint) == ("interrupted", 0, None)
+    assert check(str(ours.path)).ok
+    cells = ("recipe", "algorithm", "seed", "config_hash")
+    for name in ("epochs", "layers"):
+        here, there = (s.read(lambda c, n=name: c.execute(table(n)).mappings().all()) for s in (ours, theirs))
+        ids = {"run_id", "attempt_id"}
+        stored = {repr([value for key, value in row.items() if key not in ids]) for row in here}
+        assert all(repr([value for key, value in row.items() if key not in ids]) in stored for row in there)
+        assert all(name in there[0] for name in cells)
+    attempts = ours.read(lambda c: c.execute(table("attempts")).all())
+    epochs = ours.read(lambda c: c.execute(table("epochs")).all())
+    owner = {attempt.attempt_id: attempt.run_id for attempt in attempts}
+    assert all(owner[epoch.attempt_id] == epoch.run_id for epoch in epochs)
+
+
+def test_merging_again_changes_nothing(ours: Store, theirs: Store) -> None:
+    run_to_end(theirs, seed=1)
+    run_to_end(theirs, seed=2, epochs=2)
+    mine = claimed(theirs, algorithm="pal")
+    record_epoch(theirs, mine, record(0, diverged=True))
+    record_simulation(theirs, "path", {"expansion": 10}, {"path_angle_degrees": [math.nan]})
+    record_benchmark(theirs, {"cpu": "x86"}, "mnist", [Measurement("epoch", math.nan, "seconds")] * 2)
+    merge(ours, str(theirs.path))
+    before = content(ours)
+    assert merge(ours, str(theirs.path)) == MergeReport(unchanged=3)
+    assert content(ours) == before
+    assert merge(theirs, str(ours.path)) == MergeReport(unchanged=3)
+
+
+def test_the_other_database_is_not_touched(ours: Store, tmp_path: Path) -> None:
+    path = tmp_path / "theirs" / "pfa.db"
+    with open_store(str(path), write=True) as store:
+        run_to_end(store)
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    merge(ours, str(path))
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert beside(path) == ["pfa.db"]
+
+
+def test_a_run_that_went_further_there_is_extended(ours: Store, theirs: Store) -> None:
+    run_to_end(ours, epochs=2)
+    run_to_end(theirs, epochs=4)
+    assert merge(ours, str(theirs.path)) == MergeReport(extended=1)
+    (row,) = runs(ours)
+    assert (row.state, row.epochs_done, row.test_accuracy_percent) == ("done", 3, 93.0)
+    assert row.checkpoint == "checkpoint-1"  # ours; theirs stayed there
+    attempts = ours.read(lambda c: c.execute(table("attempts")).all())
+    assert [attempt.outcome for attempt in attempts] == ["interrupted", "done"]
+    epochs = ours.read(lambda c: c.execute(table("epochs")).all())
+    first, second = (attempt.attempt_id for attempt in attempts)
+    assert [epoch.attempt_id for epoch in epochs] == [first, first, second, second]
+    assert check(str(ours.path)).ok
+
+
+def test_a_run_that_went_further_here_is_left_alone(ours: Store, theirs: Store) -> None:
+    run_to_end(ours, epochs=4)
+    run_to_end(theirs, epochs=2)
+    before = content(ours)
+    assert merge(ours, str(theirs.path)) == MergeReport(unchanged=1)
+    assert content(ours) == before
+
+
+def test_only_timings_may_differ(ours: Store, theirs: Store) -> None:
+    run_to_end(ours, epochs=2)
+    mine = claimed(theirs)
+    for epoch in range(3):
+        record_epoch(theirs, mine, replace(record(epoch), seconds=99.0, images_per_second=1.0))
+    assert merge(ours, str(theirs.path)).extended == 1
+
+
+def test_a_run_of_other_numbers_is_a_conflict_and_ours_is_kept(ours: Store, theirs: Store) -> None:
+    run_to_end(ours, accuracy=90.0, epochs=2)
+    run_to_end(theirs, accuracy=80.0)
+    run_to_end(theirs, seed=1)
+    before = runs(ours)[0]
+    report = merge(ours, str(theirs.path))
+    assert report.added == 1  # a conflict stops nothing else
+    (line,) = report.conflicts
+    assert line == (
+        f"mnist pfa seed 0 (configuration {configuration().hash}): epoch 0: "
+        "test_accuracy_percent is 90.0 here and 80.0 there; kept ours"
+    )
+    assert runs(ours)[0] == before
+    assert "conflict: mnist pfa seed 0" in str(report)
+    assert merge(ours, str(theirs.path)).conflicts == (line,)
+
+
+def test_a_difference_in_a_layer_is_a_conflict_too(ours: Store, theirs: Store) -> None:
+    run_to_end(ours)
+    run_to_end(theirs)
+    with theirs.write() as connection:
+        connection.execute(
+            text("UPDATE layers SET path_angle_degrees = 1 WHERE epoch = 2 AND layer_index = 1")
+        )
+    (line,) = merge(ours, str(theirs.path)).conflicts
+    assert "epoch 2, layer layer2: path_angle_degrees is 21.0 here and 1.0 there" in line
+
+
+def test_what_is_missing_there_is_a_conflict(ours: Store, theirs: Store) -> None:
+    run_to_end(ours)
+    run_to_end(theirs)
+    with theirs.write() as connection:
+        connection.execute(text("DELETE FROM layers WHERE epoch = 3"))
+    (line,) = merge(ours, str(theirs.path)).conflicts
+    assert "up to epoch 3 there are 8 rows here and 6 there" in line
+
+
+def test_a_run_that_is_running_here_is_left_to_its_worker(ours: Store, theirs: Store) -> None:
+    mine = claimed(ours)
+    record_epoch(ours, mine, record(0))
+    run_to_end(theirs)
+    (line,) = merge(ours, str(theirs.path)).conflicts
+    assert "is running here" in line
+    record_epoch(ours, mine, record(1))  # its worker noticed nothing
+
+
+def test_a_run_that_is_running_there_is_interrupted_here(ours: Store, theirs: Store) -> None:
+    mine = claimed(theirs, owner=OWNER)
+    record_epoch(theirs, mine, record(0), "checkpoint-0")
+    ensure_run(theirs, configuration("bp"), 0)  # queued: nothing to bring in
+    assert merge(ours, str(theirs.path)) == MergeReport(added=1)
+    (row,) = runs(ours)
+    assert (row.state, row.checkpoint) == ("interrupted", None)
+    record_epoch(theirs, mine, record(1))
+    assert merge(ours, str(theirs.path)) == MergeReport(extended=1)
+    assert runs(theirs)[-1].state == "running"
+
+
+def test_simulations_that_contradict_are_named_and_ours_kept(ours: Store, theirs: Store) -> None:
+    for store, value in ((ours, 17.0), (theirs, 18.0)):
+        record_simulation(store, "path", {"expansion": 10}, {"path_angle_degrees": [value, 0.0]})
+        record_simulation(store, "path", {"expansion": 20}, {"path_angle_degrees": [12.0]})
+    before = content(ours)
+    (line,) = merge(ours, str(theirs.path)).conflicts
+    assert line == "simulation path of {'expansion': 10}: values differ; kept ours"
+    assert content(ours) == before
+
+
+def test_a_merge_with_itself_or_with_nothing_is_refused(ours: Store, tmp_path: Path) -> None:
+    run_to_end(ours)
+    with pytest.raises(UsageError, match="is the database to merge into"):
+        merge(ours, str(ours.path))
+    (tmp_path / "link.db").symlink_to(str(ours.path))
+    with pytest.raises(UsageError, match="is the database to merge into"):
+        merge(ours, str(tmp_path / "link.db"))
+    with pytest.raises(NoResults):
+        merge(ours, str(tmp_path / "nothing.db"))

@@ -120,11 +120,14 @@ def _merge_run(connection: Connection, theirs: _History, report: MergeReport) ->
 
 
 def _append(connection: Connection, run_id: int, theirs: _History, *, known: list[Row], after: int) -> None:
-    """Adds their epochs after ``after``, and those attempts that are not ``known`` (by their token)."""
+    """Adds their epochs after ``after``, and their attempts; those ``known`` (by their token) may have ended since."""
     ids = {attempt["token"]: attempt["id"] for attempt in known}
     new_ids: dict[int | None, int | None] = {None: None}
     for attempt in theirs.attempts:
-        if attempt["token"] not in ids:
+        if attempt["token"] in ids:
+            ending = {name: attempt[name] for name in ("ended_at", "outcome")}
+            connection.execute(update(attempts).where(attempts.c.id == ids[attempt["token"]]).values(ending))
+        else:
             row = {name: value for name, value in attempt.items() if name != "id"} | {"run_id": run_id}
             query = insert(attempts).values(row).returning(attempts.c.id)
             ids[attempt["token"]] = connection.execute(query).scalar_one()
@@ -148,8 +151,8 @@ def _first_difference(ours: _History, theirs: _History) -> str | None:
         a = [row for row in here if row["epoch"] <= last]
         b = [row for row in there if row["epoch"] <= last]
         for row, other in zip(a, b, strict=False):
-            for name in row.keys() - _TIMINGS:
-                if not _equal(row[name], other[name]):
+            for name in row:
+                if name not in _TIMINGS and not _equal(row[name], other[name]):
                     layer = f", layer {row['layer']}" if "layer" in row else ""
                     return f"epoch {row['epoch']}{layer}: {name} is {row[name]} here and {other[name]} there"
         if len(a) != len(b):

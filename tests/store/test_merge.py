@@ -17,7 +17,14 @@ from pfa_cli.store.errors import NoResults
 from pfa_cli.store.merge import MergeReport, merge
 from pfa_cli.store.queries import runs
 from pfa_cli.store.tables import TABLES, table
-from pfa_cli.store.writer import Measurement, ensure_run, record_benchmark, record_epoch, record_simulation
+from pfa_cli.store.writer import (
+    Measurement,
+    ensure_run,
+    finish,
+    record_benchmark,
+    record_epoch,
+    record_simulation,
+)
 
 
 @pytest.fixture
@@ -177,6 +184,20 @@ def test_a_run_that_is_running_there_is_interrupted_here(ours: Store, theirs: St
     record_epoch(theirs, mine, record(1))
     assert merge(ours, str(theirs.path)) == MergeReport(extended=1)
     assert runs(theirs)[-1].state == "running"
+
+
+def test_an_attempt_that_was_under_way_ends_here_as_it_did_there(ours: Store, theirs: Store) -> None:
+    mine = claimed(theirs)
+    record_epoch(theirs, mine, record(0))
+    merge(ours, str(theirs.path))
+    for epoch in (1, 2, 3):
+        record_epoch(theirs, mine, record(epoch))
+    finish(theirs, mine, "done")
+    assert merge(ours, str(theirs.path)) == MergeReport(extended=1)
+    (row,) = runs(ours)
+    (attempt,) = ours.read(lambda c: c.execute(table("attempts")).all())
+    assert (row.state, attempt.outcome) == ("done", "done")
+    assert attempt.ended_at is not None
 
 
 def test_simulations_that_contradict_are_named_and_ours_kept(ours: Store, theirs: Store) -> None:

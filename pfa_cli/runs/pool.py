@@ -73,13 +73,14 @@ class Pool:
                 for member in [member for member in self._members if member.pipe in ready]:
                     self._listen(member)
                 if self._stop and not asked:
-                    # SIGTERM: the terminal sends Ctrl-C to the workers too, and a second one is an order.
+                    # By SIGTERM: the terminal sent Ctrl-C to the workers too, and a second one is an order.
                     asked = True
                     self._say(
                         "stopping: every worker finishes its step and saves; Ctrl-C again leaves at once"
                     )
                     self._waiting.clear()
-                    self._signal(signal.SIGTERM)
+                    for member in self._members:
+                        member.process.terminate()
         finally:
             for (
                 member
@@ -87,15 +88,6 @@ class Pool:
                 member.pipe.close()
             for member in self._members:
                 member.process.join()
-
-    def kill(self) -> None:
-        """Ends the workers at once; each loses what it did since its last checkpoint."""
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        for member in self._members:
-            if member.process.pid is not None and member.process.is_alive():
-                os.kill(member.process.pid, number)
 
     def _start_missing(self) -> None:
         resource_tracker.ensure_running()  # here, since starting it unblocks signals

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from threading import Thread
 
 # Slurm announces a pre-emption by SIGUSR1 (`sbatch --signal=USR1@60`); it means what SIGTERM means.
 STOP_SIGNALS = tuple(
@@ -15,9 +15,8 @@ STOP_SIGNALS = tuple(
 class StopRequest:
     """Whether this process was asked to stop, and with which exit code it should then leave."""
 
-    def __init__(self, leave_at_once: Callable[[], object] | None = None) -> None:
+    def __init__(self) -> None:
         self._signal: int | None = None
-        self._leave_at_once = leave_at_once
 
     def __bool__(self) -> bool:
         return self._signal is not None
@@ -29,30 +28,43 @@ class StopRequest:
             return 0
         return 128 + (signal.SIGINT if self._signal == signal.SIGINT else signal.SIGTERM)
 
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler. A repeated SIGTERM is no order to hurry: batch systems may send several."""
-        if self and number == signal.SIGINT:
-            if self._leave_at_once is not None:
-                self._leave_at_once()
-            os._exit(128 + signal.SIGINT)
-        if self._signal is None:
-            self._signal = number
+    def listen(self, pipe: int, leave_at_once: Callable[[], object]) -> None:
+        """Reads the signals' numbers from ``pipe`` until it ends.
+
+        A repeated SIGTERM is no order to hurry: batch systems may send several.
+        """
+        while number := os.read(pipe, 1):
+            if self._signal is None:
+                self._signal = number[0]
+            elif number[0] == signal.SIGINT:
+                leave_at_once()
+                os._exit(128 + signal.SIGINT)
+        os.close(pipe)
 
 
 @contextmanager
-def stop_signals(leave_at_once: Callable[[], object] | None = None) -> Iterator[StopRequest]:
+def stop_signals(leave_at_once: Callable[[], object] = lambda: None) -> Iterator[StopRequest]:
     """Within the block stop signals set the StopRequest; ``leave_at_once`` runs before a second Ctrl-C exits.
 
-    Also unblocks the signals: a worker starts with them blocked, so that none comes before it can handle it.
+    A thread listens, since Python's own handlers wait until the main thread is back from torch or SQLite. Unblocks the
+    signals too: a worker starts with them blocked, so that none comes before it can handle it.
     """
-    request = StopRequest(leave_at_once)
-    before = {number: signal.signal(number, request.handle) for number in STOP_SIGNALS}
+    request = StopRequest()
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    listener = Thread(target=request.listen, args=(ours, leave_at_once), name="stop signals", daemon=True)
+    listener.start()
+    wakeup = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(theirs)
+        listener.join()
 
 
 @contextmanager

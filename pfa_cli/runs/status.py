@@ -106,7 +106,7 @@ def watch(open_store: Callable[[], Store], console: Console, interval: float) ->
 
 def _attempts(store: Store) -> dict[int, int]:
     query = select(attempts.c.run_id, func.count()).group_by(attempts.c.run_id)
-    return store.read(lambda connection: dict(row.tuple() for row in connection.execute(query)))
+    return store.read(lambda connection: {int(run): int(n) for run, n in connection.execute(query)})
 
 
 def _status(row: RunRow, variant: str, tries: int, seconds: EpochSeconds) -> StatusRow:

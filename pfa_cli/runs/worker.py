@@ -104,11 +104,13 @@ class Worker:
             writer.record_epoch(self._store, claim, record, name)
             self._report(EpochDone(task.cell, record))
             diverged = record.epoch if record.diverged else None
+            if self._should_stop():
+                break
         if trainer.finished:
             writer.finish(self._store, claim, "done")
             return Ended(task.cell, "done", diverged_epoch=diverged)
-        name = checkpoint.save(folder, trainer)
-        writer.finish(self._store, claim, "interrupted", checkpoint=name)
+        saved = checkpoint.save(folder, trainer) if trainer.step else None
+        writer.finish(self._store, claim, "interrupted", checkpoint=saved)
         return Ended(task.cell, "interrupted")
 
     def _restore(self, task: Task, claim: writer.Claim, folder: Path, trainer: Trainer) -> None:

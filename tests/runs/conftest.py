@@ -1,8 +1,13 @@
 """Trainings that several tests compare theirs with."""
 
+import contextlib
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +23,24 @@ def _threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`run_cases.start`, whose processes end with the test, whatever its outcome."""
+    with contextlib.ExitStack() as started:
+
+        def start(*arguments: Any, **changes: Any) -> subprocess.Popen[str]:
+            command = started.enter_context(run_cases.start(*arguments, **changes))
+            started.callback(_end_group, command.pid)
+            return command
+
+        yield start
+
+
+def _end_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,11 @@ from pfa_cli.store.errors import NoResults
 
 def main(what: str, db: Path, kills: int) -> None:
     folder = db.parent / "photographs"
-    cells, data_dir = (run_cases.plan(), None) if what == "mnist" else (run_cases.resnet_plan(folder, ["bp", "pfa"]), folder)
+    cells, data_dir = (
+        (run_cases.plan(), None)
+        if what == "mnist"
+        else (run_cases.resnet_plan(folder, ["bp", "pfa"]), folder)
+    )
     torch.optim.SGD([torch.zeros(1)], lr=1.0)  # imports half of torch when it is first made
     moments = random.Random(0)
     met, reached, longest = 0, 0, 0.05

@@ -87,13 +87,26 @@ def train(db: Path, cells: Plan, data_dir: Path | None = None) -> tuple[int, str
 def start(db: Path, algorithms: str, *arguments: str, **changes: Any) -> subprocess.Popen[str]:
     """`pfa run` of the same cells as `plan`, in a process group of its own, as a shell would give it."""
     sets = [f"--set={key}={value}" for key, value in _settings(algorithms.split(","), changes).items()]
-    run = [sys.executable, "-m", "pfa_cli", "run", "mnist", "--algos", algorithms, "--db", str(db), "--device", "cpu"]
+    run = [
+        sys.executable,
+        "-m",
+        "pfa_cli",
+        "run",
+        "mnist",
+        "--algos",
+        algorithms,
+        "--db",
+        str(db),
+        "--device",
+        "cpu",
+    ]
     return subprocess.Popen(
         [*run, *sets, *arguments],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1"},  # as the workers set it themselves; also while torch is imported
         start_new_session=True,
     )
 

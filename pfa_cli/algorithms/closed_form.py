@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackLayer
@@ -38,13 +38,17 @@ class ClosedForm(Algorithm):
         super().__init__(options, seed)
         self.alpha = 1.0
         self.alpha_momentum = 0.0
+        self._frozen: set[FeedbackLayer] = set()
+
+    def attach(self, network: nn.Module) -> None:
+        self._frozen = {layer for layer in self.layers if not layer.weight.requires_grad}
 
     def path(self, layer: FeedbackLayer) -> Tensor:
         return torch.add(layer.weight.detach(), layer.C0, alpha=self.decay(layer))
 
     def decay(self, layer: FeedbackLayer) -> float:
         """α for this layer: how much of the initial mismatch between W and V is left."""
-        return self.alpha if layer.weight.requires_grad else 1.0
+        return 1.0 if layer in self._frozen else self.alpha
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         rate, momentum, decay = self._shared_step(optimizer)
@@ -56,13 +60,13 @@ class ClosedForm(Algorithm):
         owner = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         steps = set()
         for layer in self.layers:
-            if not layer.weight.requires_grad:
+            if layer in self._frozen:
                 continue
             group = owner.get(id(layer.weight))
             if group is None or layer.weight.grad is None:
                 raise self._refusal(f"layer {layer.name!r} took no step (it has no gradient or no optimiser)")
             steps.add(
-                (group["lr"], group.get("momentum"), group["weight_decay"], *map(group.get, _PLAIN_SGD))
+                (group["lr"], group.get("momentum"), group.get("weight_decay"), *map(group.get, _PLAIN_SGD))
             )
         if type(optimizer) is not torch.optim.SGD or any(step[3:] != _PLAIN for step in steps):
             raise self._refusal(

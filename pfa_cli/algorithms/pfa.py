@@ -87,9 +87,11 @@ class PFA(PFAO):
         return (layer.G @ layer.by_group(super().path(layer))).reshape(layer.weight.shape)
 
     def send_back(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
-        if isinstance(layer, FeedbackLinear) and delta.numel() < layer.n_out**2:
-            # Few errors: it is cheaper to multiply them by G than to multiply the weights by it. The same Vᵀ·delta.
-            return layer.transpose(delta @ layer.G[0].to(delta.dtype), super().path(layer), input_shape)
+        few = isinstance(layer, FeedbackLinear) and delta.numel() < layer.n_out**2
+        if few and delta.dtype == layer.G.dtype:
+            # It is cheaper to multiply few errors by G than to multiply the weights by it. The same Vᵀ·delta, but in half
+            # precision, where the parts of V must cancel in full precision first.
+            return layer.transpose(delta @ layer.G[0], super().path(layer), input_shape)
         return super().send_back(layer, delta, input_shape)
 
 

@@ -32,6 +32,7 @@ COLUMNS = (
     "epoch",
     "run_ids",
 )
+_POINTS = 81  # of a theory curve
 _MARKERS = {"mnist": "o", "cifar10": "s", "imagenet": "^"}
 
 
@@ -42,9 +43,9 @@ def draw(evidence: Evidence, wishes: Wishes) -> Drawing | None:
     if all(frame.empty for frame in (*simulated, trained)):
         return None
     known = [*simulated, trained, *([_published()] if wishes.published else [])]
-    largest = max(100.0, *(float(frame["expansion"].max()) for frame in known if len(frame)))
-    found = [_theory(largest), *known]
-    shown = tidy(found, COLUMNS).assign(figure="fig3")
+    ratios = [float(ratio) for frame in known if len(frame) for ratio in frame["expansion"]]
+    theory = _theory(min(1.0, *ratios), max(100.0, *ratios))
+    shown = tidy([*theory, *known], COLUMNS).assign(figure="fig3")
     notes = [_simulation_note(evidence), *notes]
     page = Page(9.7, 3.6, notes)
     _eigenvalue_panel(page.axes(0.6, 0.4, 3.2, 2.6), shown[shown["panel"] == "a"])
@@ -52,28 +53,23 @@ def draw(evidence: Evidence, wishes: Wishes) -> Drawing | None:
     return Drawing(page.figure, shown)
 
 
-def _theory(largest: float) -> pd.DataFrame:
-    rows = []
-    for expansion in np.geomspace(1, largest, 81):
-        lam = 1 / expansion
-        low, high = edges(lam)
-        values = {
-            "eigenvalue_mean": 1.0,
-            "eigenvalue_std": eigenvalue_std(lam),
-            "eigenvalue_min": low,
-            "eigenvalue_max": high,
-            "path_angle_degrees": path_angle_degrees(lam),
-        }
-        rows += [
-            {
-                "panel": "b" if name.startswith("path") else "a",
-                "quantity": name,
-                "expansion": expansion,
-                "mean": value,
-            }
-            for name, value in values.items()
-        ]
-    return pd.DataFrame(rows).assign(source="theory")
+def _theory(least: float, most: float) -> list[pd.DataFrame]:
+    """Both panels' curves; that of the eigenvalues starts at 1, below which BᵀB is singular."""
+    law = [
+        {"expansion": 1 / lam, "eigenvalue_mean": 1.0, "eigenvalue_std": eigenvalue_std(lam),
+         "eigenvalue_min": edges(lam)[0], "eigenvalue_max": edges(lam)[1]}
+        for lam in np.geomspace(1, 1 / most, _POINTS)
+    ]  # fmt: skip
+    angles = [
+        {"expansion": expansion, "path_angle_degrees": path_angle_degrees(1 / expansion)}
+        for expansion in np.geomspace(least, most, _POINTS)
+    ]
+    return [
+        pd.DataFrame(rows)
+        .melt("expansion", var_name="quantity", value_name="mean")
+        .assign(panel=panel, source="theory")
+        for panel, rows in (("a", law), ("b", angles))
+    ]
 
 
 def _simulated(evidence: Evidence, kind: str) -> pd.DataFrame:
@@ -235,7 +231,11 @@ def _whiskers(layer: pd.DataFrame) -> pd.Series | None:
 def _expansion_axis(ax: Axes, letter: str) -> None:
     ax.set_xscale("log")
     ax.set_xlabel("expansion ratio 1/λ")
-    ticks = [x for x in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if x <= ax.get_xlim()[1]]
-    ax.set_xticks(ticks, [str(x) for x in ticks])
+    ticks = [
+        x
+        for x in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+        if ax.get_xlim()[0] <= x <= ax.get_xlim()[1]
+    ]
+    ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
     ax.minorticks_off()
     style.label_panel(ax, letter)

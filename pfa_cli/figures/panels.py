@@ -87,7 +87,7 @@ def _limits(curves: pd.DataFrame) -> tuple[float, float]:
     spread = rows["std"].where(rows["source"] == "ours", 0.0).fillna(0.0)
     low, high = float((rows["mean"] - spread).min()), float((rows["mean"] + spread).max())
     pad = 0.04 * (high - low) or 1.0
-    return low - pad, high + pad
+    return max(low - pad, 0.0), min(high + pad, 100.0)
 
 
 def _lines(curves: pd.DataFrame, source: str, by: str | list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:

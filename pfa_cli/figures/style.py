@@ -68,7 +68,7 @@ def layer_colours(count: int) -> list[str]:
     return [to_hex(shades(0.88 * i / max(count - 1, 1))) for i in range(count)]
 
 
-def label_panel(ax: Axes, letter: str, left: float = -24) -> None:
+def label_panel(ax: Axes, letter: str, left: float = -36) -> None:
     """The panel's letter, bold, above its upper left corner, ``left`` points from it."""
     ax.annotate(
         letter,

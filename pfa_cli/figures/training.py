@@ -54,7 +54,10 @@ def _what_is_drawn(comparison: Comparison, shown: pd.DataFrame) -> list[str]:
     if panels:
         details = [
             "alignment: seed 0 only" if panels != {"a"} else "",
-            "accuracy: of the validation images" if comparison.recipe == "cifar10" else "",
+            "accuracy: of the validation images" if comparison.recipe == "cifar10" and "a" in panels else "",
+            "some points of the alignment are not known"
+            if comparison.recipe == "cifar10" and panels != {"a"}
+            else "",
             "of ImageNet itself, 1000 classes" if comparison.recipe == "imagenet" else "",
         ]
         said = "; ".join(filter(None, details))

@@ -1,0 +1,188 @@
+"""What the figures draw, against the database and the published curves."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from synthetic import add_grid, add_run
+
+from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.figures import fig2, fig3, fig4, fig5, published
+from pfa_cli.figures.drawing import Drawing, Wishes
+from pfa_cli.figures.evidence import Evidence
+from pfa_cli.figures.style import house_style
+from pfa_cli.store import queries
+from pfa_cli.store.engine import Store
+
+
+def drawn(draw, evidence: Evidence, **wishes: bool) -> Drawing:
+    with house_style():
+        drawing = draw(evidence, Wishes(**wishes))
+    assert drawing is not None
+    return drawing
+
+
+def rows(drawing: Drawing, **where: object) -> pd.DataFrame:
+    shown = drawing.shown
+    for column, value in where.items():
+        shown = shown[shown[column] == value]
+    return shown
+
+
+def texts(figure: Figure) -> str:
+    """The notes, without their line breaks."""
+    return " ".join(" ".join(text.get_text() for text in figure.texts).split())
+
+
+def test_accuracy_is_that_of_the_database(store: Store, evidence: Evidence) -> None:
+    drawing = drawn(fig2.FIGURE.draw, evidence)
+    epochs = queries.epochs_frame(store, "mnist")
+    for name in fig2.FIGURE.accuracy:
+        ours = rows(drawing, panel="a", source="ours", algorithm=name)
+        ids = [int(run) for run in ours["run_ids"].iloc[-1].split()]
+        own = epochs[epochs["run_id"].isin(ids)]
+        assert set(own["algorithm"]) == {name}
+        assert ours["epoch"].tolist() == [1, 2, 3, 4]
+        for _, point in ours.iterrows():
+            values = own.loc[own["epoch"] == point["epoch"], "test_accuracy_percent"]
+            assert (point["mean"], point["std"], point["n"]) == pytest.approx(
+                (values.mean(), values.std(ddof=1), 3)
+            )
+
+
+def test_panels_are_in_the_papers_order(evidence: Evidence) -> None:
+    for figure, order in (
+        (fig2.FIGURE, [("b", "fa"), ("c", "sf"), ("d", "pfa"), ("e", "pfa-o")]),
+        (fig4.FIGURE, [("b", "fa"), ("c", "sf"), ("d", "pfa"), ("e", "pfa-o")]),
+        (fig5.FIGURE, [("b", "sf"), ("c", "pfa"), ("d", "pfa-o")]),
+    ):
+        drawing = drawn(figure.draw, evidence)
+        panels = rows(drawing, source="published")[["panel", "algorithm"]].drop_duplicates()
+        assert [tuple(row) for row in panels.to_numpy() if row[0] != "a"] == order
+        titles = [ax.get_title() for ax in drawing.figure.axes if ax.get_title()]
+        assert titles == [ALGORITHMS[name].label for _, name in order]
+
+
+def test_alignment_takes_the_measure_of_the_algorithm(store: Store, evidence: Evidence) -> None:
+    drawing = drawn(fig2.FIGURE.draw, evidence)
+    layers = queries.layers_frame(store, "mnist")
+    for name, measured in (("sf", "weight"), ("pfa", "path")):
+        for quantity in ("angle_degrees", "norm_ratio"):
+            ours = rows(
+                drawing, source="ours", algorithm=name, quantity=quantity, layer_index=1, epoch=4
+            ).iloc[0]
+            ids = [int(run) for run in ours["run_ids"].split()]
+            own = layers[layers["run_id"].isin(ids) & (layers["epoch"] == 4) & (layers["layer_index"] == 1)]
+            assert ours["mean"] == pytest.approx(own[f"{measured}_{quantity}"].mean())
+
+
+def test_dfa_has_an_angle_in_the_output_layer_only(evidence: Evidence) -> None:
+    ours = rows(drawn(fig2.SUPPLEMENT.draw, evidence), source="ours", algorithm="dfa")
+    assert set(ours[ours["quantity"] == "angle_degrees"]["layer_index"]) == {2}
+    assert set(ours[ours["quantity"] == "norm_ratio"]["layer_index"]) == {0, 1, 2}
+
+
+def test_theory_lines_follow_the_expansion_ratio(new_store: Store) -> None:
+    add_run(new_store, "mnist", "pfa", 0, epochs=1, expansion=4.0)
+    drawing = drawn(fig2.FIGURE.draw, Evidence(new_store))
+    limits = rows(drawing, source="theory", algorithm="pfa").groupby("quantity")["mean"].first()
+    assert limits["angle_degrees"] == pytest.approx(np.degrees(np.arccos(1 / np.sqrt(1.25))))
+    assert limits["norm_ratio"] == pytest.approx(np.sqrt(1.25))
+    assert "PFA at expansion ratio 4" in texts(drawing.figure)
+
+
+def test_published_curves_reach_as_far_as_ours_and_can_be_left_out(evidence: Evidence) -> None:
+    drawing = drawn(fig2.FIGURE.draw, evidence)
+    bp = rows(drawing, source="published", algorithm="bp")
+    theirs = published.accuracy().query("recipe == 'mnist' and algorithm == 'bp' and epochs_trained <= 4")
+    assert bp["mean"].tolist() == theirs["accuracy_mean_percent"].tolist()
+    assert rows(drawn(fig2.FIGURE.draw, evidence, published=False), source="published").empty
+
+
+def test_a_diverged_run_is_shown_by_itself(evidence: Evidence) -> None:
+    drawing = drawn(fig2.SUPPLEMENT.draw, evidence)
+    lost = rows(drawing, source="diverged")
+    assert (set(lost["algorithm"]), set(lost["statistic"]), lost["epoch"].max()) == ({"pal"}, {"seed 2"}, 2)
+    assert rows(drawing, source="ours", algorithm="pal")["n"].max() == 2
+    assert "Diverged (✕, in no mean): PAL seed 2 at epoch 2." in texts(drawing.figure)
+    low, _ = drawing.figure.axes[0].get_ylim()
+    assert low > 50  # the other curves keep their scale
+
+
+def test_notes_tell_what_is_missing_and_what_differs(evidence: Evidence) -> None:
+    mnist = texts(drawn(fig2.SUPPLEMENT.draw, evidence).figure)
+    assert "MNIST, 60000 train / 10000 test (recipe mnist), 4 epochs in place of the paper's 40" in mnist
+    assert "Unfinished and not shown: WM seed 2." in mnist
+    assert "Further configurations in the database, not shown here: PFA 2." in texts(
+        drawn(fig2.FIGURE.draw, evidence).figure
+    )
+    cifar = drawn(fig4.FIGURE.draw, evidence)
+    assert "Not run: DFA, PFA-o." in texts(cifar.figure)
+    assert "Run with other settings only, hence not comparable and not shown: SF." in texts(cifar.figure)
+    assert "imagenette-mini (10 classes)" in texts(drawn(fig5.FIGURE.draw, evidence).figure)
+    supplement = texts(drawn(fig4.SUPPLEMENT.draw, evidence).figure)
+    assert "No run has finished yet, the unfinished ones are shown as far as they are: KP." in supplement
+
+
+def test_validation_accuracy_on_request(evidence: Evidence) -> None:
+    cifar = drawn(fig4.FIGURE.draw, evidence, validation=True)
+    assert set(rows(cifar, panel="a")["quantity"]) == {"validation_accuracy_percent"}
+    assert set(rows(drawn(fig4.FIGURE.draw, evidence), panel="a")["quantity"]) == {"test_accuracy_percent"}
+    mnist = drawn(fig2.FIGURE.draw, evidence, validation=True)
+    assert set(rows(mnist, panel="a")["quantity"]) == {"test_accuracy_percent"}
+    assert "No validation accuracy was recorded" in texts(mnist.figure)
+
+
+def test_one_seed_has_no_band(new_store: Store) -> None:
+    add_grid(new_store, "mnist", ["bp", "fa"], [0], epochs=2)
+    drawing = drawn(fig2.FIGURE.draw, Evidence(new_store))
+    assert rows(drawing, source="ours")["std"].isna().all()
+    assert not any(ax.collections for ax in drawing.figure.axes)
+    assert any(
+        "(n = 1)" in text.get_text() for legend in drawing.figure.legends for text in legend.get_texts()
+    )
+
+
+def test_everything_drawn_is_in_the_frame(evidence: Evidence) -> None:
+    drawing = drawn(fig2.FIGURE.draw, evidence)
+    lines = [line.get_xydata() for ax in drawing.figure.axes for line in ax.get_lines()]
+    points = {(float(x), float(y)) for line in lines for x, y in line}
+    assert points == {
+        (float(e), float(m)) for e, m in zip(drawing.shown["epoch"], drawing.shown["mean"], strict=True)
+    }
+
+
+def test_figure_3_shows_theory_simulation_and_trained_networks(store: Store, evidence: Evidence) -> None:
+    drawing = drawn(fig3.draw, evidence)
+    assert set(rows(drawing, source="simulation", panel="b")["expansion"]) == {1, 10, 100}
+    simulated = queries.simulations_frame(store, "path").query(
+        "expansion == 10 and quantity == 'path_angle_degrees'"
+    )
+    shown = rows(drawing, source="simulation", panel="b", expansion=10.0).iloc[0]
+    assert (shown["mean"], shown["std"], shown["n"]) == pytest.approx(
+        (simulated["value"].mean(), simulated["value"].std(ddof=1), 3)
+    )
+    trained = rows(drawing, source="trained", recipe="mnist")
+    assert set(trained["expansion"]) == {2, 10, 50}
+    assert set(rows(drawing, source="trained")["recipe"]) == {"mnist", "cifar10", "imagenet"}
+    layers = queries.layers_frame(store, "mnist", ["pfa"]).query(
+        "expansion == 50 and epoch == 4 and layer_index == 0"
+    )
+    point = trained[(trained["expansion"] == 50) & (trained["layer_index"] == 0)].iloc[0]
+    assert (point["mean"], point["n"]) == pytest.approx((layers["path_angle_degrees"].mean(), 2))
+    assert "Expansion ratios: 2 (n = 2), 10 (n = 3), 50 (n = 2)." in texts(drawing.figure)
+
+
+def test_figure_3_says_how_to_get_the_simulations(new_store: Store) -> None:
+    assert fig3.draw(Evidence(new_store), Wishes()) is None
+    add_run(new_store, "mnist", "pfa", 0, epochs=1)
+    assert "`pfa simulate` adds them" in texts(drawn(fig3.draw, Evidence(new_store)).figure)
+
+
+def test_figure_3_reaches_to_ratios_below_one(new_store: Store) -> None:
+    add_run(new_store, "mnist", "pfa", 0, epochs=1, expansion=0.5)
+    drawing = drawn(fig3.draw, Evidence(new_store))
+    theory = rows(drawing, source="theory").groupby("panel")["expansion"].agg(["min", "max"])
+    assert theory.loc["a"].tolist() == pytest.approx([1, 100])
+    assert theory.loc["b"].tolist() == pytest.approx([0.5, 100])
+    assert "0.5" in [label.get_text() for label in drawing.figure.axes[1].get_xticklabels()]

@@ -1,0 +1,94 @@
+"""The colours are told apart by people with any kind of colour vision, and nothing on a page is clipped or covered."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.figures import style
+from pfa_cli.figures.catalogue import FIGURES
+from pfa_cli.figures.drawing import Wishes
+from pfa_cli.figures.evidence import Evidence
+
+# Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+    "deuteranopia": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+    "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+WHITE = np.array([0.9505, 1.0, 1.0888])
+
+
+def lab(colour: str, vision: str) -> np.ndarray:
+    srgb = np.array(to_rgb(colour))
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    ratios = TO_XYZ @ np.clip(np.array(VISION[vision]) @ linear, 0, 1) / WHITE
+    f = np.where(ratios > 0.008856, np.cbrt(ratios), 7.787 * ratios + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_algorithms_are_told_apart(vision: str) -> None:
+    assert set(style.COLOURS) == set(ALGORITHMS)
+    for a, b in itertools.combinations(style.COLOURS.values(), 2):
+        assert np.linalg.norm(lab(a, vision) - lab(b, vision)) > 15, (a, b)
+
+
+@pytest.mark.parametrize("colour", style.COLOURS.values())
+def test_colours_are_seen_on_white(colour: str) -> None:
+    assert lab(colour, "normal")[0] < 75
+
+
+def test_layers_go_from_dark_to_light() -> None:
+    lightness = [lab(colour, "normal")[0] for colour in style.layer_colours(20)]
+    assert lightness == sorted(lightness)
+    assert lightness[-1] < 88
+    assert style.layer_colours(1) == style.layer_colours(3)[:1]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_is_clipped_or_covered(name: str, evidence: Evidence) -> None:
+    draw, _ = FIGURES[name]
+    with style.house_style():
+        drawing = draw(evidence, Wishes())
+        assert drawing is not None
+        figure = drawing.figure
+        figure.canvas.draw()
+        page = figure.bbox
+        boxes = [(text.get_text(), text.get_window_extent()) for text in figure.findobj(Text) if shown(text)]
+        for words, box in boxes:
+            assert page.x0 <= box.x0 and box.x1 <= page.x1, words
+            assert page.y0 <= box.y0 and box.y1 <= page.y1, words
+        for (one, a), (other, b) in itertools.combinations(boxes, 2):
+            assert not covers(a, b), (one, other)
+        panels = [ax.get_window_extent() for ax in figure.axes]
+        for legend in figure.legends:
+            assert not any(covers(legend.get_window_extent(), panel) for panel in panels)
+
+
+def shown(text: Text) -> bool:
+    return bool(text.get_visible() and text.get_text().strip()) and (text.axes is None or on_axis(text))
+
+
+def on_axis(text: Text) -> bool:
+    """Tick labels outside of the axis limits exist, but are not drawn."""
+    ax = text.axes
+    for axis in (ax.xaxis, ax.yaxis):
+        labels = {id(tick.label1) for tick in axis.get_major_ticks() + axis.get_minor_ticks()}
+        labels |= {id(tick.label2) for tick in axis.get_major_ticks() + axis.get_minor_ticks()}
+        if id(text) in labels:
+            drawn = axis._update_ticks()
+            return id(text) in {id(tick.label1) for tick in drawn if tick.label1.get_visible()}
+    return True
+
+
+def covers(a: Bbox, b: Bbox) -> bool:
+    """Whether they overlap by more than a pixel or two."""
+    overlap = Bbox.intersection(a, b)
+    return overlap is not None and overlap.width > 2 and overlap.height > 2

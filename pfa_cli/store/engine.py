@@ -106,25 +106,25 @@ class Store:
             )
 
 
-def database_url(db: str | None = None) -> str:
-    """The SQLAlchemy URL of ``db`` (a path or a URL), else of PFA_DB, else of ``results/pfa.db`` here."""
-    name = db or os.environ.get("PFA_DB") or DEFAULT_DATABASE
-    if "://" in name:
-        return name
-    return URL.create("sqlite", database=str(Path(name).expanduser().absolute())).render_as_string(
-        hide_password=False
-    )
+def database_name(db: str | None = None) -> str:
+    """What names the database, a path or an SQLAlchemy URL: ``db``, else PFA_DB, else ``results/pfa.db``."""
+    return db or os.environ.get("PFA_DB") or DEFAULT_DATABASE
 
 
 def database_file(db: str | None = None) -> Path | None:
-    """The file of the database that ``db`` names, or None if it is not a file.
+    """The file of the database that ``db`` names (see ``database_name``), or None if it is not a file.
 
     Raises UsageError if ``db`` makes no sense.
     """
+    name = database_name(db)
+    if "://" not in name:
+        return Path(name).expanduser().resolve()  # SQLite's log lies beside the file, not beside a link to it
     try:
-        url = make_url(database_url(db))
+        url = make_url(name)
     except ArgumentError as error:
-        raise UsageError(f"--db {db!r} is neither a file nor an URL like sqlite:///results/pfa.db") from error
+        raise UsageError(
+            f"--db {name!r} is neither a file nor an URL like sqlite:///results/pfa.db"
+        ) from error
     if url.get_backend_name() != "sqlite":
         return None
     if url.database in (None, "", ":memory:"):
@@ -133,11 +133,11 @@ def database_file(db: str | None = None) -> Path | None:
         raise UsageError(
             f"options in the URL of an SQLite database are not taken: give `--db {url.database}`."
         )
-    return Path(str(url.database)).expanduser().resolve()  # SQLite's log lies beside the file, not its link
+    return Path(str(url.database)).expanduser().resolve()
 
 
 def open_store(db: str | None = None, *, write: bool) -> Store:
-    """Opens the results database that ``db`` names (see ``database_url``).
+    """Opens the results database that ``db`` names (see ``database_name``).
 
     ``write=True`` creates it and its folder if missing, and brings an older schema up to date; several
     processes may do so at once. ``write=False`` changes nothing on the disk.
@@ -147,7 +147,7 @@ def open_store(db: str | None = None, *, write: bool) -> Store:
     """
     path = database_file(db)
     if path is None:
-        store = Store(_server_engine(make_url(database_url(db))), None, writable=write)
+        store = Store(_server_engine(make_url(database_name(db))), None, writable=write)
     elif write:
         if sqlite.create_if_missing(path):
             with _file_store(path, write=False) as found:

@@ -13,7 +13,7 @@ from store_cells import PROCESSES, beside, claimed, new_database, record, run_to
 
 from pfa_cli.errors import UsageError
 from pfa_cli.store import engine
-from pfa_cli.store.engine import database_url, open_store
+from pfa_cli.store.engine import database_file, open_store
 from pfa_cli.store.errors import DamagedDatabase, NoResults, StoreError
 from pfa_cli.store.queries import epochs_frame, runs
 from pfa_cli.store.schema import SCHEMA_REVISION
@@ -25,11 +25,13 @@ def test_the_name_comes_from_the_option_then_the_environment_then_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PFA_DB", raising=False)
-    assert database_url() == f"sqlite:///{tmp_path}/results/pfa.db"
+    assert database_file() == tmp_path / "results" / "pfa.db"
     monkeypatch.setenv("PFA_DB", "mine.db")
-    assert database_url() == f"sqlite:///{tmp_path}/mine.db"
-    assert database_url("other.db") == f"sqlite:///{tmp_path}/other.db"
-    assert database_url("postgresql://host/pfa") == "postgresql://host/pfa"
+    assert database_file() == tmp_path / "mine.db"
+    assert database_file("other.db") == tmp_path / "other.db"
+    assert database_file("~/pfa.db") == Path.home() / "pfa.db"
+    assert database_file("sqlite:///other.db") == tmp_path / "other.db"
+    assert database_file("postgresql://host/pfa") is None
 
 
 @pytest.mark.parametrize("name", ["pfa.db", "new/deep folder/pfa.db", "50%?mode=#ro.db", "ä ß.db"])
@@ -37,7 +39,7 @@ def test_a_path_of_any_characters_is_created_with_its_folder(tmp_path: Path, nam
     path = tmp_path / name
     with open_store(str(path), write=True) as store:
         run_to_end(store)
-    with open_store(f"{path}", write=False) as store:
+    with open_store(str(path), write=False) as store:
         assert len(runs(store)) == 1
     assert beside(path) == [path.name]
 

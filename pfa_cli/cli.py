@@ -113,14 +113,8 @@ def run(
         console.print(plan.table())
         return
     from pfa_cli.runs.launch import run_cells
-    from pfa_cli.store.engine import open_store
-    from pfa_cli.theory.simulate import ensure
 
-    code = run_cells(db, plan, jobs=jobs, device=device, data_dir=data_dir, console=console)
-    if code == 0:
-        with open_store(db, write=True) as store:
-            ensure(store)  # Figure 3's, a second or two, so that `pfa figures` finds all it draws
-    raise typer.Exit(code)
+    raise typer.Exit(run_cells(db, plan, jobs=jobs, device=device, data_dir=data_dir, console=console))
 
 
 @app.command()

@@ -12,18 +12,21 @@ from rich.console import Console
 
 from pfa_cli.data import default_data_dir, prepare_data
 from pfa_cli.errors import PfaError
+from pfa_cli.ranks import Ranks
 from pfa_cli.runs.events import Broken, Ended, Event
 from pfa_cli.runs.live import View, view
 from pfa_cli.runs.liveness import is_alive
 from pfa_cli.runs.plan import Plan, refreshed
 from pfa_cli.runs.pool import Pool, Setup
 from pfa_cli.runs.signals import StopRequest, stop_signals
+from pfa_cli.runs.together import dismiss, follow, share_cores
 from pfa_cli.runs.wording import count
 from pfa_cli.runs.worker import Task, Worker
 from pfa_cli.store import writer
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import StoreError
 from pfa_cli.store.owner import Owner
+from pfa_cli.theory.simulate import ensure
 from pfa_cli.training.device import choose_device
 
 
@@ -32,6 +35,8 @@ def run_cells(
 ) -> int:
     """Trains every cell of the plan that is not done and not in the hands of another live process.
 
+    Under torchrun the processes train each cell together, and only the first writes and speaks.
+
     Returns the exit code: 0 all done, 1 some failed, 130 after Ctrl-C, 143 after SIGTERM or SIGUSR1.
 
     Raises:
@@ -39,6 +44,29 @@ def run_cells(
     """
     where = choose_device(device)
     data_dir = data_dir or default_data_dir()
+    ranks = Ranks.of_environment(where.type)
+    share_cores(ranks)
+    if not ranks.first:
+        with stop_signals() as stop:
+            follow(ranks, where, data_dir, lambda: bool(stop))
+            return stop.exit_code if stop else 0
+    code = _lead(db, plan, jobs, where, data_dir, console, ranks)
+    dismiss(ranks)
+    if code == 0:
+        with open_store(db, write=True) as store:
+            ensure(store)  # Figure 3's simulations, a second or two, so that `pfa figures` finds all it draws
+    return code
+
+
+def _lead(
+    db: str | None,
+    plan: Plan,
+    jobs: int | None,
+    where: torch.device,
+    data_dir: Path,
+    console: Console,
+    ranks: Ranks,
+) -> int:
     with open_store(db, write=True) as store:
         plan = refreshed(plan, store)
         todo = [(number, cell) for number, cell in enumerate(plan.cells) if cell.state != "done"]
@@ -51,20 +79,20 @@ def run_cells(
             Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)
             for n, cell in todo
         ]
-        workers = min(jobs or default_jobs(where), len(tasks))
+        workers = min(jobs or default_jobs(where), len(tasks)) if ranks.size == 1 else 1
         with (
             view(console, plan.cells, workers) as shown,
             stop_signals(console.show_cursor) as stop,
         ):
             for note in plan.notes:
                 shown.say(note)
-            launch = _Launch(store, Setup(db, str(where), data_dir), workers, shown, stop)
+            launch = _Launch(store, Setup(db, str(where), data_dir), workers, shown, stop, ranks)
             launch.run(tasks)
         if launch.broken:
             raise PfaError(launch.broken)
         states = Counter(cell.state for cell in refreshed(plan, store).cells)
-    console.print(_summary(states), highlight=False, markup=False, soft_wrap=True)
-    return _exit_code(states, stop)
+    console.print(_summary(states, launch.left), highlight=False, markup=False, soft_wrap=True)
+    return _exit_code(states, stop, launch.failed)
 
 
 def default_jobs(device: torch.device) -> int:
@@ -76,13 +104,19 @@ def default_jobs(device: torch.device) -> int:
 
 
 class _Launch:
-    """One `pfa run`: its rounds over the cells. ``broken`` says why it had to end early, if it had."""
+    """One `pfa run`: its rounds over the cells.
 
-    def __init__(self, store: Store, setup: Setup, workers: int, shown: View, stop: StopRequest) -> None:
-        self._store, self._setup, self._workers = store, setup, workers
+    ``broken`` says why it had to end early, if it had; ``failed``, whether a cell did.
+    """
+
+    def __init__(
+        self, store: Store, setup: Setup, workers: int, shown: View, stop: StopRequest, ranks: Ranks
+    ) -> None:
+        self._store, self._setup, self._workers, self._ranks = store, setup, workers, ranks
         self._shown, self._stop = shown, stop
         self._busy: dict[int, Ended] = {}
         self.broken: str | None = None
+        self.failed = False
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Every task once; then those again that other processes held, for as long as these give some up."""
@@ -101,6 +135,11 @@ class _Launch:
         for ended in self._busy.values():
             self._shown.handle(ended)
 
+    @property
+    def left(self) -> int:
+        """How many cells are in other processes' hands."""
+        return len(self._busy)
+
     def _in_process(self, tasks: Sequence[Task]) -> None:
         try:
             worker = Worker(
@@ -109,6 +148,7 @@ class _Launch:
                 self._setup.data_dir,
                 self._report,
                 lambda: bool(self._stop),
+                self._ranks,
             )
             for task in tasks:
                 if self._stop:
@@ -123,6 +163,7 @@ class _Launch:
         elif isinstance(event, Ended) and event.outcome == "busy":
             self._busy[event.cell] = event
         else:
+            self.failed |= isinstance(event, Ended) and event.outcome == "failed"
             self._shown.handle(event)
 
     def _give_up(self, task: Task, error: str) -> None:
@@ -133,24 +174,24 @@ class _Launch:
         self._report(Ended(task.cell, "failed", error))
 
 
-def _summary(states: Counter[str]) -> str:
+def _summary(states: Counter[str], left: int) -> str:
     """What became of the cells, and what to do about those that are not done."""
     parts = ", ".join(f"{n} {state}" for state, n in states.most_common())
     hints = []
     if states["failed"]:
         hints.append("`pfa status` says why a cell failed")
-    if states["running"]:
-        hints.append("the running ones are another process's")
+    if left:
+        hints.append(f"{left} left to another process")
     if set(states) - {"done", "running"}:
         hints.append("the same command goes on with what is left")
     return f"{count(states.total(), 'cell')}: {'; '.join([parts, *hints])}"
 
 
-def _exit_code(states: Counter[str], stop: StopRequest) -> int:
+def _exit_code(states: Counter[str], stop: StopRequest, failed: bool) -> int:
     if set(states) == {"done"}:
         return 0
     if stop:
         return stop.exit_code
-    if states["failed"] or states["stale"]:
+    if failed or states["failed"] or states["stale"]:
         return 1
     return 143 if states["interrupted"] else 0  # a worker was told to stop, though this process was not

@@ -13,6 +13,7 @@ import torch
 from pfa_cli.configuration import Configuration
 from pfa_cli.data import Dataset, load_dataset
 from pfa_cli.errors import PfaError
+from pfa_cli.ranks import Ranks
 from pfa_cli.runs.events import Ended, EpochDone, Event, Note, Outcome, Started, Step
 from pfa_cli.runs.facts import attempt_facts
 from pfa_cli.runs.liveness import is_alive
@@ -21,7 +22,7 @@ from pfa_cli.store import writer
 from pfa_cli.store.engine import Store
 from pfa_cli.store.errors import LostCell, StoreError
 from pfa_cli.store.owner import Owner
-from pfa_cli.store.queries import runs
+from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.training import checkpoint
 from pfa_cli.training.trainer import Trainer
 
@@ -64,10 +65,14 @@ class Worker:
         data_dir: Path,
         report: Callable[[Event], None],
         should_stop: Callable[[], bool],
+        ranks: Ranks | None = None,
     ) -> None:
+        """``ranks``: the processes that train along (see `pfa_cli.runs.together`); this is the first of them."""
         make_repeatable(device)
+        self._ranks = ranks or Ranks()
         self._store, self._device, self._data_dir = store, device, data_dir
         self._report, self._should_stop = report, should_stop
+        self._owner = Owner.current()
         self._loaded: tuple[str, Dataset] | None = None
 
     def run(self, task: Task) -> Ended:
@@ -76,7 +81,7 @@ class Worker:
         Raises:
             StoreError: the database is of no use any more, for this cell or any other.
         """
-        claim = writer.claim(self._store, task.run_id, Owner.current(), is_alive=is_alive)
+        claim = writer.claim(self._store, task.run_id, self._owner, is_alive=self._is_another_alive)
         if claim is None:
             return Ended(task.cell, self._outcome_elsewhere(task))
         folder = checkpoint_folder(self._store, task.configuration, task.seed)
@@ -85,17 +90,22 @@ class Worker:
         except LostCell:
             return Ended(task.cell, "lost")
         except Exception as error:
-            return self._failed(task, claim, folder, error)
+            ended = self._failed(task, claim, folder, error)
+            if self._ranks.size > 1:  # the others wait in the middle of a step
+                raise PfaError(ended.error or "a process of this run ended") from error
+            return ended
         finally:
             gc.collect()
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _train(self, task: Task, claim: writer.Claim, folder: Path) -> Ended:
+        checkpoint.discard(folder, after_epoch=claim.epochs_done)
+        self._ranks.from_first((task, folder))  # the others begin
         dataset = self._dataset(task.configuration)
         facts = attempt_facts(self._device, task.configuration.precision, dataset.description)
         writer.start_attempt(self._store, claim, facts)
-        trainer = Trainer(task.configuration, dataset, task.seed, self._device)
+        trainer = Trainer(task.configuration, dataset, task.seed, self._device, self._ranks)
         self._restore(task, claim, folder, trainer)
         self._report(Started(task.cell, trainer.epochs_done))
         diverged = None
@@ -104,7 +114,7 @@ class Worker:
             writer.record_epoch(self._store, claim, record, name)
             self._report(EpochDone(task.cell, record))
             diverged = record.epoch if record.diverged else None
-            if self._should_stop():
+            if self._ranks.any(self._should_stop()):
                 break
         if trainer.finished:
             writer.finish(self._store, claim, "done")
@@ -114,8 +124,7 @@ class Worker:
         return Ended(task.cell, "interrupted")
 
     def _restore(self, task: Task, claim: writer.Claim, folder: Path, trainer: Trainer) -> None:
-        """Goes back to the newest checkpoint that is whole and not ahead of the database."""
-        checkpoint.discard(folder, after_epoch=claim.epochs_done)
+        """Goes back to the newest checkpoint that is whole; those ahead of the database are gone already."""
         name, damaged = checkpoint.restore(folder, trainer)
         for reason in damaged:
             self._report(Note(task.cell, f"damaged checkpoint passed over: {reason}"))
@@ -161,6 +170,15 @@ class Worker:
             self._loaded = None  # before the next one takes its memory
             self._loaded = same, load_dataset(configuration, self._data_dir, self._device)
         return self._loaded[1]
+
+    def _is_another_alive(self, row: RunRow) -> bool:
+        """A run of this very process is one that it had to leave with the disk full: it is not at work on it now."""
+        own = (row.host, row.pid, row.process_started) == (
+            self._owner.host,
+            self._owner.pid,
+            self._owner.process_started,
+        )
+        return not own and is_alive(row)
 
     def _outcome_elsewhere(self, task: Task) -> Outcome:
         """Why the cell could not be claimed: done by another process meanwhile, or in its hands."""

@@ -1,5 +1,7 @@
 """Which device trains."""
 
+import os
+
 import torch
 
 from pfa_cli.errors import UsageError
@@ -26,5 +28,8 @@ def choose_device(name: str) -> torch.device:
             )
         if (device.index or 0) >= found:
             raise UsageError(f"--device {name}: there are {found} GPUs here, cuda:0 to cuda:{found - 1}")
-        device = torch.device("cuda", device.index or 0)
+        index = (
+            int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+        )  # torchrun's word
+        device = torch.device("cuda", index)
     return device

@@ -49,7 +49,7 @@ class Store:
         """One transaction: all of it is stored, or nothing. It waits its turn.
 
         It begins with the write lock: one that read first and wrote later would fail at once, whatever the
-        timeout, if another had written in between (RUNS.md 4).
+        timeout, if another had written in between.
         """
         if not self.writable:
             raise StoreError(f"the database {self.name} is open for reading only")

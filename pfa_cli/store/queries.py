@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class RunRow:
     """One run as ``pfa status`` and the plan see it. Times are in UTC; what was not measured is None.
 
-    ``state`` is what is stored: a running cell whose process is gone still says "running" here (RUNS.md 2).
+    ``state`` is what is stored: a running cell whose process is gone still says "running" here.
     """
 
     id: int

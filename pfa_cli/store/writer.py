@@ -2,7 +2,7 @@
 
 A run's life: ``ensure_run`` (queued) → ``claim`` (running, owned by a token) → ``start_attempt`` →
 ``record_epoch`` … → ``finish`` (done, failed or interrupted). Every later write checks the claim's token and
-raises LostCell when the run belongs to another by then (RUNS.md 3).
+raises LostCell when the run belongs to another by then.
 """
 
 import hashlib
@@ -98,7 +98,8 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
     """Makes ``owner`` the one who works on the run; None if it is done, or running and alive.
 
     ``is_alive`` is asked only about a run that is running, inside the transaction: it should answer at once.
-    An attempt that is found dead ends with the outcome "stale", at its last heartbeat.
+    An attempt that is found dead ends with the outcome "stale", at its last heartbeat. Raises LostCell if there is
+    no such run any more.
     """
     with store.write() as connection:
         rows = select_runs(connection, runs.c.id == run_id, lock=True)
@@ -129,7 +130,7 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
 
 
 def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
-    """Stores what this attempt at the run runs on (RUNS.md 9); its id.
+    """Stores what this attempt at the run runs on; its id.
 
     Facts with a column of ``attempts`` go there, all others into its column ``facts``.
     """

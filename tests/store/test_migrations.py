@@ -1,4 +1,4 @@
-"""Every database that a released pfa wrote opens, keeps all it holds, and goes on (RUNS.md 12)."""
+"""Every database that a released pfa wrote opens, keeps all it holds, and goes on."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Values come back as they went in: NaN, infinity and None apart, times in UTC (RUNS.md 7)."""
+"""Values come back as they went in: NaN, infinity and None apart, times in UTC."""
 
 import math
 from datetime import UTC, datetime, timedelta, timezone

@@ -1,4 +1,4 @@
-"""Real processes on one database: they start together, write at once, are watched, and are killed (RUNS.md 3-5)."""
+"""Real processes on one database: they start together, write at once, are watched, and are killed."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A run's life, who may write to it, and what a resumed attempt replaces (RUNS.md 1-3, 5, 7, 9)."""
+"""A run's life, who may write to it, and what a resumed attempt replaces."""
 
 import math
 from collections.abc import Iterator

@@ -30,26 +30,24 @@ def accuracy_panel(ax: Axes, curves: pd.DataFrame, epochs: int, ylabel: str) -> 
         line.set_label(_legend(name, curve, epochs))
         handles.append(line)
     low, high = _limits(curves)
+    labelled = set(curves.loc[curves["source"] == "ours", "algorithm"])
     for (name, _), curve in _lines(curves, "diverged", ["algorithm", "run_ids"]):
         colour = style.COLOURS[name]
-        ax.plot(curve["epoch"], curve["mean"], color=colour, linewidth=0.7)
+        (line,) = ax.plot(curve["epoch"], curve["mean"], color=colour, linewidth=0.7)
         end = curve.iloc[-1]
-        ax.plot(
-            end["epoch"],
-            max(end["mean"], low),
-            color=colour,
-            marker="X",
-            markersize=5,
-            clip_on=False,
-            zorder=5,
-        )
+        y = max(end["mean"], low)
+        ax.plot(end["epoch"], y, color=colour, marker="X", markersize=5, clip_on=False, zorder=5)
+        if name not in labelled:
+            labelled.add(name)
+            line.set_label(f"{ALGORITHMS[name].label}  diverged")
+            handles.append(line)
     ax.set_ylim(low, high)
     _frame(ax, epochs)
     ax.set_ylabel(ylabel)
     return handles
 
 
-def alignment_panel(ax: Axes, curves: pd.DataFrame, epochs: int, top: float) -> list[Line2D]:
+def alignment_panel(ax: Axes, curves: pd.DataFrame, quantity: str, epochs: int, top: float) -> list[Line2D]:
     """Angle or norm ratio against epochs, a line per layer coloured by depth; the lines for the legend.
 
     ``top`` is the upper end of the axis, which a figure's panels share.
@@ -75,7 +73,7 @@ def alignment_panel(ax: Axes, curves: pd.DataFrame, epochs: int, top: float) -> 
     _frame(ax, epochs)
     ax.set_ylim(-0.02 * top, top)
     ax.locator_params(axis="y", nbins=6)
-    if curves["quantity"].eq(ANGLE).all():
+    if quantity == ANGLE:
         ax.set_yticks([0, 30, 60, 90])
     return handles
 

@@ -37,7 +37,7 @@ def sheet(
         for column, name in enumerate(aligned):
             left = _FIRST + column * (_PANEL_WIDTH + _GAP)
             ax = page.axes(left, _TOP + row * (_PANEL_HEIGHT + _ROW_GAP), _PANEL_WIDTH, _PANEL_HEIGHT)
-            lines = alignment_panel(ax, rows[rows["algorithm"] == name], comparison.epochs, top)
+            lines = alignment_panel(ax, rows[rows["algorithm"] == name], what, comparison.epochs, top)
             key = max(key, lines, key=len)
             if not lines:
                 style.say_inside(ax, _absence(comparison, name))
@@ -56,7 +56,7 @@ def sheet(
 
 def _accuracy(page: Page, curves: pd.DataFrame, epochs: int, quantity: str) -> None:
     """Panel (a), and below it the legend, which no curve can reach there."""
-    legend = 0.35 + 0.15 * curves.loc[curves["source"] == "ours", "algorithm"].nunique()
+    legend = 0.35 + 0.15 * curves.loc[curves["source"] != "published", "algorithm"].nunique()
     ax = page.axes(_LEFT, _TOP, _ACCURACY_WIDTH, _BOTTOM - _TOP - legend - 0.1)
     split = quantity.partition("_")[0]
     lines = accuracy_panel(ax, curves, epochs, f"{split} accuracy (%)")

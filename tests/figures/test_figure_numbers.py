@@ -109,6 +109,25 @@ def test_a_diverged_run_is_shown_by_itself(evidence: Evidence) -> None:
     assert low > 50  # the other curves keep their scale
 
 
+def test_an_algorithm_that_only_diverged_is_in_the_legend(new_store: Store) -> None:
+    add_grid(new_store, "mnist", ["bp"], [0], epochs=2)
+    for seed in (0, 1):
+        add_run(new_store, "mnist", "sf", seed, epochs=2, diverge_at=1)
+    drawing = drawn(fig2.FIGURE.draw, Evidence(new_store))
+    legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert len(legend) == 2
+    assert legend[1] == "SF  diverged"
+    assert "diverged" in [text.get_text() for ax in drawing.figure.axes for text in ax.texts]
+
+
+def test_an_empty_panel_keeps_the_scale_of_its_row(new_store: Store) -> None:
+    add_run(new_store, "mnist", "pfa", 0, epochs=2)
+    drawing = drawn(fig2.FIGURE.draw, Evidence(new_store), published=False)
+    axes = drawing.figure.axes[1:]  # four of angles, then four of norm ratios
+    for row in (axes[:4], axes[4:8]):
+        assert len({(ax.get_ylim(), tuple(ax.get_yticks())) for ax in row}) == 1
+
+
 def test_notes_tell_what_is_missing_and_what_differs(evidence: Evidence) -> None:
     mnist = texts(drawn(fig2.SUPPLEMENT.draw, evidence).figure)
     assert "MNIST, 60000 train / 10000 test (recipe mnist), 4 epochs in place of the paper's 40" in mnist

@@ -247,6 +247,7 @@ def bench(
     repetitions: Annotated[int, typer.Option(min=1, help="Samples of each contender.")] = 40,
     steps: Annotated[int, typer.Option(min=1, help="Training steps in a sample.")] = 4,
     device: Device = "auto",
+    memory: Annotated[bool, typer.Option("--memory", help="Measure the peak memory of each, too.")] = False,
     as_json: AsJson = False,
     store_it: Annotated[bool, typer.Option("--store", help="Keep the numbers in the database.")] = False,
     db: Db = None,
@@ -262,11 +263,11 @@ def bench(
         parse_algorithms(algos),
         parse_overrides(settings or []),
     )
-    result = measure(found, chosen, overrides, jobs, threads, repetitions, steps, device, data_dir)
+    result = measure(found, chosen, overrides, jobs, threads, repetitions, steps, device, data_dir, memory)
     if as_json:
         typer.echo(result.as_json())
     else:
-        console.print(result.table())
+        console.print(result.show())
     if store_it:
         from pfa_cli.store.engine import open_store
 

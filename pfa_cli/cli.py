@@ -145,26 +145,29 @@ def figures(
     only: Annotated[
         str | None, typer.Option(help="Some of them, with commas between: fig2,fig3,table1")
     ] = None,
-    formats: Annotated[str, typer.Option("--format", help="pdf, png or both")] = "pdf,png",
+    formats: Annotated[str, typer.Option("--format", help="pdf, png, svg; several with commas")] = "pdf,png",
     published: Annotated[bool, typer.Option(help="Draw the paper's curves beside ours.")] = True,
-    validation: Annotated[bool, typer.Option("--validation", help="Draw validation accuracy too.")] = False,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Draw validation accuracy in place of test.")
+    ] = False,
     db: Db = None,
 ) -> None:
     """Rebuild the paper's figures and Table 1 from the database."""
     from pfa_cli.figures import build
     from pfa_cli.store.engine import open_store
 
+    wanted, kinds = _names(only), _names(formats) or []
     with open_store(db, write=False) as store:
         paths = build(
-            store,
-            out,
-            only=_names(only),
-            formats=_names(formats) or [],
-            published=published,
-            validation=validation,
+            store, out, only=wanted, formats=kinds, published=published, validation=validation, say=_note
         )
-    for path in paths:
-        typer.echo(path)
+        for path in paths:
+            typer.echo(path)
+        if wanted is None or "table1" in wanted:
+            from pfa_cli.figures import table_1
+            from pfa_cli.figures.table1_files import terminal
+
+            console.print(terminal(table_1(store)))
 
 
 @app.command()
@@ -208,7 +211,7 @@ def merge(
     from pfa_cli.store.merge import merge as bring_in
 
     with open_store(db, write=True) as store:
-        console.print(str(bring_in(store, str(other))))
+        typer.echo(str(bring_in(store, str(other))))
 
 
 @app.command()
@@ -281,7 +284,7 @@ def check(db: Db = None) -> None:
     from pfa_cli.store.check import check as look
 
     report = look(db)
-    console.print(str(report))
+    typer.echo(str(report))
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -302,6 +305,11 @@ def salvage(
     from pfa_cli.store.salvage import salvage as save
 
     typer.echo(str(save(db, out)))
+
+
+def _note(message: str) -> None:
+    """Says something beside the results, which go to standard output."""
+    typer.echo(message, err=True)
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -25,6 +25,7 @@ from pfa_cli.runs.worker import Task, Worker
 from pfa_cli.store import writer
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import StoreError
+from pfa_cli.store.filesystem import network_warning
 from pfa_cli.store.owner import Owner
 from pfa_cli.theory.simulate import ensure
 from pfa_cli.training.device import choose_device
@@ -84,7 +85,8 @@ def _lead(
             view(console, plan.cells, workers) as shown,
             stop_signals(console.show_cursor) as stop,
         ):
-            for note in plan.notes:
+            warning = network_warning(store.path) if store.path else None
+            for note in (*plan.notes, *([warning] if warning else [])):
                 shown.say(note)
             launch = _Launch(store, Setup(db, str(where), data_dir), workers, shown, stop, ranks)
             launch.run(tasks)

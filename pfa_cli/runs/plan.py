@@ -77,13 +77,13 @@ class Plan:
         table.add_column("cell", footer=f"{count(len(self.cells), 'cell')}, {len(todo)} to train")
         table.add_column("state")
         table.add_column("epochs left", footer=str(sum(cell.epochs_left for cell in todo)), justify="right")
-        table.add_column("expected", footer=total, justify="right")
+        table.add_column("time on one worker", footer=total, justify="right")
         for cell in self.cells:
             table.add_row(
                 cell.label,
                 cell.state,
                 str(cell.epochs_left),
-                duration(None if cell.expected_hours is None else 3600 * cell.expected_hours),
+                duration(3600 * cell.expected_hours) if cell.epochs_left and cell.expected_hours else "",
             )
         return Group(table, *(Text(note) for note in self.notes))
 

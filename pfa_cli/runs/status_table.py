@@ -23,11 +23,11 @@ STYLES = {
     "queued": "dim",
 }
 _ORDER = tuple(STYLES)
-_FRAME_LINES = 7  # heading, summary, rules, and the prompt below
+_TABLE_FRAME = 4  # lines of a table beside its rows
 
 
 class StatusTable:
-    """Renders by the height at hand: a terminal shows what fits, a pipe gets every run."""
+    """Renders by the room at hand: a terminal shows what fits, a pipe gets every run."""
 
     def __init__(self, rows: "Sequence[StatusRow]") -> None:
         self.rows = rows
@@ -36,39 +36,36 @@ class StatusTable:
         if not self.rows:
             yield Text("no runs yet: `pfa run mnist` starts some")
             return
-        room = console.size.height - _FRAME_LINES if console.is_terminal else len(self.rows)
-        troubles = [trouble for row in self.rows if (trouble := _trouble(row))]
+        troubles = _troubles(self.rows)
         yield _summary(self.rows)
-        if len(self.rows) + len(troubles) <= room or not console.is_terminal:
+        lines = len(self.rows) + _TABLE_FRAME + sum(len(t) // options.max_width + 1 for t in troubles)
+        room = console.size.height - 2  # the summary, and the prompt below
+        if not console.is_terminal or lines <= room:
             yield _runs_table(self.rows)
-        else:
-            grouped = _grouped_table(self.rows)
-            yield grouped
-            running = [row for row in self.rows if row.state == "running"]
-            room -= grouped.row_count
-            if running and room > 4:
-                yield _runs_table(running[: room - 4])
-                room -= min(len(running), room - 4) + 3
-            shown = max(room, 3)
-            if len(troubles) > shown:
-                rest = len(troubles) - shown + 1
-                troubles = [
-                    *troubles[: shown - 1],
-                    Text(f"… {count(rest, 'line')} more: `pfa status --json`"),
-                ]
-        yield from troubles
+            yield from troubles
+            return
+        grouped = _grouped_table(self.rows)
+        yield grouped
+        room -= grouped.row_count + _TABLE_FRAME
+        running = [row for row in self.rows if row.state == "running"]
+        shown = min(len(running), room - _TABLE_FRAME - len(troubles))
+        if shown > 0:
+            yield _runs_table(running[:shown])
+            room -= shown + _TABLE_FRAME
+        for trouble in troubles[: max(room, 1)]:
+            trouble.no_wrap, trouble.overflow = True, "ellipsis"
+            yield trouble
 
 
 def _summary(rows: "Sequence[StatusRow]") -> Text:
     """How many runs are in which state, and when the workers will be through with what they have to do."""
-    line = Text(f"{count(len(rows), 'run')}: ", style="bold")
-    line.append_text(_states(rows))
+    line = Text(count(len(rows), "run"), style="bold")
     running = sum(row.state == "running" for row in rows)
     todo = [row for row in rows if row.state in ("running", "queued")]
     etas = [row.eta_seconds for row in todo if row.eta_seconds is not None]
     if running and len(etas) == len(todo):
-        line.append(f"   {duration(max(sum(etas) / running, *etas))} left", style="cyan")
-    return line
+        line.append(f", {duration(max(sum(etas) / running, *etas))} left", style="cyan")
+    return line.append(": ").append_text(_states(rows))
 
 
 def _states(rows: "Iterable[StatusRow]") -> Text:
@@ -111,11 +108,15 @@ def _grouped_table(rows: "Sequence[StatusRow]") -> Table:
         ("states", "left", [_states(group) for group in groups.values()]),
         ("epochs", "right", [_epochs(group) for group in groups.values()]),
         (
-            "valid. %",
+            "mean valid. %",
             "right",
             [_mean(r.validation_accuracy_percent for r in group) for group in groups.values()],
         ),
-        ("test %", "right", [_mean(r.test_accuracy_percent for r in group) for group in groups.values()]),
+        (
+            "mean test %",
+            "right",
+            [_mean(r.test_accuracy_percent for r in group) for group in groups.values()],
+        ),
     ]
     return _table([column for column in columns if any(map(str, column[2]))])
 
@@ -151,14 +152,21 @@ def _mean(values: Iterable[float | None]) -> str:
     return percent(sum(known) / len(known)) if known else ""
 
 
-def _trouble(row: "StatusRow") -> Text | None:
-    """One line about a run that needs a person, with the cure where it is always the same."""
-    name = _name(row, with_recipe=True)
-    if row.state == "failed":
-        return Text(f"{name} failed: {row.error}", style="red")
-    if row.state == "stale":
-        return Text(
-            f"{name} is stale: process {row.pid} of {row.host} is gone; `pfa run` resumes it",
-            style="yellow",
-        )
-    return None
+def _troubles(rows: "Sequence[StatusRow]") -> list[Text]:
+    """A line for each reason why runs need a person, with the runs that it concerns."""
+    several_recipes = len({row.recipe for row in rows}) > 1
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in rows:
+        name = _name(row, with_recipe=several_recipes)
+        if row.state == "failed":
+            groups["failed", row.error or "no reason stored"].append(name)
+        elif row.state == "stale":
+            groups["stale", f"no process of {row.host} is at work on it; `pfa run` resumes it"].append(name)
+    return [
+        Text(f"{state}: {_listed(names)}: {reason}", style=STYLES[state])
+        for (state, reason), names in groups.items()
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{', '.join(names[:2])} and {len(names) - 2} more"

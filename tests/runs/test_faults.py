@@ -1,0 +1,207 @@
+"""What goes wrong in one cell stays in it: named, stored, and over; nothing that was stored before is harmed."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import run_cases
+import torch
+from sqlalchemy import delete, select, update
+
+from pfa_cli.data import default_data_dir
+from pfa_cli.errors import PfaError
+from pfa_cli.runs.events import Ended, EpochDone, Event
+from pfa_cli.runs.plan import Plan
+from pfa_cli.runs.worker import Task, Worker, checkpoint_folder
+from pfa_cli.store import schema, writer
+from pfa_cli.store.engine import open_store
+from pfa_cli.store.owner import Owner
+
+
+def both(*plans: Plan) -> Plan:
+    return replace(plans[0], cells=[cell for plan in plans for cell in plan.cells])
+
+
+def checkpoints(db: Path, cells: Plan) -> Path:
+    (cell,) = cells.cells
+    with open_store(str(db), write=False) as store:
+        return checkpoint_folder(store, cell.configuration, cell.seed)
+
+
+def test_out_of_memory_fails_its_cell_alone(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+    code, said = run_cases.train(
+        db, both(run_cases.plan(["bp"], hidden_sizes=[32, 4_000_000_000_000]), run_cases.plan(["fa"]))
+    )
+    assert code == 1
+    failed, done = run_cases.stored(db)
+    assert (failed.state, done.state) == ("failed", "done")
+    assert failed.error is not None and failed.error.startswith("out of memory on cpu")
+    assert f"mnist bp seed 0 failed: {failed.error}" in said
+
+
+def test_an_error_that_nobody_foresaw_leaves_its_traceback(tmp_path: Path) -> None:
+    db, cells = tmp_path / "pfa.db", run_cases.plan(["bp"])
+    open_store(str(db), write=True).close()
+    (checkpoints(db, cells) / "epoch-0000-step-0000000.json").mkdir(parents=True)  # where a file should go
+    code, _ = run_cases.train(db, both(cells, run_cases.plan(["fa"])))
+    assert code == 1
+    failed, done = run_cases.stored(db)
+    assert (failed.state, done.state) == ("failed", "done")
+    log = checkpoints(db, cells) / "traceback.txt"
+    assert str(log) in str(failed.error)
+    assert log.read_text().startswith("Traceback (most recent call last):")
+
+
+def test_what_the_device_cannot_do_is_the_cells_error(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+    assert run_cases.train(db, run_cases.plan(["bp"], precision="fp16"))[0] == 1
+    (row,) = run_cases.stored(db)
+    assert row.state == "failed" and "precision fp16 needs a GPU" in str(row.error)
+
+
+def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+    code, said = run_cases.train(db, run_cases.plan(["bp"], learning_rate=1e30))
+    assert code == 0
+    (row,) = run_cases.stored(db)
+    assert (row.state, row.diverged_epoch, row.error) == ("done", 1, None)
+    assert "mnist bp seed 0 done, diverged in epoch 1" in said
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path: Path, small_runs: Path) -> None:
+    db, cells = tmp_path / "pfa.db", run_cases.plan(["pfa"])
+    assert run_cases.train(db, cells)[0] == 0
+    newest = max(checkpoints(db, cells).glob("*.safetensors"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    set_back(db, state="interrupted")
+    code, said = run_cases.train(db, cells)
+    assert code == 0
+    assert f"damaged checkpoint passed over: {newest.with_suffix('')}" in said
+    assert "epoch 4/4" in said and "epoch 3/4" not in said
+    assert_like(small_runs, db)
+
+
+@pytest.mark.parametrize("epochs", [3, 1, None])
+def test_checkpoints_ahead_of_the_database_are_not_used(
+    tmp_path: Path, small_runs: Path, epochs: int | None
+) -> None:
+    """Killed between saving and storing (one epoch), or a database from a backup (more)."""
+    db, cells = tmp_path / "pfa.db", run_cases.plan(["wm"])
+    assert run_cases.train(db, cells)[0] == 0
+    with open_store(str(db), write=True) as store, store.write() as connection:
+        after = -1 if epochs is None else epochs
+        for table in (schema.layers, schema.epochs):
+            connection.execute(delete(table).where(table.c.epoch > after))
+    set_back(db, state="interrupted", epochs_done=epochs)
+    code, said = run_cases.train(db, cells)
+    assert code == 0
+    assert ("epoch 3/4" in said, "epoch 0/4" in said) == ((False, False) if epochs == 3 else (True, True))
+    assert_like(small_runs, db)
+
+
+def test_a_lost_cell_is_left_quietly(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+    (cell,) = run_cases.plan(["bp"]).cells
+    with open_store(str(db), write=True) as store:
+        run_id = writer.ensure_run(store, cell.configuration, cell.seed)
+        thief = Owner("elsewhere", 1, 1.0)
+
+        def steal(event: Event) -> None:
+            if isinstance(event, EpochDone) and event.record.epoch == 1:
+                assert writer.claim(store, run_id, thief, is_alive=lambda row: False)
+
+        worker = Worker(store, torch.device("cpu"), default_data_dir(), steal, lambda: False)
+        assert worker.run(Task(0, run_id, cell.configuration, cell.seed)) == Ended(0, "lost")
+    (row,) = run_cases.stored(db)
+    assert (row.state, row.host, row.epochs_done) == ("running", "elsewhere", 1)
+
+
+def test_a_deleted_database_ends_the_command_with_one_message(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+
+    def delete_it() -> None:
+        run_cases.until(lambda: run_cases.running(db, epochs=1), "a running cell")
+        db.rename(tmp_path / "moved.db")
+
+    thread = threading.Thread(target=delete_it)
+    thread.start()
+    with pytest.raises(PfaError, match="was deleted or replaced while it was in use"):
+        run_cases.train(db, run_cases.plan(["bp", "fa", "dfa"], epochs=40))
+    thread.join()
+    assert not db.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 100_000, 500_000])
+def test_a_full_disk_harms_nothing_and_the_run_goes_on_when_it_is_mended(
+    small_disk: Path, small_runs: Path, room: int
+) -> None:
+    """Whether the database is what does not fit, or a checkpoint."""
+    db, cells = small_disk / "pfa.db", run_cases.plan(["bp", "pfa"])
+    assert run_cases.train(db, run_cases.plan(["bp"], epochs=2))[0] == 0
+    before = run_cases.results(db)
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while shutil.disk_usage(small_disk).free > room:
+            file.write(bytes(4096))
+    try:
+        code, said = run_cases.train(db, cells)
+    except PfaError as error:
+        code, said = error.exit_code, str(error)
+    assert code == 1
+    assert "no space left" in said.lower()
+    filler.unlink()
+    assert run_cases.train(db, cells)[0] == 0
+    after = run_cases.results(db)
+    assert before.items() <= after.items()
+    assert_like(small_runs, db, but=before)
+
+
+def set_back(db: Path, **values: object) -> None:
+    """As if the only run had not come to its end."""
+    with open_store(str(db), write=True) as store, store.write() as connection:
+        connection.execute(update(schema.runs).values(**values))
+
+
+def assert_like(whole: Path, db: Path, but: object = ()) -> None:
+    expected, found = run_cases.results(whole), run_cases.results(db)
+    assert found
+    for cell, values in found.items():
+        if cell not in but:
+            assert values == expected[cell], cell
+
+
+def test_every_attempt_says_what_it_ran_on(small_runs: Path) -> None:
+    with open_store(str(small_runs), write=False) as store:
+        attempts = store.read(lambda c: list(c.execute(select(schema.attempts)).mappings()))
+    assert len(attempts) == 9
+    for attempt in attempts:
+        assert attempt["pid"] == os.getpid()
+        assert attempt["torch_version"] == torch.__version__
+        assert (attempt["threads"], attempt["precision"], attempt["outcome"]) == (1, "fp32", "done")
+        assert attempt["device"] and attempt["argv"] and attempt["python_version"] and attempt["pfa_version"]
+        assert attempt["dataset"] == "MNIST, 640 train / 200 test"
+        assert attempt["started_at"] <= attempt["ended_at"]
+        assert attempt["cuda_version"] is None

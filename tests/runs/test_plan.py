@@ -1,0 +1,101 @@
+"""Grids, the state of their cells, and the hours that they need."""
+
+import io
+from pathlib import Path
+
+import pytest
+import run_cases
+from rich.console import Console
+
+from pfa_cli.errors import UsageError
+from pfa_cli.recipes import load_recipe
+from pfa_cli.records import EpochRecord
+from pfa_cli.runs.plan import Plan, make_plan, make_sweep_plan, refreshed
+from pfa_cli.store import writer
+from pfa_cli.store.engine import open_store
+from pfa_cli.store.owner import Owner
+
+HERE, DEAD = Owner.current(), Owner(Owner.current().host, 2**22 + 1, 1.0)
+
+
+def shown(plan: Plan, width: int = 100) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=width).print(plan.table())
+    return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+
+
+def test_seeds_come_one_after_the_other() -> None:
+    plan = make_plan(None, load_recipe("mnist"), ["bp", "pfa"], [0, 3], {"epochs": 2})
+    assert [cell.label for cell in plan.cells] == [
+        "mnist bp seed 0",
+        "mnist pfa seed 0",
+        "mnist bp seed 3",
+        "mnist pfa seed 3",
+    ]
+    assert {(cell.state, cell.epochs_left, cell.expected_hours) for cell in plan.cells} == {("new", 2, None)}
+    assert plan.notes == ["epochs 40 → 2: milestones 20, 30 → 1, 2"]
+
+
+def test_options_that_are_not_the_recipes_are_in_the_name() -> None:
+    plan = make_plan(None, load_recipe("mnist"), ["bp", "pfa"], [0], {"expansion": 20})
+    assert [cell.name for cell in plan.cells] == ["bp seed 0", "pfa expansion=20 seed 0"]
+
+
+def test_a_sweep_is_its_values_and_seeds() -> None:
+    plan = make_sweep_plan(None, load_recipe("mnist"), "expansion", {"epochs": 3})
+    assert len(plan.cells) == 21
+    assert len({(cell.configuration.hash, cell.seed) for cell in plan.cells}) == 21
+    assert [cell.name for cell in plan.cells[:2]] == ["pfa expansion=1 seed 0", "pfa expansion=2 seed 0"]
+    assert len(plan.notes) == 1
+    for key in ("expansion", "pfa.expansion"):
+        with pytest.raises(UsageError, match=f"--set {key}: the sweep expansion sets it"):
+            make_sweep_plan(None, load_recipe("mnist"), "expansion", {key: 3})
+
+
+def test_states_epochs_left_and_hours_come_from_the_database(tmp_path: Path) -> None:
+    plan = run_cases.plan(["bp", "fa", "dfa", "sf", "pfa"], epochs=10)
+    with open_store(str(tmp_path / "pfa.db"), write=True) as store:
+        ids = [writer.ensure_run(store, cell.configuration, cell.seed) for cell in plan.cells]
+
+        def work(run_id: int, owner: Owner, epochs: int, seconds: float) -> writer.Claim:
+            claim = writer.claim(store, run_id, owner, is_alive=lambda row: False)
+            assert claim is not None
+            for epoch in range(epochs + 1):
+                writer.record_epoch(store, claim, EpochRecord(epoch, seconds=seconds if epoch else 1e6))
+            return claim
+
+        writer.finish(store, work(ids[0], HERE, 10, 3600), "done")
+        work(ids[1], DEAD, 4, 360)
+        work(ids[2], HERE, 1, 36)
+        writer.finish(store, work(ids[3], HERE, 0, 1), "failed", error="no")
+        found = refreshed(plan, store)
+        others = make_plan(
+            store, load_recipe("mnist"), ["bp", "pfa"], [5], {"epochs": 20, "train_images": 100}
+        )
+    assert [(cell.state, cell.epochs_left) for cell in found.cells] == [
+        ("done", 0),
+        ("stale", 6),
+        ("running", 9),
+        ("failed", 10),
+        ("queued", 10),
+    ]
+    assert [cell.expected_hours for cell in found.cells] == pytest.approx([0, 0.6, 0.09, None, None])
+    # Not these configurations, but their recipe and algorithm.
+    assert [cell.expected_hours for cell in others.cells] == [20.0, None]
+    lines = shown(found)
+    assert lines[2].split() == ["mnist", "bp", "seed", "0", "done", "0"]
+    assert lines[3].split() == ["mnist", "fa", "seed", "0", "stale", "6", "36", "min"]
+    assert " ".join(lines[-2].split()) == "5 cells, 4 to train 35 41 min + 2 cells not measured yet"
+    assert lines[-1].startswith("epochs 40 → 10")
+
+
+def test_a_diverged_run_has_nothing_left(tmp_path: Path) -> None:
+    plan = run_cases.plan(["bp"], epochs=10)
+    with open_store(str(tmp_path / "pfa.db"), write=True) as store:
+        run_id = writer.ensure_run(store, plan.cells[0].configuration, 0)
+        claim = writer.claim(store, run_id, HERE, is_alive=lambda row: False)
+        assert claim is not None
+        writer.record_epoch(store, claim, EpochRecord(1, seconds=1.0, diverged=True))
+        writer.finish(store, claim, "done")
+        (cell,) = refreshed(plan, store).cells
+    assert (cell.state, cell.epochs_left, cell.expected_hours) == ("done", 0, 0)

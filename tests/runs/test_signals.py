@@ -1,0 +1,67 @@
+"""Signals and exit codes, in processes that do nothing else."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pfa_cli.runs.signals import STOP_SIGNALS, signals_blocked, stop_signals
+
+WAITS = """
+import sys, time
+from pfa_cli.runs.signals import stop_signals
+with stop_signals(lambda: print("at once", flush=True)) as stop:
+    print("ready", flush=True)
+    while not stop:
+        time.sleep(0.01)
+    print("asked", flush=True)
+    if len(sys.argv) > 1:
+        time.sleep(60)
+sys.exit(stop.exit_code)
+"""
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", WAITS, *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)]
+)
+def test_the_first_signal_is_a_wish_with_its_exit_code(number: signal.Signals, code: int) -> None:
+    with started() as process:
+        process.send_signal(number)
+        assert process.communicate(timeout=20)[0] == "asked\n"
+    assert process.returncode == code
+
+
+@pytest.mark.parametrize("first", STOP_SIGNALS)
+def test_ctrl_c_after_it_leaves_at_once(first: signal.Signals) -> None:
+    with started("and stay") as process:
+        process.send_signal(first)
+        assert process.stdout is not None and process.stdout.readline() == "asked\n"
+        process.send_signal(signal.SIGTERM)  # once more, which changes nothing
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[0] == "at once\n"
+    assert process.returncode == 130
+
+
+def test_a_signal_that_comes_while_blocked_is_not_lost() -> None:
+    with signals_blocked():
+        signal.raise_signal(signal.SIGTERM)
+        with stop_signals() as stop:
+            for _ in range(1000):
+                if stop:
+                    break
+                signal.sigtimedwait([], 0.01)
+            assert stop.exit_code == 143
+
+
+def test_what_handled_signals_before_does_so_again() -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    with stop_signals() as stop:
+        assert not stop and stop.exit_code == 0
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before

@@ -1,0 +1,203 @@
+"""`pfa status`: what it says of runs in every state, on terminals of every size, and as JSON."""
+
+import io
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import run_cases
+from rich.console import Console
+
+from pfa_cli.records import EpochRecord
+from pfa_cli.runs import status
+from pfa_cli.store import writer
+from pfa_cli.store.engine import Store, open_store
+from pfa_cli.store.owner import Owner
+
+HERE = Owner.current()
+DEAD = Owner(HERE.host, 2**22 + 1, 1.0)  # no Linux process has a number as high
+ELSEWHERE = Owner("elsewhere", 7, 1.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with open_store(str(tmp_path / "pfa.db"), write=True) as store:
+        yield store
+
+
+def run(
+    store: Store,
+    algorithm: str,
+    seed: int = 0,
+    *,
+    state: str = "running",
+    owner: Owner = HERE,
+    epochs: int = 0,
+    total: int = 10,
+    error: str | None = None,
+    **measured: float,
+) -> None:
+    """A run as a worker would have left it."""
+    (cell,) = run_cases.plan([algorithm], [seed], epochs=total).cells
+    run_id = writer.ensure_run(store, cell.configuration, seed)
+    if state == "queued":
+        return
+    claim = writer.claim(store, run_id, owner, is_alive=lambda row: False)
+    assert claim is not None
+    writer.start_attempt(store, claim, {})
+    for epoch in range(epochs + 1):
+        values = {
+            "test_accuracy_percent": 80.0 + epoch,
+            "seconds": 10.0,
+            "images_per_second": 5000.0,
+        } | measured
+        writer.record_epoch(store, claim, EpochRecord(epoch, **values))
+    if state != "running":
+        writer.finish(store, claim, state, error=error)  # type: ignore[arg-type]
+
+
+def shown(store: Store, *, width: int = 80, height: int = 24, terminal: bool = True) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width, height=height, force_terminal=terminal, color_system=None)
+    console.print(status.table(status.rows(store)))
+    return out.getvalue()
+
+
+def test_states_are_those_of_now(store: Store) -> None:
+    run(store, "bp", state="queued")
+    run(store, "fa", epochs=3)
+    run(store, "dfa", owner=DEAD, epochs=1)
+    run(store, "sf", owner=ELSEWHERE, epochs=1)
+    run(store, "kp", state="done", epochs=10)
+    run(store, "wm", state="failed", error="it broke")
+    run(store, "pal", state="interrupted", epochs=2)
+    rows = status.rows(store)
+    assert [(row.algorithm, row.state, row.epochs_done) for row in rows] == [
+        ("bp", "queued", 0),
+        ("fa", "running", 3),
+        ("dfa", "stale", 1),
+        ("sf", "running", 1),
+        ("kp", "done", 10),
+        ("wm", "failed", 0),
+        ("pal", "interrupted", 2),
+    ]
+    assert [row.attempts for row in rows] == [0, 1, 1, 1, 1, 1, 1]
+    text = shown(store)
+    assert text.startswith("7 runs, ")
+    assert "1 done, 2 running, 1 stale, 1 interrupted, 1 failed, 1 queued" in " ".join(text.split())
+    assert "failed: wm seed 0: it broke" in text
+    assert f"stale: dfa seed 0: no process of {HERE.host} is at work on it; `pfa run` resumes it" in " ".join(
+        text.split()
+    )
+
+
+def test_time_left_waits_for_two_epochs_and_counts_the_epochs_done(store: Store) -> None:
+    run(store, "bp", epochs=1)
+    assert status.rows(store)[0].eta_seconds is None
+    run(store, "bp", 1, epochs=1)
+    assert [row.eta_seconds for row in status.rows(store)] == [90.0, 90.0]
+    run(store, "fa", state="queued")
+    run(store, "dfa", state="interrupted", epochs=5)
+    rows = status.rows(store)
+    assert [row.eta_seconds for row in rows] == [90.0, 90.0, 100.0, None]
+    assert "4 runs, 2 min 20 s left" in shown(store)  # (90 + 90 + 100) / 2 workers
+
+
+def test_settings_in_which_runs_differ_are_named(store: Store) -> None:
+    run(store, "bp", total=10)
+    run(store, "bp", total=40)
+    run(store, "fa")
+    assert [row.variant for row in status.rows(store)] == ["epochs=10", "epochs=40", ""]
+
+
+def test_a_diverged_run_says_so(store: Store) -> None:
+    (cell,) = run_cases.plan(["bp"]).cells
+    run_id = writer.ensure_run(store, cell.configuration, 0)
+    claim = writer.claim(store, run_id, HERE, is_alive=lambda row: False)
+    assert claim is not None
+    writer.record_epoch(
+        store, claim, EpochRecord(1, train_loss=math.nan, test_accuracy_percent=math.nan, diverged=True)
+    )
+    writer.finish(store, claim, "done")
+    assert "done, diverged in epoch 1" in shown(store)
+    (row,) = json.loads(status.as_json(status.rows(store)))
+    assert (row["diverged_epoch"], row["test_accuracy_percent"], row["train_accuracy_percent"]) == (
+        1,
+        "nan",
+        None,
+    )
+
+
+@pytest.fixture
+def paper(store: Store) -> Store:
+    """45 cells, as the paper has them, in all states."""
+    for algorithm in ("bp", "fa", "dfa", "sf", "kp", "wm", "pal", "pfa", "pfa-o"):
+        run(store, algorithm, 0, state="done", epochs=10)
+        run(store, algorithm, 1, state="failed", epochs=2, error="out of memory: " + "long story " * 20)
+        run(store, algorithm, 2, owner=DEAD, epochs=2)
+        run(store, algorithm, 3, epochs=4)
+        run(store, algorithm, 4, state="queued")
+    return store
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 50), (100, 30), (200, 60), (200, 24)])
+def test_the_papers_cells_fit_the_terminal(paper: Store, width: int, height: int) -> None:
+    lines = shown(paper, width=width, height=height).splitlines()
+    assert len(lines) < height
+    assert max(map(len, lines)) <= width
+    for algorithm in ("bp", "pfa-o"):
+        assert any(line.split()[:1] == [algorithm] for line in lines)
+    assert any("out of memory" in line for line in lines)
+
+
+def test_a_tall_terminal_and_a_pipe_get_every_run(paper: Store) -> None:
+    for text in (shown(paper, width=120, height=70), shown(paper, terminal=False)):
+        assert sum(" seed " in line and "/10" in line for line in text.splitlines()) == 45
+
+
+def test_json_has_every_run(paper: Store) -> None:
+    rows = json.loads(status.as_json(status.rows(paper)))
+    assert len(rows) == 45
+    first = rows[0]
+    assert (first["recipe"], first["algorithm"], first["seed"], first["state"]) == ("mnist", "bp", 0, "done")
+    assert (first["epochs_done"], first["epochs_total"], first["test_accuracy_percent"]) == (10, 10, 90.0)
+    assert first["heartbeat_at"].endswith("+00:00")
+
+
+def test_an_empty_database_says_how_to_begin(store: Store) -> None:
+    assert "no runs yet: `pfa run mnist`" in shown(store)
+    assert json.loads(status.as_json(status.rows(store))) == []
+
+
+def test_watch_follows_the_database_until_ctrl_c(tmp_path: Path) -> None:
+    out = io.StringIO()
+    db = tmp_path / "pfa.db"
+    opened = []
+
+    def open_it() -> Store:
+        opened.append(time.monotonic())
+        if len(opened) == 3:
+            with open_store(str(db), write=True) as store:
+                run(store, "bp", epochs=1)
+        if len(opened) == 6:
+            signal.raise_signal(signal.SIGINT)
+        return open_store(str(db), write=False)
+
+    status.watch(open_it, Console(file=out, width=100), interval=0.01)
+    text = out.getvalue()
+    assert text.index("no results yet") < text.index("bp seed 0")
+
+
+def test_neither_torch_nor_pandas_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys, pfa_cli.runs.status, pfa_cli.runs.plan, pfa_cli.runs.live\n"
+        "print([name for name in ('torch', 'pandas', 'numpy', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +12,7 @@ from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.figures.accuracy import BEST, LAST
 from pfa_cli.figures.page import save_frame, write
 from pfa_cli.figures.table1 import COLUMNS, Cell, Finding, Table1
+from pfa_cli.figures.verdicts import NOT_RUN
 
 _LATEX = {
     "✓": r"\checkmark",
@@ -95,14 +97,35 @@ def latex(table: Table1) -> str:
 
 
 def terminal(table: Table1) -> Group:
-    """What ``rich`` prints: the table, then its notes."""
-    shown = Table(title="Table 1", show_lines=True, title_justify="left")
-    shown.add_column("", min_width=16)
+    """What ``rich`` prints, on 80 columns too: verdicts in the paper's layout, the numbers behind them, the notes."""
+    shown = Table(
+        title="Table 1: ours, and the paper's where it was judged", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    shown.add_column("", min_width=24)
     for name in COLUMNS:
         shown.add_column(ALGORITHMS[name].label, justify="center")
     for row in table.rows:
-        shown.add_row(row.title, *(Text("\n".join(_lines(row.cells[name]))) for name in COLUMNS))
-    return Group(shown, *(Text(note, style="dim") for note in table.notes))
+        shown.add_row(row.title, *(_verdicts(row.cells[name]) for name in COLUMNS))
+    judged = [row for row in table.rows if any(row.cells[name].findings for name in COLUMNS)]
+    evidence = Table(title="What the database says", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("", *(row.title for row in judged)):
+        evidence.add_column(heading)
+    for name in COLUMNS:
+        found = [row.cells[name].findings for row in judged]
+        if any(found):
+            evidence.add_row(
+                ALGORITHMS[name].label, *(Text("\n".join(_said(f) for f in findings)) for findings in found)
+            )
+    notes = (Text(note, style="dim") for note in (f"{_NOT_RUN_SIGN}: not run.", *table.notes))
+    return Group(shown, *([evidence] if judged else []), *notes)
+
+
+_NOT_RUN_SIGN = "–"
+
+
+def _verdicts(cell: Cell) -> str:
+    ours = _NOT_RUN_SIGN if cell.verdict == NOT_RUN else cell.verdict
+    return ours if cell.papers == ours and not cell.findings else f"{ours} {cell.papers}"
 
 
 def _lines(cell: Cell) -> list[str]:

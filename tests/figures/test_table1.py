@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from synthetic import add_grid, add_run
 
+from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.figures import published, table_1
 from pfa_cli.figures.table1 import COLUMNS, Cell, Table1
 from pfa_cli.figures.table1_files import frame, latex, markdown, terminal, write_all
@@ -170,12 +171,22 @@ def test_latex_is_plain_ascii_with_balanced_braces(store: Store) -> None:
     assert not re.search(r"\\\\\s*[\[*]", body)  # LaTeX would take these for an argument of the line break
 
 
-def test_terminal_shows_every_cell(store: Store) -> None:
-    screen = Console(file=io.StringIO(), width=220)
-    screen.print(terminal(table_1(store)))
-    text = screen.file.getvalue()
-    assert "BP-level task performance" in text
-    assert text.count("paper ") >= 3 * len(COLUMNS)
+@pytest.mark.parametrize("width", [80, 120, 220])
+def test_terminal_shows_every_cell_on_any_width(store: Store, width: int) -> None:
+    table = table_1(store)
+    screen = Console(file=io.StringIO(), width=width)
+    screen.print(terminal(table))
+    verdicts, evidence = screen.file.getvalue().split("What the database says")
+    assert all(re.search(rf"\b{ALGORITHMS[name].label}\b", verdicts.splitlines()[2]) for name in COLUMNS)
+    performance = verdicts[verdicts.index("BP-level task") :].splitlines()[0]
+    last = table.rows[-1]
+    expected = [sign for name in COLUMNS for sign in (last.cells[name].verdict, last.cells[name].papers)]
+    assert performance.split()[-2 * len(COLUMNS) :] == [
+        "–" if sign == "not run" else sign for sign in expected
+    ]
+    findings = [f for row in table.rows for cell in row.cells.values() for f in cell.findings]
+    assert evidence.count("mnist:") >= sum(f.recipe == "mnist" for f in findings) > 0
+    assert all(len(line.rstrip()) <= width for line in screen.file.getvalue().splitlines())
 
 
 def test_files(store: Store, tmp_path: Path) -> None:

@@ -171,6 +171,42 @@ def figures(
 
 
 @app.command()
+def compare(
+    out: Annotated[
+        Path | None, typer.Option(help="Write comparison.md and .json into this folder instead.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="table, md or json")] = "table",
+    as_json: AsJson = False,
+    db: Db = None,
+) -> None:
+    """Hold our runs against the paper's published curves, and judge each of its claims."""
+    from pfa_cli.comparison import compare as against_the_paper
+    from pfa_cli.comparison import rendered, write_comparison
+    from pfa_cli.comparison.renderings import terminal
+    from pfa_cli.store.engine import open_store
+
+    with open_store(db, write=False) as store:
+        findings = against_the_paper(store)
+    if out is not None:
+        for path in write_comparison(findings, out):
+            typer.echo(path)
+    elif as_json or form != "table":
+        typer.echo(rendered(findings, "json" if as_json else form), nl=False)
+    else:
+        console.print(terminal(findings))
+
+
+@app.command()
+def report(out: Out = Path("results"), db: Db = None) -> None:
+    """Write report.html: figures, Table 1, the comparison and what was run, on one page."""
+    from pfa_cli.comparison import write_report
+    from pfa_cli.store.engine import open_store
+
+    with open_store(db, write=False) as store:
+        typer.echo(write_report(store, out))
+
+
+@app.command()
 def recipes(
     recipe: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None,
     recipe_dir: RecipeDir = None,

@@ -1,8 +1,9 @@
-"""Ours against the published curves: for every panel of Figures 2, 4 and 5, at the last common epoch and over the whole curve."""
+"""Ours against the published curves, panel by panel: at the last common epoch, and over the whole curve."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -118,7 +119,7 @@ def _panel(evidence: Evidence, figure: TrainingFigure, letter: str, algorithm: s
         return Panel(*place, UNDECIDED, "all seeds diverged", config_hash, runs)
     curves = list(_curves(evidence, cohort, figure.recipe, quantity))
     if reasons := departures(comparison, cohort):
-        apart = tuple(found for curve in curves if (found := _side_by_side(*curve)))
+        apart = tuple(pair for curve in curves if (pair := _side_by_side(*curve)))
         return Panel(*place, NOT_COMPARED, "; ".join(reasons), config_hash, runs, apart)
     found = tuple(deviation for curve in curves if (deviation := _deviation(*curve, quantity)))
     return Panel(*place, _worst([one.verdict for one in found]), _remarks(cohort), config_hash, runs, found)
@@ -181,16 +182,24 @@ def _deviation(
     if common.empty:
         return None
     points = []
-    for row in common.itertuples():
-        own, other = _sample(row.mean, row.std, row.n), _sample(row.mean_published, row.std_published, row.n_published)
+    for row in common.to_dict("records"):
+        own, other = (_sample(row, ending) for ending in ("", "_published"))
         allowed = {ANGLE: ANGLE_MARGIN_DEGREES, RATIO: RATIO_MARGIN}.get(quantity) or margin(other.mean)
         found = difference(own, other)
         points.append(Deviation(
-            index, layer, int(row.epoch), own, other, _WORDS[judge([found], around(0, allowed))], allowed, found,
+            index, layer, int(row["epoch"]), own, other, _WORDS[judge([found], around(0, allowed))], allowed, found,
         ))  # fmt: skip
     last = points[-1]
     return Deviation(
-        index, layer, last.epoch, last.ours, last.published, last.verdict, last.margin, last.difference, _course(points)
+        index,
+        layer,
+        last.epoch,
+        last.ours,
+        last.published,
+        last.verdict,
+        last.margin,
+        last.difference,
+        _course(points),
     )
 
 
@@ -218,13 +227,12 @@ def _side_by_side(
     """Where both end; no difference is taken, because the epochs mean different things."""
     if ours.empty or theirs.empty:
         return None
-    own, other = ours.sort_values("epoch").iloc[-1], theirs.sort_values("epoch").iloc[-1]
-    samples = [_sample(row["mean"], row["std"], row["n"]) for row in (own, other)]
-    return Deviation(index, layer, int(own["epoch"]), samples[0], samples[1], NOT_COMPARED)
+    own, other = (curve.sort_values("epoch").to_dict("records")[-1] for curve in (ours, theirs))
+    return Deviation(index, layer, int(own["epoch"]), _sample(own), _sample(other), NOT_COMPARED)
 
 
-def _sample(mean: float, std: float, n: int) -> Sample:
-    return Sample(float(mean), float(std), int(n))
+def _sample(row: dict[Hashable, Any], ending: str = "") -> Sample:
+    return Sample(float(row[f"mean{ending}"]), float(row[f"std{ending}"]), int(row[f"n{ending}"]))
 
 
 def _root_mean_square(values: Sequence[float]) -> float:

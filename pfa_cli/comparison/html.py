@@ -47,19 +47,15 @@ def table(
         cells = [
             f'<td><span class="badge {(badges or {})[text]}">{escape(text)}</span></td>'
             if i == badge
-            else f"<td>{lines(text)}</td>"
+            else f"<td>{escape(text)}</td>"
             for i, text in enumerate(row)
         ]
         body.append(f"<tr>{''.join(cells)}</tr>\n")
     if not body:
         return ""
     top = "".join(f"<th>{escape(text)}</th>" for text in head)
-    return f'<div class="wide"><table{_class(kind)}>\n<thead><tr>{top}</tr></thead>\n<tbody>\n{"".join(body)}</tbody>\n</table></div>\n'
-
-
-def lines(text: str) -> str:
-    """Escaped text, its line breaks kept."""
-    return escape(text).replace("\n", "<br>")
+    inside = f"<thead><tr>{top}</tr></thead>\n<tbody>\n{''.join(body)}</tbody>\n"
+    return f'<div class="wide"><table{_class(kind)}>\n{inside}</table></div>\n'
 
 
 def picture(png: bytes, alt: str, caption: str) -> str:

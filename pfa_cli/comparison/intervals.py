@@ -114,7 +114,11 @@ def judge(intervals: Iterable[Interval], region: Region) -> str:
     found = list(intervals)
     if any(outside(one, region) for one in found):
         return CONTRADICTED
-    return SUPPORTED if found and all(region.low <= one.low and one.high <= region.high for one in found) else UNDECIDED
+    return (
+        SUPPORTED
+        if found and all(region.low <= one.low and one.high <= region.high for one in found)
+        else UNDECIDED
+    )
 
 
 def outside(interval: Interval, region: Region) -> bool:

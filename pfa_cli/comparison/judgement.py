@@ -79,9 +79,7 @@ def _judge(evidence: Evidence, claim: AnyClaim) -> Judgement:
 
 
 def _accuracy(evidence: Evidence, comparison: Comparison | None, claim: AccuracyClaim) -> Judgement:
-    found = Judgement(
-        claim.title, claim.source, claim.recipe, NOT_RUN, published=_published_accuracy(claim)
-    )
+    found = Judgement(claim.title, claim.source, claim.recipe, NOT_RUN, published=_published_accuracy(claim))
     wanted = [claim.algorithm, claim.other]
     if comparison is None:
         return found
@@ -90,7 +88,9 @@ def _accuracy(evidence: Evidence, comparison: Comparison | None, claim: Accuracy
     ours, other = (comparison.cohorts[name] for name in wanted)
     runs = [*ours.pooled["run_id"], *ours.diverged["run_id"], *other.pooled["run_id"]]
     found = replace(found, run_ids=tuple(sorted(int(run) for run in runs)), n=len(ours.pooled))
-    pairs = pd.concat([final_accuracy(evidence, comparison, one)[LAST] for one in (ours, other)], axis="columns")
+    pairs = pd.concat(
+        [final_accuracy(evidence, comparison, one)[LAST] for one in (ours, other)], axis="columns"
+    )
     pairs.columns = pd.Index(["ours", "other"])
     pairs = pairs.dropna()
     if pairs.empty:
@@ -129,7 +129,9 @@ def _published_accuracy(claim: AccuracyClaim) -> str:
     names = [claim.algorithm, claim.other]
     ours, other = final_accuracies(claim.recipe, names)
     interval, region = difference(ours, other), _region(claim, other.mean)
-    verdict = f": {judge([interval], region)}" if math.isfinite(interval.low) else ", one run each: no interval"
+    verdict = (
+        f": {judge([interval], region)}" if math.isfinite(interval.low) else ", one run each: no interval"
+    )
     return f"epoch {last_common_epoch(claim.recipe, names)}: {apart(ours.mean, other.mean, interval, region)}{verdict}"
 
 
@@ -158,7 +160,9 @@ def _layers(
         beyond = [layer for layer, one in intervals.items() if outside(one, region)]
         if _moving(evidence, comparison, cohort, claim, beyond):
             verdict = UNDECIDED
-            found = replace(found, remark="the limit is not reached, but the layers outside still approach it")
+            found = replace(
+                found, remark="the limit is not reached, but the layers outside still approach it"
+            )
     return _settled(found, comparison, [cohort], verdict, ignoring)
 
 
@@ -182,7 +186,9 @@ def _moving(
     """Whether all these layers came nearer to the target in the last quarter of training."""
     before, after = (_by_layer(evidence, comparison, cohort, claim.quantity, at) for at in (0.75, 1.0))
     nearer = [
-        abs(before[name].mean() - claim.target) - abs(after[name].mean() - claim.target) if name in before else 0.0
+        abs(before[name].mean() - claim.target) - abs(after[name].mean() - claim.target)
+        if name in before
+        else 0.0
         for name in names
     ]
     return all(gain >= STILL_MOVING_DEGREES for gain in nearer)
@@ -210,7 +216,9 @@ def _together(found: Judgement, parts: Mapping[float, Judgement]) -> Judgement:
     for ratio, one in parts.items():
         angles = [layer.interval.mean for layer in one.measured]
         mean = f"{math.fsum(angles) / len(angles):.1f}°" if angles else "–"
-        texts.append(f"1/λ = {ratio:g}: {mean} ({path_angle_degrees(1 / ratio):.1f}° predicted, {one.verdict})")
+        texts.append(
+            f"1/λ = {ratio:g}: {mean} ({path_angle_degrees(1 / ratio):.1f}° predicted, {one.verdict})"
+        )
         measured += [replace(layer, label=f"1/λ = {ratio:g}, {layer.label}") for layer in one.measured]
     remarks = sorted({one.remark for one in parts.values() if one.remark})
     return replace(
@@ -241,8 +249,14 @@ def _settled(
     for cohort in cohorts:
         if len(cohort.diverged):
             total = len(cohort.diverged) + len(cohort.pooled) + len(cohort.waiting)
-            notes.append(f"{ALGORITHMS[cohort.algorithm].label}: {len(cohort.diverged)} of {total} seeds diverged")
-    if verdict == UNDECIDED and found.n == 1 and not any(math.isfinite(m.interval.low) for m in found.measured):
+            notes.append(
+                f"{ALGORITHMS[cohort.algorithm].label}: {len(cohort.diverged)} of {total} seeds diverged"
+            )
+    if (
+        verdict == UNDECIDED
+        and found.n == 1
+        and not any(math.isfinite(m.interval.low) for m in found.measured)
+    ):
         notes.append("one seed: no interval")
     return replace(found, verdict=verdict, remark="; ".join(notes))
 

@@ -1,6 +1,6 @@
 """What was run: every configuration with its seeds and their states, and on which machines with which versions."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -8,11 +8,21 @@ from typing import Any
 import pandas as pd
 
 from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.figures.notes import labels
 from pfa_cli.figures.published import EPOCHS
 from pfa_cli.store import queries
 from pfa_cli.store.engine import Store
 
-_MACHINE = ("host", "device", "threads", "python_version", "torch_version", "cuda_version", "pfa_version", "commit")
+_MACHINE = (
+    "host",
+    "device",
+    "threads",
+    "python_version",
+    "torch_version",
+    "cuda_version",
+    "pfa_version",
+    "commit",
+)
 _STATES = ("done", "running", "interrupted", "failed", "queued")
 
 
@@ -30,11 +40,33 @@ class Ledger:
     last: str
 
 
-RUNS = ("recipe", "algorithm", "settings", "epochs", "seeds done", "other seeds", "diverged", "training time", "data")
+RUNS = (
+    "recipe",
+    "algorithm",
+    "settings",
+    "epochs",
+    "seeds done",
+    "other seeds",
+    "diverged",
+    "training time",
+    "data",
+)
 MACHINES = (
-    "recipe", "host", "device", "threads", "python", "torch", "CUDA", "pfa", "commit", "attempts", "from (UTC)", "to (UTC)", "time",
+    "recipe", "host", "device", "threads", "python", "torch", "CUDA", "pfa", "commit", "attempts", "from (UTC)",
+    "to (UTC)", "time",
 )  # fmt: skip
-ATTEMPTS = ("run", "recipe", "algorithm", "seed", "from epoch", "host", "commit", "started (UTC)", "duration", "outcome")
+ATTEMPTS = (
+    "run",
+    "recipe",
+    "algorithm",
+    "seed",
+    "from epoch",
+    "host",
+    "commit",
+    "started (UTC)",
+    "duration",
+    "outcome",
+)
 
 
 def ledger(store: Store) -> Ledger:
@@ -48,7 +80,9 @@ def ledger(store: Store) -> Ledger:
         order=runs["algorithm"].map(list(ALGORITHMS).index),
     )
     attempts = attempts.assign(
-        commit=[_commit(sha, dirty) for sha, dirty in zip(attempts["git_sha"], attempts["git_dirty"], strict=True)],
+        commit=[
+            _commit(sha, dirty) for sha, dirty in zip(attempts["git_sha"], attempts["git_dirty"], strict=True)
+        ],
         duration=attempts["ended_at"] - attempts["started_at"],
     )
     began = runs[runs["epochs_done"].notna()]
@@ -95,15 +129,15 @@ def _machines(attempts: pd.DataFrame) -> list[tuple[str, ...]]:
     keyed = attempts.assign(**{name: attempts[name].map(_said) for name in _MACHINE})
     rows = []
     for key, own in keyed.groupby(["recipe", *_MACHINE], sort=True):
-        measured = own["duration"].sum()
+        measured = own["duration"].dropna()
         rows.append((
             *_words(key), str(len(own)), _moment(own["started_at"].min()), _moment(_last(own)),
-            _time(measured.total_seconds()),
+            _time(measured.dt.total_seconds().sum()),
         ))  # fmt: skip
     return rows
 
 
-def _attempt_row(row: dict[Hashable, Any]) -> tuple[str, ...]:
+def _attempt_row(row: Mapping[Any, Any]) -> tuple[str, ...]:
     lasted = "" if pd.isna(row["duration"]) else _time(row["duration"].total_seconds())
     start = "" if pd.isna(row["resumed_epoch"]) else str(row["resumed_epoch"])
     return (
@@ -115,18 +149,20 @@ def _attempt_row(row: dict[Hashable, Any]) -> tuple[str, ...]:
 def _unfinished(runs: pd.DataFrame) -> list[str]:
     rows = runs[runs["state"].isin(("running", "interrupted", "queued"))]
     return [
-        f"{recipe}, {ALGORITHMS[algorithm].label}, {epochs} epochs: {_seed_words(own)}"
-        for (recipe, _, algorithm, epochs, _), own in rows.groupby(
-            ["recipe", "order", "algorithm", "epochs_total", "config_hash"]
-        )
+        f"{own['recipe'].iloc[0]}, {labels(own['algorithm'].unique())}, {own['epochs_total'].iloc[0]} epochs: "
+        f"{_seed_words(own)}"
+        for _, own in rows.groupby(["recipe", "order", "epochs_total", "config_hash"])
     ]
 
 
 def _seed_words(own: pd.DataFrame) -> str:
     begun, waiting = own[own["epochs_done"].notna()], own[own["epochs_done"].isna()]
-    said = [f"seed {seed} at epoch {epoch}" for seed, epoch in zip(begun["seed"], begun["epochs_done"], strict=True)]
+    said = [
+        f"seed {seed} at epoch {epoch}"
+        for seed, epoch in zip(begun["seed"], begun["epochs_done"], strict=True)
+    ]
     if len(waiting):
-        said.append(f"seeds {_seeds(waiting['seed'])} not begun")
+        said.append(f"not begun: {_seeds(waiting['seed'])}")
     return ", ".join(said)
 
 
@@ -134,17 +170,18 @@ def _never(began: pd.DataFrame) -> list[str]:
     missing = []
     for recipe in EPOCHS:
         run = set(began.loc[began["recipe"] == recipe, "algorithm"])
-        names = [entry.label for name, entry in ALGORITHMS.items() if name not in run]
-        if names:
-            missing.append(f"{recipe}: {'no algorithm' if len(names) == len(ALGORITHMS) else ', '.join(names)}")
-    return [line.replace(": no algorithm", ": nothing was run") for line in missing]
+        if not run:
+            missing.append(f"Recipe {recipe}: nothing.")
+        elif names := [name for name in ALGORITHMS if name not in run]:
+            missing.append(f"Recipe {recipe}: {labels(names)}.")
+    return missing
 
 
 def _last(attempts: pd.DataFrame) -> pd.Timestamp:
     return max(attempts["started_at"].max(), attempts["ended_at"].max(), key=lambda at: (pd.notna(at), at))
 
 
-def _name(row: dict[Hashable, Any]) -> str:
+def _name(row: Mapping[Any, Any]) -> str:
     return f"{row['recipe']}, {ALGORITHMS[row['algorithm']].label}, seed {row['seed']} ({row['epochs_total']} epochs)"
 
 
@@ -158,8 +195,8 @@ def _commit(sha: str | None, dirty: object) -> str:
     return sha[:10] + (" with changes" if dirty is True else "")
 
 
-def _said(value: object) -> str:
-    return "" if value is None or pd.isna(value) else str(value)
+def _said(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)
 
 
 def _words(key: object) -> tuple[str, ...]:

@@ -24,9 +24,9 @@ def final_accuracies(recipe: str, algorithms: Sequence[str]) -> list[Sample]:
     frame, epoch = published.accuracy(), last_common_epoch(recipe, algorithms)
     rows = frame[(frame["recipe"] == recipe) & (frame["epochs_trained"] == epoch)].set_index("algorithm")
     samples = []
-    for name in algorithms:
-        mean, std = float(rows.at[name, "accuracy_mean_percent"]), float(rows.at[name, "accuracy_std_percent"])
-        samples.append(Sample(mean, std, 1 if math.isnan(std) else _SEEDS))
+    for row in rows.loc[list(algorithms)].to_dict("records"):
+        std = float(row["accuracy_std_percent"])
+        samples.append(Sample(float(row["accuracy_mean_percent"]), std, 1 if math.isnan(std) else _SEEDS))
     return samples
 
 

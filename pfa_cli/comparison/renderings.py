@@ -46,7 +46,9 @@ def markdown(findings: Findings) -> str:
 
 def _rich(rows: Rows) -> Table:
     columns = _NARROW[rows.title]
-    table = Table(title=rows.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=rows.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for column in columns:
         table.add_column(rows.head[column], no_wrap=column == rows.verdict, overflow="fold")
     for row in rows.rows:

@@ -14,7 +14,7 @@ from pfa_cli.comparison.ledger import ATTEMPTS, MACHINES, RUNS, Ledger, ledger
 from pfa_cli.comparison.tabular import Rows, claim_rows, layer_rows, not_run, panel_rows
 from pfa_cli.figures import build, table_1
 from pfa_cli.figures.table1 import COLUMNS, Cell, Table1
-from pfa_cli.figures.table1_files import accuracy_table
+from pfa_cli.figures.table1_files import ACCURACY_HEAD, accuracy_rows
 from pfa_cli.store.engine import Store
 
 TITLE = "Deep Learning without Weight Symmetry: a reproduction"
@@ -72,8 +72,10 @@ def _top(findings: Findings, ran: Ledger) -> str:
     )
     lead = (
         "Eight algorithms that assign credit with and without symmetric weights (Ji-An & Benna): what our runs "
-        f"show, held against the paper's published curves. Results up to {ran.last} UTC."
+        "show, held against the paper's published curves."
     )
+    if ran.last:
+        lead += f" Results up to {ran.last} UTC."
     data = html.bullets(f"{recipe}: {note}" for recipe, note in findings.data.items())
     return (
         f"<header>\n<h1>{escape(TITLE)}</h1>\n{html.paragraph(lead, 'lead')}{html.contents(_SECTIONS)}"
@@ -105,7 +107,7 @@ def _table1(table: Table1) -> Iterator[str]:
     )
     yield html.folded("How it is judged", html.bullets(table.notes))
     yield "<h3>Final test accuracy, %</h3>\n"
-    yield html.table(*accuracy_table(table))
+    yield html.table(ACCURACY_HEAD, accuracy_rows(table))
 
 
 def _cell(cell: Cell) -> str:
@@ -113,12 +115,13 @@ def _cell(cell: Cell) -> str:
     for finding in cell.findings:
         text = escape(f"{finding.recipe}: {finding.text}")
         said += f"<i>{text if finding.decides else f'({text})'}</i>"
-    return f"<td><b>{escape(cell.verdict)}</b>{said}</td>"
+    kind = ' class="words"' if cell.verdict == NOT_RUN else ""
+    return f"<td><b{kind}>{escape(cell.verdict)}</b>{said}</td>"
 
 
 def _curves(findings: Findings) -> Iterator[str]:
-    yield _rows(panel_rows(findings), "dense")
-    yield html.folded("Layer by layer", _rows(layer_rows(findings), "dense"))
+    yield _rows(panel_rows(findings), "curves")
+    yield html.folded("Layer by layer", _rows(layer_rows(findings), "curves"))
 
 
 def _runs(ran: Ledger) -> Iterator[str]:
@@ -129,4 +132,6 @@ def _runs(ran: Ledger) -> Iterator[str]:
 
 
 def _failures(ran: Ledger) -> Iterator[str]:
-    yield html.bullets([f"Diverged: {line}" for line in ran.diverged] + [f"Failed: {line}" for line in ran.failed])
+    yield html.bullets(
+        [f"Diverged: {line}" for line in ran.diverged] + [f"Failed: {line}" for line in ran.failed]
+    )

@@ -8,7 +8,14 @@ from pfa_cli.figures.notes import count
 from pfa_cli.recipes import load_recipe
 
 # Arithmetic and bookkeeping: recorded and shown, but the same experiment.
-_SAME_EXPERIMENT = {"precision", "probe_images", "accumulation", "split_seed", "corrupt_share_percent", "form"}
+_SAME_EXPERIMENT = {
+    "precision",
+    "probe_images",
+    "accumulation",
+    "split_seed",
+    "corrupt_share_percent",
+    "form",
+}
 _IMAGENET = "(1000 classes)"
 
 

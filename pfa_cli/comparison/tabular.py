@@ -40,7 +40,9 @@ def claim_rows(findings: Findings) -> Rows:
     rows = []
     for one in findings.claims:
         ours = "; ".join(filter(None, [one.ours, one.remark]))
-        rows.append((one.claim, one.source, one.verdict, ours, str(one.n or ""), one.published, _ids(one.run_ids)))
+        rows.append(
+            (one.claim, one.source, one.verdict, ours, str(one.n or ""), one.published, _ids(one.run_ids))
+        )
     head = ("claim", "source", "verdict", "ours", "n", "the paper's own numbers", "runs")
     return Rows("Claims of the paper", head, tuple(rows), 2)
 
@@ -50,7 +52,7 @@ def panel_rows(findings: Findings) -> Rows:
     rows = tuple(_panel(panel) for panel in findings.panels if panel.verdict != NOT_RUN)
     head = (
         "panel", "algorithm", "quantity", "verdict", "epoch", "ours", "published", "deviation", "margin",
-        "curve: mean, mean |·|, largest", "epochs equal / undecided / different", "std over seeds: ours, published", "n", "",
+        "curve: mean, mean |·|, largest", "epochs equal / undecided / different", "seeds' std: ours, published", "n", "",
     )  # fmt: skip
     return Rows("Ours against the published curves", head, rows, 3)
 
@@ -64,7 +66,7 @@ def layer_rows(findings: Findings) -> Rows:
                 rows.append((*_place(panel), str(one.layer), one.verdict, *_numbers(panel, [one])))
     head = (
         "panel", "algorithm", "quantity", "layer", "verdict", "epoch", "ours", "published", "deviation", "margin",
-        "curve: mean, mean |·|, largest", "epochs equal / undecided / different", "std over seeds: ours, published", "n",
+        "curve: mean, mean |·|, largest", "epochs equal / undecided / different", "seeds' std: ours, published", "n",
     )  # fmt: skip
     return Rows("Layer by layer", head, tuple(rows), 4)
 

@@ -10,12 +10,15 @@ from pfa_cli.figures.verdicts import Interval
 
 
 def signed(value: float, places: int = 2) -> str:
-    """With its sign.
+    """With its sign, unless it rounds to zero.
 
-    >>> signed(-0.5), signed(0.014), signed(float("inf"))
-    ('−0.50', '+0.01', '+∞')
+    >>> signed(-0.5), signed(0.014), signed(-0.001), signed(float("inf"))
+    ('−0.50', '+0.01', '0.00', '+∞')
     """
-    return "+∞" if value == math.inf else "−∞" if value == -math.inf else f"{value:+.{places}f}".replace("-", "−")
+    if math.isinf(value):
+        return "+∞" if value > 0 else "−∞"
+    text = f"{value:+.{places}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def ends(interval: Interval, places: int = 2) -> str:

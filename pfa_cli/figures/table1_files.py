@@ -74,8 +74,8 @@ def markdown(table: Table1) -> str:
     for row in table.rows:
         lines.append(_bar([row.title, *(_escaped("<br>".join(_lines(row.cells[name]))) for name in COLUMNS)]))
     lines += ["", *(f"* {_escaped(note)}" for note in table.notes), "", "## Final test accuracy (%)", ""]
-    lines += [_bar(_ACCURACY_HEAD), _bar(["---"] * len(_ACCURACY_HEAD))]
-    lines += [_bar(row) for row in _accuracy_rows(table)]
+    lines += [_bar(ACCURACY_HEAD), _bar(["---"] * len(ACCURACY_HEAD))]
+    lines += [_bar(row) for row in accuracy_rows(table)]
     return "\n".join(lines) + "\n"
 
 
@@ -158,10 +158,11 @@ def _latex_cell(cell: Cell) -> str:
     return r"\shortstack{" + r" \\ ".join([first, *(rf"{{\tiny {line}}}" for line in rest)]) + "}"
 
 
-_ACCURACY_HEAD = ["recipe", "algorithm", "epochs", "n", "last epoch", "best validation epoch", "diverged", ""]
+ACCURACY_HEAD = ["recipe", "algorithm", "epochs", "n", "last epoch", "best validation epoch", "diverged", ""]
 
 
-def _accuracy_rows(table: Table1) -> list[list[str]]:
+def accuracy_rows(table: Table1) -> list[list[str]]:
+    """The table of final accuracies in words, under ``ACCURACY_HEAD``."""
     rows = []
     for row in table.accuracy.to_dict("records"):
         accuracies = [_mean_std(row[f"{kind}_mean"], row[f"{kind}_std"]) for kind in (LAST, BEST)]

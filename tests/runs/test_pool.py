@@ -1,0 +1,58 @@
+"""A cell that kills its workers must not be tried for ever."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import run_cases
+
+from pfa_cli.data import default_data_dir
+from pfa_cli.runs.events import Broken, Event, Note
+from pfa_cli.runs.pool import Pool, Setup
+from pfa_cli.runs.signals import StopRequest
+from pfa_cli.runs.worker import Task
+from pfa_cli.store import writer
+from pfa_cli.store.engine import open_store
+
+
+def test_a_cell_is_given_up_after_two_deaths_without_an_epoch_between(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+    # An epoch takes longer than the test.
+    (cell,) = run_cases.plan(["bp"], train_images=60_000, hidden_sizes=[2000, 2000]).cells
+    with open_store(str(db), write=True) as store:
+        run_id = writer.ensure_run(store, cell.configuration, cell.seed)
+    told: list[Event | Broken] = []
+    given_up: list[tuple[Task, str]] = []
+    killed: list[int] = []
+
+    def kill_two() -> None:
+        for _ in range(2):
+            row = run_cases.until(
+                lambda: next(
+                    (r for r in run_cases.running(db) if r.checkpoint and r.pid not in killed), None
+                ),
+                "a new worker in training",
+            )
+            killed.append(row.pid)
+            os.kill(row.pid, signal.SIGKILL)
+
+    task = Task(0, run_id, cell.configuration, cell.seed)
+    pool = Pool(
+        Setup(str(db), "cpu", default_data_dir()),
+        2,
+        told.append,
+        lambda message: None,
+        lambda *given: given_up.append(given),
+        StopRequest(),
+    )
+    killer = threading.Thread(target=kill_two)
+    killer.start()
+    pool.run([task])
+    killer.join()
+    assert [note.message for note in told if isinstance(note, Note)] == [
+        "its worker was killed by SIGKILL; another resumes it from its last checkpoint"
+    ]
+    ((abandoned, why),) = given_up
+    assert abandoned == task
+    assert why.startswith("its worker was killed by SIGKILL, 2 times without an epoch between")

@@ -216,24 +216,25 @@ class LiveTable:
             f"{duration(time.monotonic() - self._began)} so far",
             Text(f"{eta} left" if eta else "", style="cyan"),
         )
-        return Group(head, self._running_table())
+        running = [index for index, progress in enumerate(self._progress) if progress.running]
+        return Group(head, self._table_of(running)) if running else head
 
-    def _running_table(self) -> Table:
+    def _table_of(self, running: Sequence[int]) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("cell", overflow="fold")
         table.add_column("epoch", justify="right", no_wrap=True)
         table.add_column("", width=10)
         for heading in ("train %", "test %", "images/s", "left"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for index, (cell, progress) in enumerate(zip(self._cells, self._progress, strict=True)):
-            if progress.running:
-                table.add_row(
-                    cell.name,
-                    f"{int(progress.epochs)}/{cell.epochs_total}",
-                    ProgressBar(total=max(cell.epochs_total, 1), completed=progress.epochs, width=10),
-                    percent(progress.train_accuracy),
-                    percent(progress.test_accuracy),
-                    rate(progress.images_per_second),
-                    duration(self._eta(index)),
-                )
+        for index in running:
+            cell, progress = self._cells[index], self._progress[index]
+            table.add_row(
+                cell.name,
+                f"{int(progress.epochs)}/{cell.epochs_total}",
+                ProgressBar(total=max(cell.epochs_total, 1), completed=progress.epochs, width=10),
+                percent(progress.train_accuracy),
+                percent(progress.test_accuracy),
+                rate(progress.images_per_second),
+                duration(self._eta(index)),
+            )
         return table

@@ -72,7 +72,7 @@ class Plan:
         todo = [cell for cell in self.cells if cell.epochs_left]
         hours = [cell.expected_hours for cell in todo]
         known = sum(h for h in hours if h is not None)
-        unknown = f" + {count(hours.count(None), 'cell')} not measured yet" if None in hours else ""
+        unknown = f" + {count(hours.count(None), 'cell')} unmeasured" if None in hours else ""
         total = f"{duration(3600 * known)}{unknown}" if known else unknown.removeprefix(" + ")
         table.add_column("cell", footer=f"{count(len(self.cells), 'cell')}, {len(todo)} to train")
         table.add_column("state")

@@ -85,7 +85,7 @@ def test_states_epochs_left_and_hours_come_from_the_database(tmp_path: Path) -> 
     lines = shown(found)
     assert lines[2].split() == ["mnist", "bp", "seed", "0", "done", "0"]
     assert lines[3].split() == ["mnist", "fa", "seed", "0", "stale", "6", "36", "min"]
-    assert " ".join(lines[-2].split()) == "5 cells, 4 to train 35 41 min + 2 cells not measured yet"
+    assert " ".join(lines[-2].split()) == "5 cells, 4 to train 35 41 min + 2 cells unmeasured"
     assert lines[-1].startswith("epochs 40 → 10")
 
 

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from torch.distributed.nn import functional as differentiable
 from torch.nn.parallel import DistributedDataParallel
 
-from pfa_cli.data.part import Part
-
 
 class Ranks:
     """This process among ``size`` that train together; ``rank`` 0 is the one that writes."""
@@ -39,10 +37,6 @@ class Ranks:
     @property
     def first(self) -> bool:
         return self.rank == 0
-
-    @property
-    def part(self) -> Part:
-        return Part(self.rank, self.size)
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """What to call in training in place of ``network``: it averages the gradients over the ranks."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pfa_cli.algorithms import Algorithm, convert
 from pfa_cli.algorithms.registry import entry
+from pfa_cli.data.part import Part
 from pfa_cli.errors import UsageError
 from pfa_cli.networks import build_network
 from pfa_cli.randomness import generator
@@ -52,6 +53,7 @@ class Trainer:
     ) -> None:
         self.configuration, self.dataset, self.seed, self.device = configuration, dataset, seed, device
         self.ranks = ranks or Ranks()
+        self._part = Part(self.ranks.rank, self.ranks.size)  # of every batch
         if configuration.batch_size % (self.ranks.size * configuration.accumulation):
             raise UsageError(
                 f"batch_size (={configuration.batch_size}) must be divisible by ranks × accumulation "
@@ -134,7 +136,7 @@ class Trainer:
         self.network.train()
         since = time.perf_counter()
         batches = self.dataset.train_batches(
-            self.seed, epoch, self.configuration.batch_size, start_step=self.step, part=self.ranks.part
+            self.seed, epoch, self.configuration.batch_size, start_step=self.step, part=self._part
         )
         for images, labels in batches:
             self.train_step(images, labels)
@@ -191,7 +193,7 @@ class Trainer:
         """Mean loss and top-1 accuracy in percent, and top-5 where there are more than ten classes."""
         self.network.eval()
         tally = Tally(self.device, top5=self.dataset.n_classes > 10)
-        for x, y in self.dataset.evaluation_batches(split, part=self.ranks.part):
+        for x, y in self.dataset.evaluation_batches(split, part=self._part):
             with self.precision.autocast():
                 logits = self.network(channels_last(x))
             tally.add(logits, y, F.cross_entropy(logits.float(), y))

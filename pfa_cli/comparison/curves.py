@@ -1,7 +1,7 @@
 """Ours against the published curves, panel by panel: at the last common epoch, and over the whole curve."""
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from pfa_cli.comparison.intervals import (
 from pfa_cli.comparison.scale import departures
 from pfa_cli.figures import fig2, fig4, fig5, published
 from pfa_cli.figures.curves import ANGLE, RATIO
-from pfa_cli.figures.evidence import Cohort, Evidence, pool
+from pfa_cli.figures.evidence import Cohort, Comparison, Evidence, pool
 from pfa_cli.figures.training import TrainingFigure
 from pfa_cli.figures.verdicts import Interval, margin
 
@@ -90,10 +90,10 @@ class Panel:
     deviations: tuple[Deviation, ...] = ()
 
 
-def panels(evidence: Evidence) -> list[Panel]:
-    """Every panel of the three figures that the paper has a curve for, in the figures' order."""
+def panels(evidence: Evidence, run: Mapping[str, Comparison]) -> list[Panel]:
+    """Every panel of the three figures that the paper has a curve for, in their order; ``run``: what ran, by recipe."""
     return [
-        _panel(evidence, figure, letter, name, quantity)
+        _panel(evidence, run.get(figure.recipe), figure, letter, name, quantity)
         for figure in (fig2.FIGURE, fig4.FIGURE, fig5.FIGURE)
         for letter, name, quantity in _contents(figure)
     ]
@@ -107,9 +107,15 @@ def _contents(figure: TrainingFigure) -> Iterator[tuple[str, str, str]]:
             yield letter, name, quantity
 
 
-def _panel(evidence: Evidence, figure: TrainingFigure, letter: str, algorithm: str, quantity: str) -> Panel:
+def _panel(
+    evidence: Evidence,
+    comparison: Comparison | None,
+    figure: TrainingFigure,
+    letter: str,
+    algorithm: str,
+    quantity: str,
+) -> Panel:
     place = (figure.name, letter, figure.recipe, algorithm, quantity)
-    comparison = evidence.comparison(figure.recipe)
     cohort = comparison.cohorts.get(algorithm) if comparison else None
     if comparison is None or cohort is None:
         elsewhere = comparison is not None and algorithm in comparison.elsewhere

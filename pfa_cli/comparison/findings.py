@@ -42,8 +42,8 @@ def find(store: Store) -> Findings:
         raise no_results(store.name)
     run = {recipe: found for recipe in EPOCHS if (found := evidence.comparison(recipe))}
     return Findings(
-        claims=tuple(judge_all(evidence)),
-        panels=tuple(panels(evidence)),
+        claims=tuple(judge_all(evidence, run)),
+        panels=tuple(panels(evidence, run)),
         data={recipe: data_note(comparison) for recipe, comparison in run.items()},
     )
 

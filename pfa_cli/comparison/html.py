@@ -1,6 +1,7 @@
 """The few pieces of HTML that the report is made of. Text is escaped here, and nowhere else."""
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -47,7 +48,7 @@ def table(
         cells = [
             f'<td><span class="badge {(badges or {})[text]}">{escape(text)}</span></td>'
             if i == badge
-            else f"<td>{escape(text)}</td>"
+            else f"<td>{tight(text)}</td>"
             for i, text in enumerate(row)
         ]
         body.append(f"<tr>{''.join(cells)}</tr>\n")
@@ -56,6 +57,13 @@ def table(
     top = "".join(f"<th>{escape(text)}</th>" for text in head)
     inside = f"<thead><tr>{top}</tr></thead>\n<tbody>\n{''.join(body)}</tbody>\n"
     return f'<div class="wide"><table{_class(kind)}>\n{inside}</table></div>\n'
+
+
+def tight(text: str) -> str:
+    """Escaped text of a table's cell, whose numbers are not torn apart at the end of a line."""
+    joined = re.sub(r" (?=[±/%=])|(?<=[±=]) |(?<=epoch) (?=\d)", "\u00a0", text)
+    joined = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), joined)
+    return escape(re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", joined))
 
 
 def picture(png: bytes, alt: str, caption: str) -> str:

@@ -63,13 +63,12 @@ class Judgement:
     measured: tuple[Measured, ...] = ()
 
 
-def judge_all(evidence: Evidence) -> list[Judgement]:
-    """Every claim, in the paper's order."""
-    return [_judge(evidence, claim) for claim in claims()]
+def judge_all(evidence: Evidence, run: Mapping[str, Comparison]) -> list[Judgement]:
+    """Every claim, in the paper's order; ``run``: what ran, by recipe."""
+    return [_judge(evidence, run.get(claim.recipe), claim) for claim in claims()]
 
 
-def _judge(evidence: Evidence, claim: AnyClaim) -> Judgement:
-    comparison = evidence.comparison(claim.recipe)
+def _judge(evidence: Evidence, comparison: Comparison | None, claim: AnyClaim) -> Judgement:
     if isinstance(claim, AccuracyClaim):
         return _accuracy(evidence, comparison, claim)
     if isinstance(claim, LayerClaim):

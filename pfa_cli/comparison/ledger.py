@@ -189,10 +189,10 @@ def _seeds(seeds: Iterable[int]) -> str:
     return ", ".join(str(seed) for seed in sorted(seeds))
 
 
-def _commit(sha: str | None, dirty: object) -> str:
+def _commit(sha: str | None, dirty: Any) -> str:
     if not sha:
         return ""
-    return sha[:10] + (" with changes" if dirty is True else "")
+    return sha[:10] + (" with changes" if pd.notna(dirty) and dirty else "")
 
 
 def _said(value: Any) -> str:

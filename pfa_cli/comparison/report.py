@@ -1,6 +1,7 @@
 """``report.html``: figures, Table 1, the comparison and what was run, on one page that needs nothing else."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,15 @@ from pfa_cli.comparison.curves import DIFFERENT, EQUAL, NOT_COMPARED
 from pfa_cli.comparison.findings import Findings, find
 from pfa_cli.comparison.intervals import CONTRADICTED, NOT_RUN, RULES, SUPPORTED, UNDECIDED
 from pfa_cli.comparison.ledger import ATTEMPTS, MACHINES, RUNS, Ledger, ledger
-from pfa_cli.comparison.tabular import Rows, claim_rows, layer_rows, not_run, panel_rows
+from pfa_cli.comparison.tabular import (
+    Rows,
+    claim_rows,
+    figure_title,
+    layer_rows,
+    not_run,
+    panel_rows,
+    remarks,
+)
 from pfa_cli.figures import build, table_1
 from pfa_cli.figures.table1 import COLUMNS, Cell, Table1
 from pfa_cli.figures.table1_files import ACCURACY_HEAD, accuracy_rows
@@ -107,21 +116,30 @@ def _table1(table: Table1) -> Iterator[str]:
     )
     yield html.folded("How it is judged", html.bullets(table.notes))
     yield "<h3>Final test accuracy, %</h3>\n"
-    yield html.table(ACCURACY_HEAD, accuracy_rows(table))
+    yield html.table(ACCURACY_HEAD, accuracy_rows(table), kind="compact")
 
 
 def _cell(cell: Cell) -> str:
     said = "" if cell.papers == cell.verdict and not cell.findings else f"<i>paper {escape(cell.papers)}</i>"
     for finding in cell.findings:
-        text = escape(f"{finding.recipe}: {finding.text}")
+        text = html.tight(f"{finding.recipe}: {finding.text}")
         said += f"<i>{text if finding.decides else f'({text})'}</i>"
     kind = ' class="words"' if cell.verdict == NOT_RUN else ""
     return f"<td><b{kind}>{escape(cell.verdict)}</b>{said}</td>"
 
 
 def _curves(findings: Findings) -> Iterator[str]:
-    yield _rows(panel_rows(findings), "curves")
-    yield html.folded("Layer by layer", _rows(layer_rows(findings), "curves"))
+    """A table per figure, and below it what a whole figure or one of its panels has to be read with."""
+    for figure in dict.fromkeys(panel.figure for panel in findings.panels):
+        own = replace(findings, panels=tuple(panel for panel in findings.panels if panel.figure == figure))
+        rows = panel_rows(own)
+        if not rows.rows:
+            continue
+        yield f"<h3>{escape(figure_title(own.panels[0]))}</h3>\n"
+        without_remarks = [row[:-1] for row in rows.rows]
+        yield html.table(rows.head[:-1], without_remarks, badge=rows.verdict, badges=_BADGES, kind="curves")
+        yield html.bullets(remarks(own))
+        yield html.folded("Layer by layer", _rows(layer_rows(own), "curves"))
 
 
 def _runs(ran: Ledger) -> Iterator[str]:

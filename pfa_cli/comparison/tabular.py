@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.comparison.claims import TASKS
-from pfa_cli.comparison.curves import DIFFERENT, EQUAL, Deviation, Panel
+from pfa_cli.comparison.curves import DIFFERENT, EQUAL, NOT_COMPARED, Deviation, Panel
 from pfa_cli.comparison.findings import Findings
 from pfa_cli.comparison.intervals import CONTRADICTED, NOT_RUN, SUPPORTED, UNDECIDED
-from pfa_cli.comparison.words import ends, mean_std, signed
+from pfa_cli.comparison.words import ends, mean_std, plain, signed
 from pfa_cli.figures.curves import ANGLE, RATIO
 from pfa_cli.figures.notes import labels
 from pfa_cli.figures.panels import MANY_LAYERS
@@ -84,6 +84,22 @@ def not_run(findings: Findings) -> list[str]:
     ]
 
 
+def remarks(findings: Findings) -> list[str]:
+    """What the panels have to be read with: why they are not compared, what is unfinished, what diverged."""
+    said: dict[tuple[str, str], dict[str, None]] = {}
+    for panel in findings.panels:
+        if panel.reason and panel.verdict != NOT_RUN:
+            apart = panel.verdict == NOT_COMPARED
+            about = "Not compared, each shown where it ends" if apart else "To know"
+            said.setdefault((about, panel.reason), {})[panel.algorithm] = None
+    return [f"{about} ({labels(names)}): {reason}." for (about, reason), names in said.items()]
+
+
+def figure_title(panel: Panel) -> str:
+    """The figure's number and task."""
+    return f"{_figure(panel.figure)}, {TASKS[panel.recipe]}"
+
+
 def _panel(panel: Panel) -> tuple[str, ...]:
     numbers = _numbers(panel, panel.deviations) if panel.deviations else ("",) * 9
     return (*_place(panel), panel.verdict, *numbers, panel.reason)
@@ -119,8 +135,8 @@ def _means(means: Sequence[float], stds: Sequence[float], places: int) -> str:
     if len(means) == 1:
         return mean_std(means[0], stds[0], places)
     if len(means) <= MANY_LAYERS:
-        return " / ".join(f"{mean:.{places}f}" for mean in means)
-    return f"{min(means):.{places}f} to {max(means):.{places}f}"
+        return " / ".join(plain(mean, places) for mean in means)
+    return f"{plain(min(means), places)} to {plain(max(means), places)}"
 
 
 def _deviation(compared: Sequence[Deviation], places: int) -> str:

@@ -30,44 +30,54 @@ def ends(interval: Interval, places: int = 2) -> str:
 
 def mean_std(mean: float, std: float, places: int = 2) -> str:
     """Mean ± standard deviation, if there is one."""
-    return f"{mean:.{places}f}" + (f" ± {std:.{places}f}" if math.isfinite(std) else "")
+    return plain(mean, places) + (f" ± {std:.{places}f}" if math.isfinite(std) else "")
+
+
+def plain(value: float, places: int = 2) -> str:
+    """A number with a true minus sign."""
+    return f"{value:.{places}f}".replace("-", "−")
 
 
 def apart(ours: float, other: float, interval: Interval, region: Region) -> str:
     """A difference of two accuracies in percent, and where it has to lie."""
-    needed = f"below {signed(region.high)}" if region.low == -math.inf else f"within ±{region.high:.2f}"
-    return f"{ours:.2f} vs {other:.2f} %: {signed(interval.mean)}{ends(interval)}, claimed {needed}"
+    needed = (
+        f"needed below {signed(region.high)}"
+        if region.low == -math.inf
+        else f"needed within ±{region.high:.2f}"
+    )
+    return f"{ours:.2f} vs {other:.2f} %: {signed(interval.mean)}{ends(interval)}, {needed}"
 
 
 def layer_range(values: Mapping[str, float], quantity: str) -> str:
     """Values of all layers if they are few, else their range."""
     numbers = list(values.values())
     if len(numbers) <= MANY_LAYERS:
-        return " / ".join(f"{value:.2f}" for value in numbers) + _unit(quantity)
-    return f"{len(numbers)} layers, {min(numbers):.2f} to {max(numbers):.2f}{_unit(quantity)}"
+        return " / ".join(map(plain, numbers)) + _unit(quantity)
+    return f"{len(numbers)} layers, {plain(min(numbers))} to {plain(max(numbers))}{_unit(quantity)}"
 
 
 def by_layer(intervals: Mapping[str, Interval], quantity: str, region: Region) -> str:
     """Each layer's mean with its interval if they are few, else their range and how many are where."""
     if not intervals:
         return "no layer has a value"
-    claimed = f"claimed {region.low:.2f} to {region.high:.2f}{_unit(quantity)}"
-    if region.low < 0:
-        claimed = f"claimed at most {region.high:.2f}{_unit(quantity)}"
+    unit = _unit(quantity)
+    span = "at most" if region.low < 0 else f"{region.low:.2f} to"
+    needed = f"needed {span} {region.high:.2f}{unit}"
     if len(intervals) <= MANY_LAYERS:
-        each = "; ".join(f"{name} {one.mean:.2f}{_ends(one)}" for name, one in intervals.items())
-        return f"{each}; {claimed}"
-    means = [one.mean for one in intervals.values()]
-    beyond = sum(outside(one, region) for one in intervals.values())
-    inside = sum(region.low <= one.low and one.high <= region.high for one in intervals.values())
-    return (
-        f"{len(means)} layers, {min(means):.2f} to {max(means):.2f}{_unit(quantity)}: {inside} inside, {beyond} outside; "
-        f"{claimed}"
-    )
+        return (
+            "; ".join(f"{name} {plain(one.mean)}{_ends(one)}" for name, one in intervals.items())
+            + f"; {needed}"
+        )
+    text = layer_range({name: one.mean for name, one in intervals.items()}, quantity)
+    if all(math.isfinite(one.low) for one in intervals.values()):
+        beyond = sum(outside(one, region) for one in intervals.values())
+        inside = sum(region.low <= one.low and one.high <= region.high for one in intervals.values())
+        text += f": {inside} inside, {beyond} outside"
+    return f"{text}; {needed}"
 
 
 def _ends(interval: Interval) -> str:
-    return f" [{interval.low:.2f}, {interval.high:.2f}]" if math.isfinite(interval.low) else ""
+    return f" [{plain(interval.low)}, {plain(interval.high)}]" if math.isfinite(interval.low) else ""
 
 
 def _unit(quantity: str) -> str:

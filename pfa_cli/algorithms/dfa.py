@@ -4,8 +4,10 @@
     convolution:  grad_h = conv_transpose(e_L at every output position, D),    D [n_classes, N_in, kh, kw]
 
 (Nøkland 2016; paper, "Direct feedback alignment".) This includes the output layer. The gradient that a shortcut brings is
-added as always. The convolution follows ALGORITHMS' definition: the layer's own stride, padding and dilation; D is not
-grouped, since e_L has no groups.
+added as always.
+
+Where it differs from its paper: Nøkland's networks are dense or flatten their maps; here a convolution broadcasts e_L over its
+output map and keeps its own stride, padding and dilation, but not its groups, since e_L has none.
 """
 
 from collections.abc import Mapping

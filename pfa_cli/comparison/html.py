@@ -62,6 +62,7 @@ def table(
 def tight(text: str) -> str:
     """Escaped text of a table's cell, whose numbers are not torn apart at the end of a line."""
     joined = re.sub(r" (?=[±/%=])|(?<=[±=]) |(?<=epoch) (?=\d)", "\u00a0", text)
+    joined = re.sub(r"(?<=\d) to (?=[\d−])", "\u00a0to\u00a0", joined)
     joined = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), joined)
     return escape(re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", joined))
 

@@ -92,8 +92,9 @@ def _accuracy(evidence: Evidence, comparison: Comparison | None, claim: Accuracy
     )
     pairs.columns = pd.Index(["ours", "other"])
     pairs = pairs.dropna()
+    lost = claim.relation == "equal" and len(ours.diverged) > 0
     if pairs.empty:
-        return _settled(found, comparison, [ours, other], UNDECIDED)
+        return _settled(found, comparison, [ours, other], CONTRADICTED if lost else UNDECIDED)
     region = _region(claim, float(pairs["other"].mean()))
     borrowed = len(pairs) == 1
     interval = _one_pair(claim, pairs) if borrowed else t_interval((pairs["ours"] - pairs["other"]).tolist())
@@ -102,9 +103,7 @@ def _accuracy(evidence: Evidence, comparison: Comparison | None, claim: Accuracy
         text += ", scatter over seeds as published"
     measured = (Measured("difference of accuracies in points", interval, region),)
     found = replace(found, ours=text, n=len(pairs), measured=measured)
-    verdict = judge([interval], region)
-    if claim.relation == "equal" and len(ours.diverged):
-        verdict = CONTRADICTED
+    verdict = CONTRADICTED if lost else judge([interval], region)
     return _settled(found, comparison, [ours, other], verdict)
 
 

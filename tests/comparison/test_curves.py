@@ -80,7 +80,7 @@ def test_alignment_layer_by_layer(findings: Findings, compared_store: Store) -> 
 
 
 def test_each_verdict_of_a_curve(empty_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, percent in (("bp", 98.38), ("fa", 97.0), ("dfa", 98.33)):
+    for name, percent in (("bp", 98.38), ("fa", 97.0), ("dfa", 98.25)):
         monkeypatch.setitem(synthetic.ACCURACY["mnist"], name, percent)
     add_grid(empty_store, "mnist", ["bp", "fa"], range(6), epochs=40)
     add_grid(empty_store, "mnist", ["dfa"], range(3), epochs=40)
@@ -153,7 +153,8 @@ def test_all_seeds_diverged(empty_store: Store) -> None:
 def test_the_margins_are_wider_than_the_published_scatter() -> None:
     """Five seeds that end and scatter as the published ones do pass for equal, with every algorithm."""
     for recipe, epoch in (("mnist", 40), ("cifar10", 200)):
-        rows = published.accuracy().query("recipe == @recipe and epochs_trained == @epoch")
+        rows = published.accuracy()
+        rows = rows[(rows["recipe"] == recipe) & (rows["epochs_trained"] == epoch)]
         for row in rows.to_dict("records"):
             one = Sample(float(row["accuracy_mean_percent"]), float(row["accuracy_std_percent"]), 5)
             assert judge([difference(one, one)], around(0, margin(one.mean))) == "supported", row["algorithm"]

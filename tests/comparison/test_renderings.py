@@ -100,11 +100,10 @@ def test_the_same_database_gives_the_same_bytes(
 def test_the_command_prints_each_form(compared_database: Path, findings: Findings, tmp_path: Path) -> None:
     printed = {
         form: pfa("compare", "--db", str(compared_database), *form.split(), cwd=tmp_path).stdout
-        for form in ("", "--json", "--format md")
+        for form in ("", "--json")
     }
     assert "Claims of the paper" in printed[""]
     assert json.loads(printed["--json"]) == json.loads(findings.as_json())
-    assert printed["--format md"] == markdown(findings)
 
 
 def test_the_commands_without_a_database_name_the_cure(tmp_path: Path) -> None:
@@ -119,14 +118,3 @@ def test_a_folder_that_cannot_be_written_to(findings: Findings, tmp_path: Path) 
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(PfaError, match=r"cannot write .*comparison\.md .*--out"):
         write_comparison(findings, tmp_path / "file")
-
-
-def test_no_torch(compared_database: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from pfa_cli.store.engine import open_store\n"
-        "from pfa_cli.comparison import compare, write_report\n"
-        f"with open_store({str(compared_database)!r}, write=False) as store:\n"
-        f"    compare(store); write_report(store, Path({str(tmp_path)!r}))\n"
-        "assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

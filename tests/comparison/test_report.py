@@ -115,7 +115,7 @@ def test_it_says_what_was_run_where(page: Page) -> None:
     runs = page.sections["runs"]
     assert "imagenette-mini (10 classes), 900 train / 300 test" in runs
     assert "expansion 50.0" in runs
-    assert "29 attempts" in runs
+    assert "All 30 attempts" in runs
 
 
 def test_attempts_with_their_machine(empty_store: Store, tmp_path: Path) -> None:
@@ -138,12 +138,17 @@ def test_attempts_with_their_machine(empty_store: Store, tmp_path: Path) -> None
 
 
 def test_the_same_database_gives_the_same_bytes(compared_database: Path, text: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pfa_cli.cli import app\n"
+        "app(sys.argv[1:], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules"
+    )
     command = [
         sys.executable,
         "-W",
         "error",
-        "-m",
-        "pfa_cli",
+        "-c",
+        code,
         "report",
         "--db",
         str(compared_database),

@@ -7,10 +7,11 @@ decoders, the one for GPUs among them, are deprecated.
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from pfa_cli.randomness import stream_seed
+from pfa_cli.signals import signals_blocked
 
 _LARGER = 256 / 224  # an image under evaluation is resized to this times the crop
 
@@ -116,13 +118,17 @@ class Pipeline:
             # Not fork: this process may have threads and a GPU, which do not survive it.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__])
+            # Ctrl-C and Slurm's signals reach every process; the run needs its batches to finish the step and save.
+            resource_tracker.ensure_running()  # before, since starting it unblocks signals
+            with signals_blocked():
+                forkserver.ensure_running()
         self._batches = DataLoader(
             loader,
             batch_sampler=self._requests,
             num_workers=workers,
             collate_fn=collate,
             pin_memory=pin_memory,
-            worker_init_fn=_leave_interrupts_to_the_parent,
+            worker_init_fn=_end_with_parent,
             multiprocessing_context=context,
             generator=torch.Generator(),  # of its own, or every pass would draw from the global one
             persistent_workers=workers > 0,
@@ -152,6 +158,16 @@ def collate(samples: list[Sample]) -> Batch:
     return Batch(torch.stack(images), torch.tensor([label for _, label, _ in samples]), unreadable)
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the run still needs its batches to finish the step and save."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_with_parent(worker: int) -> None:
+    """Ends this worker when the training process is gone, even killed.
+
+    torch watches the parent process, but that is the fork server, and the two would keep each other alive.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, name="end with parent", daemon=True).start()

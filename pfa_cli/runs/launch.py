@@ -18,10 +18,10 @@ from pfa_cli.runs.live import View, view
 from pfa_cli.runs.liveness import is_alive
 from pfa_cli.runs.plan import Plan, refreshed
 from pfa_cli.runs.pool import Pool, Setup
-from pfa_cli.runs.signals import StopRequest, stop_signals
 from pfa_cli.runs.together import dismiss, follow, share_cores
 from pfa_cli.runs.wording import count
 from pfa_cli.runs.worker import Task, Worker
+from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.store import writer
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import StoreError
@@ -81,6 +81,8 @@ def _lead(
             for n, cell in todo
         ]
         workers = min(jobs or default_jobs(where), len(tasks)) if ranks.size == 1 else 1
+        if workers > 1:  # each decodes photographs with its share of the cores
+            os.environ.setdefault("PFA_WORKERS", str(max(1, usable_cores() // workers)))
         with (
             view(console, plan.cells, workers) as shown,
             stop_signals(console.show_cursor) as stop,
@@ -101,8 +103,12 @@ def default_jobs(device: torch.device) -> int:
     """One worker for each core that this process may use, hyper-threads not counted; one for a GPU."""
     if device.type == "cuda":
         return 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, psutil.cpu_count(logical=False) or usable)
+    return min(usable_cores(), psutil.cpu_count(logical=False) or usable_cores())
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Launch:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pfa_cli.errors import PfaError
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Event, Note
-from pfa_cli.runs.signals import StopRequest, signals_blocked, stop_signals
 from pfa_cli.runs.worker import Task, Worker
+from pfa_cli.signals import StopRequest, signals_blocked, stop_signals
 from pfa_cli.store.engine import open_store
 from pfa_cli.training.device import choose_device
 

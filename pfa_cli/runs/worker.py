@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -186,26 +187,31 @@ class Worker:
         return "done" if any(row.id == task.run_id and row.state == "done" for row in rows) else "busy"
 
     def _failed(self, task: Task, claim: writer.Claim, folder: Path, error: Exception) -> Ended:
-        if self._should_stop() and not isinstance(error, StoreError):
-            # The signal may have reached helpers of ours too, such as the processes that decode images.
-            writer.finish(self._store, claim, "interrupted")
-            return Ended(task.cell, "interrupted")
-        message = describe(error, self._device, folder)
-        if not isinstance(error, PfaError):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                log = folder / "traceback.txt"
-                log.write_text("".join(traceback.format_exception(error)))
-                message += f" (traceback: {log})"
-            except OSError:
-                pass  # the disk may be what failed; the message alone has to do
+        """Stores what became of a cell whose training raised ``error``."""
+        # A stop signal may have reached helpers of ours too, such as the processes that decode images.
+        stopped = self._should_stop() and not isinstance(error, StoreError)
+        outcome: Literal["interrupted", "failed"] = "interrupted" if stopped else "failed"
+        message = None if stopped else self._explained(error, folder)
         try:
-            writer.finish(self._store, claim, "failed", error=message)
+            writer.finish(self._store, claim, outcome, error=message)
         except LostCell:
             return Ended(task.cell, "lost")
         except StoreError:
             pass  # the run stays "running" without a process, which is shown as stale, and resumes
-        return Ended(task.cell, "failed", message)
+        return Ended(task.cell, outcome, message)
+
+    def _explained(self, error: Exception, folder: Path) -> str:
+        """The error in one line; its traceback goes beside the checkpoints unless it is one that a user can mend."""
+        message = describe(error, self._device, folder)
+        if isinstance(error, PfaError):
+            return message
+        log = folder / "traceback.txt"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            log.write_text("".join(traceback.format_exception(error)))
+        except OSError:  # the disk may be what failed
+            return message
+        return f"{message} (traceback: {log})"
 
 
 def describe(error: Exception, device: torch.device, folder: Path) -> str:

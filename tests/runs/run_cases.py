@@ -86,24 +86,23 @@ def train(db: Path, cells: Plan, data_dir: Path | None = None) -> tuple[int, str
     return code, out.getvalue()
 
 
-def start(db: Path, algorithms: str, *arguments: str, **changes: Any) -> subprocess.Popen[str]:
+def start(
+    db: Path, algorithms: str, *arguments: str, recipe: str = "mnist", **changes: Any
+) -> subprocess.Popen[str]:
     """`pfa run` of the same cells as `plan`, in a process group of its own, as a shell would give it."""
-    sets = [f"--set={key}={value}" for key, value in _settings(algorithms.split(","), changes).items()]
+    settings = _settings(algorithms.split(","), changes) if recipe == "mnist" else {}
     run = [
         sys.executable,
         "-m",
         "pfa_cli",
         "run",
-        "mnist",
-        "--algos",
-        algorithms,
-        "--db",
-        str(db),
-        "--device",
-        "cpu",
+        recipe,
+        f"--algos={algorithms}",
+        f"--db={db}",
+        "--device=cpu",
     ]
     return subprocess.Popen(
-        [*run, *sets, *arguments],
+        [*run, *(f"--set={key}={value}" for key, value in settings.items()), *arguments],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

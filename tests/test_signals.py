@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from pfa_cli.runs.signals import STOP_SIGNALS, signals_blocked, stop_signals
+from pfa_cli.signals import STOP_SIGNALS, signals_blocked, stop_signals
 
 WAITS = """
 import sys, time
-from pfa_cli.runs.signals import stop_signals
+from pfa_cli.signals import stop_signals
 with stop_signals(lambda: print("at once", flush=True)) as stop:
     print("ready", flush=True)
     while not stop:

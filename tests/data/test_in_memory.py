@@ -9,8 +9,8 @@ import torch
 from pfa_cli.data.augment import CropAndFlip
 from pfa_cli.data.in_memory import InMemoryDataset, LabelledImages
 from pfa_cli.errors import UsageError
-from pfa_cli.recipes import load_recipe
 from pfa_cli.randomness import generator
+from pfa_cli.recipes import load_recipe
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -85,13 +85,11 @@ def _accuracy(evidence: Evidence, comparison: Comparison | None, claim: Accuracy
     if missing := [name for name in wanted if name not in comparison.cohorts]:
         return replace(found, remark=absent(comparison, missing))
     ours, other = (comparison.cohorts[name] for name in wanted)
-    runs = [*ours.pooled["run_id"], *ours.diverged["run_id"], *other.pooled["run_id"]]
-    found = replace(found, run_ids=tuple(sorted(int(run) for run in runs)), n=len(ours.pooled))
-    pairs = pd.concat(
-        [final_accuracy(evidence, comparison, one)[LAST] for one in (ours, other)], axis="columns"
-    )
-    pairs.columns = pd.Index(["ours", "other"])
-    pairs = pairs.dropna()
+    finals = [final_accuracy(evidence, comparison, one) for one in (ours, other)]
+    pairs = finals[0].merge(finals[1], left_index=True, right_index=True, suffixes=("_ours", "_other"))
+    runs = [*pairs["run_id_ours"], *pairs["run_id_other"], *ours.diverged["run_id"]]
+    found = replace(found, run_ids=tuple(sorted(int(run) for run in runs)), n=len(pairs))
+    pairs = pairs.rename(columns={f"{LAST}_ours": "ours", f"{LAST}_other": "other"})
     lost = claim.relation == "equal" and len(ours.diverged) > 0
     if pairs.empty:
         return _settled(found, comparison, [ours, other], CONTRADICTED if lost else UNDECIDED)
@@ -102,7 +100,7 @@ def _accuracy(evidence: Evidence, comparison: Comparison | None, claim: Accuracy
     if borrowed and math.isfinite(interval.low):
         text += ", scatter over seeds as published"
     measured = (Measured("difference of accuracies in points", interval, region),)
-    found = replace(found, ours=text, n=len(pairs), measured=measured)
+    found = replace(found, ours=text, measured=measured)
     verdict = CONTRADICTED if lost else judge([interval], region)
     return _settled(found, comparison, [ours, other], verdict)
 

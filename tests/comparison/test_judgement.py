@@ -101,6 +101,13 @@ def test_a_diverged_seed_rules_out_equality(new_bp: Store, monkeypatch: pytest.M
     assert "PFA: 1 of 8 seeds diverged" in found.remark
 
 
+def test_only_the_pairs_count(new_bp: Store) -> None:
+    pfa = [add_run(new_bp, "mnist", "pfa", seed, epochs=40) for seed in (2, 5, 9)]  # BP has 0 to 7
+    found = claim(new_bp, PFA_IS_BP)
+    assert found.n == 2
+    assert found.run_ids == (3, 6, *pfa[:2])
+
+
 def test_seeds_that_all_diverged_are_evidence(new_bp: Store) -> None:
     for seed in range(2):
         add_run(new_bp, "mnist", "pfa", seed, epochs=40, diverge_at=2)

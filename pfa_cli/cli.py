@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pfa_cli import __version__
-from pfa_cli.errors import PfaError
+from pfa_cli.errors import PfaError, UsageError
 
 app = typer.Typer(
     name="pfa",
@@ -72,8 +72,12 @@ def _options(
 @app.command()
 def run(
     recipe: RecipeArgument,
-    algos: Annotated[str, typer.Option(help="all, or names with commas between: pfa,bp")] = "all",
-    seeds: Annotated[str, typer.Option(help="How many (5: 0 to 4), or which: 0,3 or 2-4")] = "1",
+    algos: Annotated[
+        str | None, typer.Option(help="all, or names with commas between: pfa,bp", show_default="all")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="How many (5: 0 to 4), or which: 0,3 or 2-4", show_default="1")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Train this many epochs; milestones scale with them.")
     ] = None,
@@ -106,9 +110,12 @@ def run(
     }
     with open_if_there(db) as store:
         if sweep is None:
-            plan = make_plan(store, found, parse_algorithms(algos), parse_seeds(seeds), overrides)
+            names, numbers = parse_algorithms(algos or "all"), parse_seeds(seeds or "1")
+            plan = make_plan(store, found, names, numbers, overrides)
+        elif algos is not None:
+            raise UsageError(f"--algos {algos}: the sweep {sweep} names its own algorithm; leave --algos out")
         else:
-            plan = make_sweep_plan(store, found, sweep, overrides)
+            plan = make_sweep_plan(store, found, sweep, parse_seeds(seeds) if seeds else None, overrides)
     if dry_run:
         console.print(plan.table())
         return

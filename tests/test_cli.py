@@ -95,6 +95,8 @@ def test_dry_run_trains_nothing_and_creates_nothing(tmp_path: Path) -> None:
 def test_a_sweep_is_one_command(tmp_path: Path) -> None:
     done = pfa("run", "mnist", "--sweep", "expansion", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0 and "21 cells" in done.stdout and "expansion=100" in done.stdout
+    fewer = pfa("run", "mnist", "--sweep", "expansion", "--seeds", "0,7", "--dry-run", cwd=tmp_path)
+    assert "14 cells" in fewer.stdout and "seed 7" in fewer.stdout
 
 
 BAD_INPUT = [
@@ -108,6 +110,7 @@ BAD_INPUT = [
     (["run", "mnist", "--algos", "bp", "--set", "expansion=20"], 2, "pfa"),
     (["run", "mnist", "--seeds", "x"], 2, "--seeds"),
     (["run", "mnist", "--sweep", "expanse"], 2, "expansion"),
+    (["run", "mnist", "--sweep", "expansion", "--algos", "bp"], 2, "leave --algos out"),
     (["run", "mnist", "--device", "gpu"], 2, "cuda"),
     (["run", "mnist", "--precision", "fp8"], 2, "fp32"),
     (["run", "nowhere.toml"], 2, "nowhere.toml"),

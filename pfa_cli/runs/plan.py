@@ -120,9 +120,13 @@ def refreshed(plan: Plan, store: Store | None) -> Plan:
 
 
 def make_sweep_plan(
-    store: Store | None, recipe: "Recipe", sweep: str, overrides: Mapping[str, Any] | None = None
+    store: Store | None,
+    recipe: "Recipe",
+    sweep: str,
+    seeds: Iterable[int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """The cells of one of the recipe's sweeps: its values × its seeds.
+    """The cells of one of the recipe's sweeps: its values × ``seeds``, or as many seeds as the recipe says.
 
     Raises:
         UsageError: no such sweep, or an override that would undo it.
@@ -130,8 +134,9 @@ def make_sweep_plan(
     found = recipe.sweep(sweep)
     if taken := {found.key, f"{found.algorithm}.{found.key}"} & set(overrides or {}):
         raise UsageError(f"--set {min(taken)}: the sweep {sweep} sets it already, to {found.values}")
+    chosen = range(found.seeds) if seeds is None else list(seeds)
     plans = [
-        make_plan(store, recipe, [found.algorithm], range(found.seeds), {**(overrides or {}), **own})
+        make_plan(store, recipe, [found.algorithm], chosen, {**(overrides or {}), **own})
         for own in found.overrides()
     ]
     by_seed = sorted((cell for plan in plans for cell in plan.cells), key=lambda cell: cell.seed)

@@ -89,16 +89,19 @@ class Worker:
         try:
             return self._train(task, claim, folder)
         except LostCell:
-            return Ended(task.cell, "lost")
+            return self._ended_alone(Ended(task.cell, "lost"))
         except Exception as error:
-            ended = self._failed(task, claim, folder, error)
-            if self._ranks.size > 1:  # the others wait in the middle of a step
-                raise PfaError(ended.error or "a process of this run ended") from error
-            return ended
+            return self._ended_alone(self._failed(task, claim, folder, error))
         finally:
             gc.collect()
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _ended_alone(self, ended: Ended) -> Ended:
+        """``ended``, unless other ranks wait for this one in the middle of a step: then the command ends."""
+        if self._ranks.size > 1:
+            raise PfaError(ended.error or "one of the processes of this run ended")
+        return ended
 
     def _train(self, task: Task, claim: writer.Claim, folder: Path) -> Ended:
         checkpoint.discard(folder, after_epoch=claim.epochs_done)

@@ -42,14 +42,14 @@ def test_options_that_are_not_the_recipes_are_in_the_name() -> None:
 
 
 def test_a_sweep_is_its_values_and_seeds() -> None:
-    plan = make_sweep_plan(None, load_recipe("mnist"), "expansion", {"epochs": 3})
+    plan = make_sweep_plan(None, load_recipe("mnist"), "expansion", overrides={"epochs": 3})
     assert len(plan.cells) == 21
     assert len({(cell.configuration.hash, cell.seed) for cell in plan.cells}) == 21
     assert [cell.name for cell in plan.cells[:2]] == ["pfa expansion=1 seed 0", "pfa expansion=2 seed 0"]
     assert len(plan.notes) == 1
     for key in ("expansion", "pfa.expansion"):
         with pytest.raises(UsageError, match=f"--set {key}: the sweep expansion sets it"):
-            make_sweep_plan(None, load_recipe("mnist"), "expansion", {key: 3})
+            make_sweep_plan(None, load_recipe("mnist"), "expansion", overrides={key: 3})
 
 
 def test_states_epochs_left_and_hours_come_from_the_database(tmp_path: Path) -> None:

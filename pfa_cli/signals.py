@@ -33,10 +33,13 @@ class StopRequest:
 
         A repeated SIGTERM is no order to hurry: batch systems may send several.
         """
-        while number := os.read(pipe, 1):
+        while received := os.read(pipe, 1):
+            number = received[0]
+            if number not in STOP_SIGNALS:
+                continue  # another handler's: torch's data loader has one for SIGCHLD
             if self._signal is None:
-                self._signal = number[0]
-            elif number[0] == signal.SIGINT:
+                self._signal = number
+            elif number == signal.SIGINT:
                 leave_at_once()
                 os._exit(128 + signal.SIGINT)
         os.close(pipe)

@@ -35,7 +35,9 @@ def test_shipped_recipes_have_the_papers_settings(name: str, algorithm: str) -> 
     c = load_recipe(name).configuration(algorithm)
     assert (c.epochs, c.batch_size, c.milestones) == (epochs, batch_size, milestones)
     assert (c.learning_rate_factor, c.momentum, c.weight_decay) == (factor, 0.9, 1e-4)
-    assert c.learning_rate == (1e-4 if (name, algorithm) == ("cifar10", "dfa") else learning_rate)
+    # PAL is not among the paper's MNIST runs; at the others' learning rate its loss explodes (see the recipe).
+    own = {("cifar10", "dfa"): 1e-4, ("mnist", "pal"): 0.005}
+    assert c.learning_rate == own.get((name, algorithm), learning_rate)
     assert c.first_epoch_weight_decay == (first_decay if algorithm in ("pfa", "pfa-o", "kp") else None)
     expected_options = {
         "wm": {"mirror_samples": samples, "mirror_rate": mirror_rate},

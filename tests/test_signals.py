@@ -65,3 +65,22 @@ def test_what_handled_signals_before_does_so_again() -> None:
     with stop_signals() as stop:
         assert not stop and stop.exit_code == 0
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_a_signal_that_another_handler_takes_is_no_wish_to_stop() -> None:
+    """torch's data loader handles SIGCHLD, and every handled signal wakes the listener."""
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        with stop_signals() as stop:
+            subprocess.run(["true"], check=True)
+            signal.raise_signal(signal.SIGCHLD)
+            signal.sigtimedwait([], 0.2)
+            assert not stop
+            signal.raise_signal(signal.SIGUSR1)
+            for _ in range(1000):
+                if stop:
+                    break
+                signal.sigtimedwait([], 0.01)
+            assert stop.exit_code == 143
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -12,6 +12,7 @@ import torch.utils.flop_counter
 from torch import nn
 
 from pfa_cli.algorithms import convert
+from pfa_cli.bench.memory import peak, reset_peak
 from pfa_cli.bench.products import matrix_products
 from pfa_cli.bench.report import ratios
 from pfa_cli.bench.steps import PLAIN, PRODUCTS, Samples, pooled
@@ -46,6 +47,17 @@ def test_matrix_products_are_those_of_a_step() -> None:
         run()
     first, second = 2 * 5 * 8 * 6, 2 * 5 * 6 * 4
     assert counter.get_total_flops() == 2 * first + 3 * second
+
+
+def test_the_peak_is_that_since_the_reset() -> None:
+    cpu = torch.device("cpu")
+    reset_peak(cpu)
+    before = peak(cpu)
+    held = torch.ones(50_000_000)  # 200 MB
+    assert peak(cpu) - before > 190e6
+    del held
+    reset_peak(cpu)
+    assert peak(cpu) - before < 100e6
 
 
 def test_the_command_prints_json(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ STYLES = {
 }
 _ORDER = tuple(STYLES)
 _TABLE_FRAME = 4  # lines of a table beside its rows
+_GAP = 3  # columns of the terminal between two of a table
+_SPARED = ("tries", "images/s", "train %", "host")  # where there is no room for all, these go first
 
 
 class StatusTable:
@@ -41,7 +43,7 @@ class StatusTable:
         lines = len(self.rows) + _TABLE_FRAME + sum(len(t) // options.max_width + 1 for t in troubles)
         room = console.size.height - 2  # the summary, and the prompt below
         if not console.is_terminal or lines <= room:
-            yield _runs_table(self.rows)
+            yield _runs_table(self.rows, options.max_width)
             yield from troubles
             return
         grouped = _grouped_table(self.rows)
@@ -50,7 +52,7 @@ class StatusTable:
         running = [row for row in self.rows if row.state == "running"]
         shown = min(len(running), room - _TABLE_FRAME - len(troubles))
         if shown > 0:
-            yield _runs_table(running[:shown])
+            yield _runs_table(running[:shown], options.max_width)
             room -= shown + _TABLE_FRAME
         for trouble in troubles[: max(room, 1)]:
             trouble.no_wrap, trouble.overflow = True, "ellipsis"
@@ -74,8 +76,8 @@ def _states(rows: "Iterable[StatusRow]") -> Text:
     return Text(", ").join(parts)
 
 
-def _runs_table(rows: "Sequence[StatusRow]") -> Table:
-    """One line per run; columns that have nothing to tell are left out."""
+def _runs_table(rows: "Sequence[StatusRow]", width: int) -> Table:
+    """One line per run; columns that have nothing to tell, or no room beside weightier ones, are left out."""
     several_recipes = len({row.recipe for row in rows}) > 1
     columns: list[tuple[str, str, list[RenderableType]]] = [
         ("run", "left", [Text(_name(row, with_recipe=several_recipes)) for row in rows]),
@@ -90,7 +92,11 @@ def _runs_table(rows: "Sequence[StatusRow]") -> Table:
     ]
     if len({row.host for row in rows if row.host}) > 1:
         columns.append(("host", "left", [Text(row.host or "") for row in rows]))
-    return _table([column for column in columns if any(map(str, column[2]))])
+    columns = [column for column in columns if any(map(str, column[2]))]
+    for heading in _SPARED:
+        if sum(max(map(len, (column[0], *map(str, column[2])))) + _GAP for column in columns) > width:
+            columns = [column for column in columns if column[0] != heading]
+    return _table(columns)
 
 
 def _grouped_table(rows: "Sequence[StatusRow]") -> Table:

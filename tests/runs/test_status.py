@@ -116,6 +116,16 @@ def test_settings_in_which_runs_differ_are_named(store: Store) -> None:
     assert [row.variant for row in status.rows(store)] == ["epochs=10", "epochs=40", ""]
 
 
+def test_where_there_is_no_room_columns_go_before_names_break(store: Store) -> None:
+    for total in (10, 4000):  # each named by its epochs, which makes the names long
+        run(store, "pfa-o", total=total, epochs=5, train_accuracy_percent=90.0)
+    for width, columns in ((200, ("train %", "test %", "images/s")), (70, ("test %",))):
+        text = shown(store, width=width, terminal=False)
+        assert "pfa-o epochs=4000 seed 0" in text and max(map(len, text.splitlines())) <= width
+        assert all(column in text for column in columns)
+    assert "train %" not in text
+
+
 def test_a_diverged_run_says_so(store: Store) -> None:
     (cell,) = run_cases.plan(["bp"]).cells
     run_id = writer.ensure_run(store, cell.configuration, 0)

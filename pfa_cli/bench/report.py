@@ -112,7 +112,7 @@ def _table(benchmark: Benchmark) -> Table:
         f"{machine['processes']} × {machine['threads']} thread(s), {machine['device']}",
         box=box.SIMPLE_HEAD,
     )
-    for heading in ("", "ms/step", "fastest", "slowest", "× BP", "images/s", "epoch s", "peak MB"):
+    for heading in ("", "ms/step", "fastest", "slowest", "× BP", "img/s", "epoch s", "peak MB"):
         view.add_column(heading, justify="left" if heading == "" else "right")
     for label in (PRODUCTS, PLAIN, *samples.measuring):
         values = samples.steps[label]

@@ -20,7 +20,7 @@ class Algorithm:
 
     With ``a = W·h + b`` and ``delta = dLoss/da``, an algorithm replaces only the tensor that carries delta down:
     ``grad_h = Vᵀ·delta`` in place of ``Wᵀ·delta``. A subclass says what V is (`path`), what it starts from (`draw`) and
-    how it changes (`after_forward`, `after_step`). The defaults are those of a path that never changes.
+    how it changes (`after_step`, or hooks that it sets in `attach`). The defaults are those of a path that never changes.
     """
 
     exact = False  # True: the layers backpropagate by W itself

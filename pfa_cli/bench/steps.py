@@ -112,7 +112,7 @@ def _plain_torch(
     """The same network, in the same memory format, trained by torch alone: no conversion, no sums."""
     network = build_network(configuration, dataset.n_classes, dataset.input_shape)
     initialise(network, generator(0, "weights"))
-    network.to(device).to(memory_format=torch.channels_last).train()
+    network.to(device).train()
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=configuration.learning_rate,

@@ -36,24 +36,30 @@ class ClosedForm(Algorithm):
 
     def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
         super().__init__(options, seed)
-        self.alpha = 1.0
-        self.alpha_momentum = 0.0
+        # α and m. Tensors, beside the weights, so that a step can be recorded as kernels and replayed without Python.
+        self._alpha = torch.ones((), dtype=torch.float64)
+        self._momentum = torch.zeros((), dtype=torch.float64)
         self._frozen: set[FeedbackLayer] = set()
 
     def attach(self, network: nn.Module) -> None:
         self._frozen = {layer for layer in self.layers if not layer.weight.requires_grad}
 
-    def path(self, layer: FeedbackLayer) -> Tensor:
-        return torch.add(layer.weight.detach(), layer.C0, alpha=self.decay(layer))
+    @property
+    def alpha(self) -> float:
+        """α: how much of the initial mismatch between W and V is left. Waits for the device."""
+        return self._alpha.item()
 
-    def decay(self, layer: FeedbackLayer) -> float:
-        """α for this layer: how much of the initial mismatch between W and V is left."""
-        return 1.0 if layer in self._frozen else self.alpha
+    def path(self, layer: FeedbackLayer) -> Tensor:
+        W = layer.weight.detach()
+        return W + layer.C0 if layer in self._frozen else torch.addcmul(W, layer.C0, self._alpha)
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         rate, momentum, decay = self._shared_step(optimizer)
-        self.alpha_momentum = momentum * self.alpha_momentum + decay * self.alpha
-        self.alpha -= rate * self.alpha_momentum
+        device = self.layers[0].weight.device
+        if self._alpha.device != device:
+            self._alpha, self._momentum = self._alpha.to(device), self._momentum.to(device)
+        self._momentum.mul_(momentum).add_(self._alpha, alpha=decay)
+        self._alpha.sub_(self._momentum, alpha=rate)
 
     def _shared_step(self, optimizer: torch.optim.Optimizer) -> tuple[float, float, float]:
         """Learning rate, momentum and weight decay of the step just taken; PfaError where the closed form is not exact."""
@@ -85,11 +91,12 @@ class ClosedForm(Algorithm):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, facts = super().state()
-        return tensors, facts | {"alpha": self.alpha, "alpha_momentum": self.alpha_momentum}
+        return tensors, facts | {"alpha": self.alpha, "alpha_momentum": self._momentum.item()}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         super().restore(tensors, facts)
-        self.alpha, self.alpha_momentum = facts["alpha"], facts["alpha_momentum"]
+        self._alpha.fill_(facts["alpha"])
+        self._momentum.fill_(facts["alpha_momentum"])
 
 
 _PLAIN_SGD = ("nesterov", "dampening", "maximize")

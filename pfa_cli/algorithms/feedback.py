@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from pfa_cli.algorithms.layers import FeedbackLayer, Reroute, adopt
 from pfa_cli.algorithms.registry import OptionValue, entry
 from pfa_cli.errors import PfaError
-from pfa_cli.randomness import generator
+from pfa_cli.randomness import generator, stream_seed
 from pfa_cli.ranks import Ranks
 
 
@@ -31,7 +31,7 @@ class Algorithm:
         self.layers: list[FeedbackLayer] = []
         self.ranks = Ranks()  # the processes that train this network together
         self.observing = True  # False while a probe passes that nothing may learn from
-        self._generator: torch.Generator | None = None
+        self.generator: torch.Generator | None = None  # of the noise; None before the first is drawn
         self._epoch = 0
 
     @classmethod
@@ -63,7 +63,9 @@ class Algorithm:
 
     def start_epoch(self, epoch: int) -> None:
         """Before each epoch: from here on, noise comes from (seed, epoch) alone."""
-        self._epoch, self._generator = epoch, None
+        self._epoch = epoch
+        if self.generator is not None:  # the same object: what was recorded for a GPU draws from it
+            self.generator.manual_seed(stream_seed(self.seed, "noise", epoch))
 
     def connect(self, layer: FeedbackLayer, x: Tensor, a: Tensor) -> Tensor:
         """In the forward pass: joins the input ``x`` to the output ``a``, which was computed from a detached ``x``."""
@@ -76,22 +78,22 @@ class Algorithm:
 
     def noise(self, shape: torch.Size | tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
         """Standard normal noise from the algorithm's own stream."""
-        if self._generator is None or self._generator.device != device:
-            self._generator = generator(self.seed, "noise", self._epoch, device=device)
-        return torch.randn(shape, generator=self._generator, device=device, dtype=dtype)
+        if self.generator is None or self.generator.device != device:
+            self.generator = generator(self.seed, "noise", self._epoch, device=device)
+        return torch.randn(shape, generator=self.generator, device=device, dtype=dtype)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values, beside the layers' buffers, that a resumed run needs."""
-        stream = {} if self._generator is None else {"generator": self._generator.get_state()}
-        device = None if self._generator is None else str(self._generator.device)
+        stream = {} if self.generator is None else {"generator": self.generator.get_state()}
+        device = None if self.generator is None else str(self.generator.device)
         return stream, {"noise_epoch": self._epoch, "noise_device": device}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
-        self._epoch, self._generator = facts["noise_epoch"], None
+        self._epoch, self.generator = facts["noise_epoch"], None
         if "generator" in tensors:
-            self._generator = torch.Generator(device=facts["noise_device"])
-            self._generator.set_state(tensors["generator"].cpu())
+            self.generator = torch.Generator(device=facts["noise_device"])
+            self.generator.set_state(tensors["generator"].cpu())
 
 
 def convert(network: nn.Module, algorithm: str, *, seed: int = 0, **options: object) -> nn.Module:
@@ -131,8 +133,7 @@ def convert(network: nn.Module, algorithm: str, *, seed: int = 0, **options: obj
     for name, module in found:
         layer = adopt(module, name, chosen)
         for letter, tensor in chosen.draw(layer, generator(seed, "feedback", name)).items():
-            # Contiguous, as W is: a solver's result may lie transposed, and then each step pays for it.
-            value = tensor.to(layer.weight.device).contiguous()
+            value = _laid_out_as(layer.weight, tensor)
             if isinstance(tensor, nn.Parameter):
                 layer.register_parameter(letter, nn.Parameter(value, requires_grad=tensor.requires_grad))
             else:
@@ -141,6 +142,16 @@ def convert(network: nn.Module, algorithm: str, *, seed: int = 0, **options: obj
     network.algorithm = chosen  # type: ignore[assignment]
     chosen.attach(network)
     return network
+
+
+def _laid_out_as(weight: Tensor, tensor: Tensor) -> Tensor:
+    """``tensor`` on the device of ``weight`` and, where it has its shape, in its memory format.
+
+    What a solver gives may lie transposed, and then each step would pay for it.
+    """
+    if tensor.shape == weight.shape:
+        return torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+    return tensor.to(weight.device).contiguous()
 
 
 def _weighted_layers(network: nn.Module, algorithm: str) -> list[tuple[str, nn.Module]]:

@@ -44,4 +44,4 @@ class WM(Algorithm):
                 W = layer.weight.flatten(1)
                 X = self.noise((samples, layer.fan_in), W.device, W.dtype)
                 Y = X @ W.T
-                layer.V.flatten(1).mul_(1 - rate).addmm_(Y.T, X, alpha=rate / samples)
+                layer.V.mul_(1 - rate).add_((Y.T @ X).view_as(layer.V), alpha=rate / samples)

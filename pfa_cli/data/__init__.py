@@ -18,7 +18,7 @@ __all__ = ["WHOLE", "Dataset", "Part", "default_data_dir", "load_dataset", "prep
 
 
 class Dataset(Protocol):
-    """What the trainer asks of a data set. Batches: float32 images, normalised, and int64 labels."""
+    """What the trainer asks of a data set; to be inherited. Batches: float32 images, normalised, and int64 labels."""
 
     name: str
     description: str  # one line, stored with the run
@@ -31,13 +31,24 @@ class Dataset(Protocol):
     def steps_per_epoch(self, batch_size: int) -> int:
         """Batches in an epoch; the last one is dropped if incomplete. UsageError if that leaves none."""
 
+    def requests(
+        self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE
+    ) -> "Iterator[tuple[Tensor, ...]]":
+        """What to ask of `batch` for the epoch's batches from ``start_step`` on: order, augmentation from (seed, epoch) alone.
+
+        Tensors on the device, of the same shapes at every step.
+        ``part``: only this part of every batch, for one of several processes that train together.
+        """
+
+    def batch(self, *request: "Tensor") -> "tuple[Tensor, Tensor]":
+        """The images and labels of one request, by work on the device alone, so that a GPU can record it with the step."""
+
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE
     ) -> "Iterator[tuple[Tensor, Tensor]]":
-        """The epoch's batches from ``start_step`` on; order, augmentation from (seed, epoch) alone.
-
-        ``part``: only this part of every batch, for one of several processes that train together.
-        """
+        """The batches of all `requests`."""
+        for request in self.requests(seed, epoch, batch_size, start_step, part):
+            yield self.batch(*request)
 
     def evaluation_batches(
         self, split: str, batch_size: int = ..., part: Part = WHOLE

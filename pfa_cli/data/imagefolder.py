@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from pfa_cli.configuration import Configuration
+from pfa_cli.data import Dataset
 from pfa_cli.data.part import WHOLE, Part
 from pfa_cli.data.pipeline import Batch, Loader, Photographs, Pipeline, Request, Unreadable, collate
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
@@ -20,7 +21,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, scaled 
 _log = logging.getLogger(__name__)
 
 
-class ImageFolderDataset:
+class ImageFolderDataset(Dataset):
     """See `pfa_cli.data.Dataset`. The split "test" is the ``val`` folder, "validation" a part of ``train``.
 
     Images come in an order drawn from ``split_seed``, so that the first N of them are of all classes.
@@ -66,9 +67,9 @@ class ImageFolderDataset:
     def steps_per_epoch(self, batch_size: int) -> int:
         return steps_per_epoch(self.train_size, batch_size)
 
-    def train_batches(
+    def requests(
         self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, ...]]:
         steps = range(start_step, self.steps_per_epoch(batch_size))
         order = epoch_order(self.train_size, seed, epoch)
         return self._served(
@@ -79,21 +80,26 @@ class ImageFolderDataset:
             for step in steps
         )
 
+    def batch(self, *request: Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = request
+        return images.to(torch.float32).mul_(self._scale).add_(self._shift), labels
+
     def evaluation_batches(
         self, split: str, batch_size: int = 250, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         if split not in self.splits:
             raise unknown("split", split, self.splits)
         n = len(self._photographs[split])
-        return self._served(
+        served = self._served(
             [Request(split, index) for index in range(start, min(start + batch_size, n))]
             for start in range(part.index * batch_size, n, part.count * batch_size)
         )
+        return (self.batch(*pixels_and_labels) for pixels_and_labels in served)
 
     def probe(self, n: int) -> tuple[Tensor, Tensor]:
         if n not in self._probes:
             samples = [self._loader[Request("train", index)] for index in range(min(n, self.train_size))]
-            self._probes[n] = self._on_device(collate(samples))
+            self._probes[n] = self.batch(*self._on_device(collate(samples)))
         return self._probes[n]
 
     def _served(self, requests: Iterator[list[Request]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -101,11 +107,14 @@ class ImageFolderDataset:
             yield self._on_device(batch)
 
     def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The bytes of the images, and the labels."""
         for bad in batch.unreadable:
             self._count(bad)
         assert batch.images is not None and batch.labels is not None  # else there were too many to count
-        images = batch.images.to(self.device, non_blocking=True).to(torch.float32)
-        return images.mul_(self._scale).add_(self._shift), batch.labels.to(self.device, non_blocking=True)
+        images, labels = (
+            tensor.to(self.device, non_blocking=True) for tensor in (batch.images, batch.labels)
+        )
+        return images, labels
 
     def _count(self, bad: Unreadable) -> None:
         if bad.path in self.unreadable:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pfa_cli.configuration import Configuration
+from pfa_cli.data import Dataset
 from pfa_cli.data.augment import CropAndFlip
 from pfa_cli.data.part import WHOLE, Part
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
@@ -35,7 +36,7 @@ class LabelledImages:
         return LabelledImages(self.images.to(device), self.labels.to(device))
 
 
-class InMemoryDataset:
+class InMemoryDataset(Dataset):
     """See `pfa_cli.data.Dataset`. ``mean`` and ``std`` are per channel, of pixels scaled to [0, 1]."""
 
     def __init__(
@@ -72,22 +73,24 @@ class InMemoryDataset:
     def steps_per_epoch(self, batch_size: int) -> int:
         return steps_per_epoch(self.train_size, batch_size)
 
-    def train_batches(
+    def requests(
         self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, ...]]:
         # Drawn for the whole epoch at once and then sliced, so that an epoch can be entered at any step.
-        order = epoch_order(self.train_size, seed, epoch).to(self.device)
-        moves = None
+        drawn = [epoch_order(self.train_size, seed, epoch)]
         if self._augmentation is not None:
-            moves = self._augmentation.draw(self.train_size, generator(seed, "augmentation", epoch)).to(
-                self.device
-            )
+            drawn.append(self._augmentation.draw(self.train_size, generator(seed, "augmentation", epoch)))
+        drawn = [tensor.to(self.device) for tensor in drawn]
         for step in range(start_step, self.steps_per_epoch(batch_size)):
             rows = part.of_batch(step, batch_size)
-            images = self._training.images.index_select(0, order[rows])
-            if self._augmentation is not None and moves is not None:
-                images = self._augmentation.apply(images, moves[rows])
-            yield self._normalise(images), self._training.labels.index_select(0, order[rows])
+            yield tuple(tensor[rows] for tensor in drawn)
+
+    def batch(self, *request: Tensor) -> tuple[Tensor, Tensor]:
+        chosen, *moves = request
+        images = self._training.images.index_select(0, chosen)
+        if self._augmentation is not None:
+            images = self._augmentation.apply(images, *moves)
+        return self._normalise(images), self._training.labels.index_select(0, chosen)
 
     def evaluation_batches(
         self, split: str, batch_size: int = 500, part: Part = WHOLE

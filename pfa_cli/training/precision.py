@@ -21,7 +21,9 @@ class Precision:
         self.device, self.dtype = device, _AUTOCAST.get(name)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
-        # fp16 gradients underflow unless the loss is scaled; the scaler skips steps whose gradients overflow.
+        # fp16 gradients underflow unless the loss is scaled; the scaler skips steps whose gradients overflow. A fused
+        # optimiser would skip them on the device, unseen by what must skip them too.
+        self.keeps_every_step = name != "fp16"
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> AbstractContextManager[object]:

@@ -9,10 +9,10 @@ from pfa_cli.ranks import Ranks
 
 
 class Tally:
-    """Sums over the images added so far; ``images`` counts them."""
+    """Sums over the images added so far."""
 
     def __init__(self, device: torch.device, *, top5: bool = False) -> None:
-        self.images = 0
+        self._images = torch.zeros((), dtype=torch.int64, device=device)
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._hits = torch.zeros((), dtype=torch.int64, device=device)
         self._hits5 = torch.zeros_like(self._hits) if top5 else None
@@ -20,41 +20,54 @@ class Tally:
     @torch.no_grad()
     def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         """A batch: logits [b, n_classes], labels [b], and the batch's mean loss."""
-        self.images += len(labels)
+        self._images += len(labels)
         self._loss += loss.detach() * len(labels)
         self._hits += (logits.argmax(1) == labels).sum()
         if self._hits5 is not None:
             self._hits5 += (logits.topk(5).indices == labels[:, None]).sum()
 
+    def clear(self) -> None:
+        """Begins anew, in the same memory: what was recorded for a GPU adds to it."""
+        for total in (self._images, self._loss, self._hits):
+            total.zero_()
+        if self._hits5 is not None:
+            self._hits5.zero_()
+
+    @property
+    def images(self) -> int:
+        """How many images were added; waits for the device."""
+        return int(self._images.item())
+
     @property
     def accuracy_percent(self) -> float | None:
-        """Of the images that this process has added; waits for the device."""
+        """Of the images that this process has added; None without any. Waits for the device."""
         return 100 * self._hits.item() / self.images if self.images else None
 
     def over(self, ranks: Ranks) -> "Tally":
         """The tally of all ranks together."""
         total = Tally(self._loss.device, top5=self._hits5 is not None)
-        total.images = int(ranks.sum(torch.tensor(self.images)))
+        total._images = ranks.sum(self._images)
         total._loss, total._hits = ranks.sum(self._loss), ranks.sum(self._hits)
         total._hits5 = None if self._hits5 is None else ranks.sum(self._hits5)
         return total
 
     def means(self) -> dict[str, float]:
         """``loss``, ``accuracy_percent`` and, if tallied, ``top5_accuracy_percent``."""
+        images = self.images
         found = {
-            "loss": self._loss.item() / self.images,
-            "accuracy_percent": 100 * self._hits.item() / self.images,
+            "loss": self._loss.item() / images,
+            "accuracy_percent": 100 * self._hits.item() / images,
         }
         if self._hits5 is not None:
-            found["top5_accuracy_percent"] = 100 * self._hits5.item() / self.images
+            found["top5_accuracy_percent"] = 100 * self._hits5.item() / images
         return found
 
     def state(self) -> dict[str, Tensor]:
         """What `restore` takes; a training tally has no top-5."""
-        return {"images": torch.tensor(self.images), "loss": self._loss, "hits": self._hits}
+        return {"images": self._images, "loss": self._loss, "hits": self._hits}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.images = int(state["images"])
         # Copied into place: what was loaded from a file may lie otherwise in memory.
+        self._images.copy_(state["images"])
         self._loss.copy_(state["loss"])
         self._hits.copy_(state["hits"])

@@ -2,12 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pfa_cli.algorithms import Algorithm, convert
@@ -22,6 +22,7 @@ from pfa_cli.training import schedule
 from pfa_cli.training.initialise import initialise
 from pfa_cli.training.metrics import layer_records
 from pfa_cli.training.precision import Precision
+from pfa_cli.training.recorded import RecordedStep, Recorder, cuda_graph
 from pfa_cli.training.tally import Tally
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Trainer:
 
     Where several ``ranks`` train together, each has a trainer and calls it alike; each takes its part of every batch.
 
+    ``record``: makes recordings of the step (see `pfa_cli.training.recorded`); by default CUDA graphs on a GPU, where the
+    step can be recorded. The results are those of `train_step`.
+
     Raises:
         UsageError: a precision that the device has not, or a batch that does not divide among the ranks.
     """
@@ -50,6 +54,7 @@ class Trainer:
         seed: int,
         device: torch.device,
         ranks: Ranks | None = None,
+        record: Recorder | None = None,
     ) -> None:
         self.configuration, self.dataset, self.seed, self.device = configuration, dataset, seed, device
         self.ranks = ranks or Ranks()
@@ -63,7 +68,7 @@ class Trainer:
         self.precision = Precision(configuration.precision, device)
         network = build_network(configuration, dataset.n_classes, dataset.input_shape)
         initialise(network, generator(seed, "weights"))
-        network = share_statistics(network.to(device), self.ranks, device)
+        network = share_statistics(_on_device(network, device), self.ranks, device)
         self.network = convert(network, configuration.algorithm, seed=seed, **configuration.options)
         self.algorithm.ranks = self.ranks
         self._shared_network = self.ranks.wrap(self.network)
@@ -71,7 +76,7 @@ class Trainer:
             self.network.parameters(),
             lr=configuration.learning_rate,
             momentum=configuration.momentum,
-            fused=True,
+            fused=self.precision.keeps_every_step,
         )
         # A hook, since a scaler may skip a step, and then nothing may follow it.
         self.optimizer.register_step_post_hook(
@@ -83,7 +88,13 @@ class Trainer:
         self.step = 0  # steps taken in the epoch now in training
         self.diverged = False
         self._measured_start = False
-        self._reset_sums()
+        self._tally, self._seconds = Tally(device), 0.0  # of the epoch now in training
+        # Ranks talk to one another through the CPU, and of a step that may be skipped the host must know.
+        alone = self.ranks.size == 1 and self.precision.keeps_every_step
+        if record is None and alone and device.type == "cuda":
+            record = cuda_graph
+        self._recorded = None if record is None else RecordedStep(self._step_on, record)
+        self._recorded_for: tuple[float, float] | None = None
 
     @property
     def algorithm(self) -> Algorithm:
@@ -98,8 +109,8 @@ class Trainer:
 
     @property
     def running_accuracy_percent(self) -> float | None:
-        """Training accuracy of the epoch so far, on this rank's part; waits for the device."""
-        return self._tally.accuracy_percent
+        """Training accuracy of the epoch so far, on this rank's part; None on a GPU, which would have to be waited for."""
+        return self._tally.accuracy_percent if self.device.type == "cpu" else None
 
     def epochs(
         self,
@@ -128,18 +139,13 @@ class Trainer:
     ) -> bool:
         """Trains the rest of the epoch; False if it was stopped before its end."""
         epoch = self.epochs_done + 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = schedule.learning_rate(self.configuration, epoch)
-            group["weight_decay"] = schedule.weight_decay(self.configuration, epoch)
-        if self.step == 0:
-            self.algorithm.start_epoch(epoch)
-        self.network.train()
+        self.begin_epoch(epoch)
         since = time.perf_counter()
-        batches = self.dataset.train_batches(
+        requests = self.dataset.requests(
             self.seed, epoch, self.configuration.batch_size, start_step=self.step, part=self._part
         )
-        for images, labels in batches:
-            self.train_step(images, labels)
+        for request in requests:
+            self.advance(request)
             self.step += 1
             if on_step is not None:
                 on_step(self)
@@ -149,6 +155,30 @@ class Trainer:
         self._wait()
         self._seconds += time.perf_counter() - since
         return True
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Sets what holds for all steps of ``epoch``, 1 being the first."""
+        rate = schedule.learning_rate(self.configuration, epoch)
+        decay = schedule.weight_decay(self.configuration, epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["weight_decay"] = rate, decay
+        if self._recorded is not None and self._recorded_for != (rate, decay):
+            self._recorded.forget()
+            self._recorded_for = rate, decay
+        if self.step == 0:
+            self.algorithm.start_epoch(epoch)
+        self.network.train()
+
+    def advance(self, request: Sequence[Tensor]) -> None:
+        """One step on the batch that ``request`` asks of the data set: recorded and replayed where it can be."""
+        if self._recorded is None:
+            self._step_on(*request)
+        else:
+            generator = self.algorithm.generator
+            self._recorded(request, [] if generator is None else [generator])
+
+    def _step_on(self, *request: Tensor) -> None:
+        self.train_step(*self.dataset.batch(*request))
 
     def train_step(self, images: Tensor, labels: Tensor) -> None:
         """One optimiser step on a batch."""
@@ -171,13 +201,13 @@ class Trainer:
         epoch = self.epochs_done
         since = time.perf_counter()
         tally = self._tally.over(self.ranks)
-        if tally.images:
+        if images_seen := tally.images:
             epoch += 1
             means = tally.means()
             trained = {f"train_{name}": value for name, value in means.items()} | {
                 "learning_rate": schedule.learning_rate(self.configuration, epoch),
                 "weight_decay": schedule.weight_decay(self.configuration, epoch),
-                "images_per_second": tally.images / self._seconds if self._seconds else None,
+                "images_per_second": images_seen / self._seconds if self._seconds else None,
                 "diverged": not math.isfinite(means["loss"]),
             }
         for split in self.dataset.splits:
@@ -200,11 +230,11 @@ class Trainer:
         return tally.over(self.ranks).means()
 
     def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type == "cuda":  # not for the whole device, on which other cells may train
+            torch.cuda.current_stream(self.device).synchronize()
 
     def _reset_sums(self) -> None:
-        self._tally = Tally(self.device)
+        self._tally.clear()
         self._seconds = 0.0
 
     # Everything a resumed run needs
@@ -237,6 +267,8 @@ class Trainer:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
+        if self._recorded is not None:
+            self._recorded.forget()
         self.network.load_state_dict(part("network."))
         momentum = part("momentum.")
         for name, parameter in self.network.named_parameters():
@@ -248,9 +280,10 @@ class Trainer:
         self.algorithm.restore(part("algorithm."), facts["algorithm"])
         self.precision.scaler.load_state_dict(facts["scaler"])
         progress = facts["progress"]
-        self._reset_sums()
         if self.ranks.first:  # the sums of all ranks
             self._tally.restore(part("tally."))
+        else:
+            self._tally.clear()
         self._seconds = progress["seconds"]
         self.epochs_done, self.step, self.diverged = (
             progress["epochs_done"],
@@ -258,6 +291,13 @@ class Trainer:
             progress["diverged"],
         )
         self._measured_start = True
+
+
+def _on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """``network`` there, its kernels in the memory format of the images on a GPU: cuDNN would turn them at every call."""
+    if device.type == "cuda":
+        return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(device)
 
 
 def channels_last(images: Tensor) -> Tensor:

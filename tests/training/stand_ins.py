@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pfa_cli.configuration import Configuration
-from pfa_cli.data import WHOLE, Part
+from pfa_cli.data import WHOLE, Dataset, Part
 from pfa_cli.randomness import generator
 
 
@@ -31,13 +31,17 @@ def configuration(algorithm: str, **settings: Any) -> Configuration:
     return Configuration(**(base | settings))
 
 
-class Blobs:
+class Blobs(Dataset):
     """Noisy images of four classes, in order of (seed, epoch) as the real data sets are."""
 
     name, description = "blobs", "noisy blobs"
     n_classes, input_shape, train_size = 4, (40,), 200
     splits = ("validation", "test")
     device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> "Blobs":
+        self.device, self.images, self.labels = device, self.images.to(device), self.labels.to(device)
+        return self
 
     def __init__(self) -> None:
         stream = generator(0, "blobs")
@@ -48,13 +52,15 @@ class Blobs:
     def steps_per_epoch(self, batch_size: int) -> int:
         return self.train_size // batch_size
 
-    def train_batches(
+    def requests(
         self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(self.train_size, generator=generator(seed, "order", epoch))
+    ) -> Iterator[tuple[Tensor, ...]]:
+        order = torch.randperm(self.train_size, generator=generator(seed, "order", epoch)).to(self.device)
         for step in range(start_step, self.steps_per_epoch(batch_size)):
-            chosen = order[part.of_batch(step, batch_size)]
-            yield self.images[chosen], self.labels[chosen]
+            yield (order[part.of_batch(step, batch_size)],)
+
+    def batch(self, *request: Tensor) -> tuple[Tensor, Tensor]:
+        return self.images[request[0]], self.labels[request[0]]
 
     def evaluation_batches(
         self, split: str, batch_size: int = 16, part: Part = WHOLE

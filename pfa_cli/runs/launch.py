@@ -10,14 +10,17 @@ import psutil
 import torch
 from rich.console import Console
 
-from pfa_cli.data import default_data_dir, prepare_data
+from pfa_cli.data import default_data_dir, load_dataset, prepare_data
 from pfa_cli.errors import PfaError
 from pfa_cli.ranks import Ranks
 from pfa_cli.runs.events import Broken, Ended, Event
+from pfa_cli.runs.fill import Trial, cells_at_a_time
+from pfa_cli.runs.lanes import Lanes
 from pfa_cli.runs.live import View, view
 from pfa_cli.runs.liveness import is_alive
 from pfa_cli.runs.plan import Plan, refreshed
 from pfa_cli.runs.pool import Pool, Setup
+from pfa_cli.runs.repeatable import make_repeatable
 from pfa_cli.runs.together import dismiss, follow, share_cores
 from pfa_cli.runs.wording import count
 from pfa_cli.runs.worker import Task, Worker
@@ -80,7 +83,9 @@ def _lead(
             Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)
             for n, cell in todo
         ]
-        workers = min(jobs or default_jobs(where), len(tasks)) if ranks.size == 1 else 1
+        workers = 1
+        if ranks.size == 1:
+            workers = min(jobs or worthwhile_jobs(where, tasks, data_dir), len(tasks))
         if workers > 1:  # each decodes photographs with its share of the cores
             os.environ.setdefault("PFA_WORKERS", str(max(1, usable_cores() // workers)))
         with (
@@ -97,6 +102,17 @@ def _lead(
         states = Counter(cell.state for cell in refreshed(plan, store).cells)
     console.print(_summary(states, launch.left), highlight=False, markup=False, soft_wrap=True)
     return _exit_code(states, stop, launch.failed)
+
+
+def worthwhile_jobs(device: torch.device, tasks: Sequence[Task], data_dir: Path) -> int:
+    """How many cells to train at a time; on a GPU found by a trial with the first cell."""
+    first = tasks[0].configuration
+    # Photographs come from the disk, which one cell keeps busy.
+    if device.type == "cpu" or len(tasks) == 1 or first.dataset == "imagefolder":
+        return default_jobs(device)
+    make_repeatable(device)
+    trial = Trial(first, load_dataset(first, data_dir, device), device)
+    return cells_at_a_time(trial.throughput, len(tasks))
 
 
 def default_jobs(device: torch.device) -> int:
@@ -130,7 +146,9 @@ class _Launch:
         """Every task once; then those again that other processes held, for as long as these give some up."""
         while True:
             self._busy.clear()
-            if self._workers == 1:
+            if torch.device(self._setup.device).type == "cuda" and self._ranks.size == 1:
+                Lanes(self._setup, self._workers, self._report, self._stop).run(tasks)
+            elif self._workers == 1:
                 self._in_process(tasks)
             else:
                 Pool(

@@ -19,6 +19,8 @@ def make_repeatable(device: torch.device) -> None:
     torch.backends.cudnn.deterministic = True
     # Does what use_deterministic_algorithms(True, warn_only=True) does, without seconds of importing the compiler.
     torch.set_deterministic_debug_mode("warn")
+    # It would also write NaN into every new tensor, which only helps to find reads of what nobody wrote.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def deterministic_flags(device: torch.device) -> dict[str, object]:

@@ -25,6 +25,7 @@ from pfa_cli.store.errors import LostCell, StoreError
 from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.training import checkpoint
+from pfa_cli.training.recorded import ONE_RECORDS
 from pfa_cli.training.trainer import Trainer
 
 HEARTBEAT_SECONDS = 15.0
@@ -95,7 +96,8 @@ class Worker:
         finally:
             gc.collect()
             if self._device.type == "cuda":
-                torch.cuda.empty_cache()
+                with ONE_RECORDS:
+                    torch.cuda.empty_cache()
 
     def _ended_alone(self, ended: Ended) -> Ended:
         """``ended``, unless other ranks wait for this one in the middle of a step: then the command ends."""

@@ -152,7 +152,7 @@ class Trainer:
             if self.ranks.any(should_stop()) and self.step < self.steps_per_epoch:
                 self._seconds += time.perf_counter() - since
                 return False
-        self._wait()
+        self.wait()
         self._seconds += time.perf_counter() - since
         return True
 
@@ -229,8 +229,9 @@ class Trainer:
             tally.add(logits, y, F.cross_entropy(logits.float(), y))
         return tally.over(self.ranks).means()
 
-    def _wait(self) -> None:
-        if self.device.type == "cuda":  # not for the whole device, on which other cells may train
+    def wait(self) -> None:
+        """Until the device has done every step so far; not for other cells that train on it."""
+        if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
 
     def _reset_sums(self) -> None:

@@ -13,4 +13,5 @@ SUPPLEMENT = TrainingFigure(
     recipe="mnist",
     accuracy=("bp", "dfa", "kp", "wm", "pal"),
     aligned=("kp", "wm", "pal", "dfa"),
+    reference="bp",
 )

@@ -15,18 +15,22 @@ from pfa_cli.figures.sheet import sheet
 
 @dataclass(frozen=True)
 class TrainingFigure:
-    """One figure: the recipe it shows, the algorithms of panel (a), and those of the alignment panels in order."""
+    """One figure: the recipe it shows, the algorithms of panel (a), and those of the alignment panels in order.
+
+    ``reference``: an algorithm that is shown beside others, but makes no figure alone.
+    """
 
     name: str
     recipe: str
     accuracy: tuple[str, ...]
     aligned: tuple[str, ...]
+    reference: str | None = None
 
     def draw(self, evidence: Evidence, wishes: Wishes) -> Drawing | None:
         """The figure, or None if no algorithm of it was run."""
         comparison = evidence.comparison(self.recipe)
         wanted = [name for name in ALGORITHMS if name in (*self.accuracy, *self.aligned)]
-        if comparison is None or not set(wanted) & set(comparison.cohorts):
+        if comparison is None or not set(wanted) & set(comparison.cohorts) - {self.reference}:
             return None
         quantity = curves.accuracy_quantity(evidence, comparison, validation=wishes.validation)
         published = wishes.published

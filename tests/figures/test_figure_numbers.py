@@ -143,6 +143,16 @@ def test_notes_tell_what_is_missing_and_what_differs(evidence: Evidence) -> None
     assert "No run has finished yet, the unfinished ones are shown as far as they are: KP." in supplement
 
 
+def test_backpropagation_alone_makes_no_supplement(new_store: Store) -> None:
+    add_run(new_store, "cifar10", "bp", 0, epochs=2)
+    with house_style():
+        assert fig4.SUPPLEMENT.draw(Evidence(new_store), Wishes()) is None
+        assert fig4.FIGURE.draw(Evidence(new_store), Wishes()) is not None
+    add_run(new_store, "cifar10", "pal", 0, epochs=2)
+    supplement = drawn(fig4.SUPPLEMENT.draw, Evidence(new_store))
+    assert set(rows(supplement, panel="a")["algorithm"]) >= {"bp", "pal"}
+
+
 def test_validation_accuracy_on_request(evidence: Evidence) -> None:
     cifar = drawn(fig4.FIGURE.draw, evidence, validation=True)
     assert set(rows(cifar, panel="a")["quantity"]) == {"validation_accuracy_percent"}

@@ -8,8 +8,7 @@ import torch
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.data import Dataset
-from pfa_cli.runs.lanes import own_stream
-from pfa_cli.training.recorded import EAGER_STEPS
+from pfa_cli.training.recorded import EAGER_STEPS, side_stream
 from pfa_cli.training.trainer import Trainer
 
 WORTH_IT = 1.1  # what twice the cells must gain in steps per second, since each takes memory, and longer
@@ -52,7 +51,7 @@ class Trial:
 
         def train(lane: int) -> None:
             try:
-                with own_stream(self._device):
+                with side_stream(self._device):
                     steps[lane] = self._train(self._trainers[lane], barrier)
             except Exception as error:  # a thread's error would only be printed
                 failed.append(error)

@@ -8,7 +8,6 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -18,6 +17,7 @@ from pfa_cli.runs.pool import Setup
 from pfa_cli.runs.worker import Task, Worker
 from pfa_cli.signals import StopRequest
 from pfa_cli.store.engine import open_store
+from pfa_cli.training.recorded import side_stream
 
 
 class Lanes:
@@ -51,7 +51,7 @@ class Lanes:
     def _lane(self) -> None:
         try:
             device = torch.device(self._setup.device)
-            with open_store(self._setup.db, write=True) as store, own_stream(device):
+            with open_store(self._setup.db, write=True) as store, side_stream(device):
                 worker = Worker(store, device, self._setup.data_dir, self._said.put, self._should_stop)
                 while not self._should_stop() and (task := self._next()) is not None:
                     self._said.put(worker.run(task))
@@ -70,8 +70,3 @@ class Lanes:
 
     def _should_stop(self) -> bool:
         return bool(self._stop) or self._broken
-
-
-def own_stream(device: torch.device) -> AbstractContextManager[object]:
-    """Within it this thread's work on a GPU goes to a stream of its own."""
-    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()

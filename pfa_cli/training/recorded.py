@@ -5,7 +5,8 @@ it does all of its work in kernels, changes its state in place, and never asks t
 recorded anew when a number that Python hands to a kernel changes, such as the learning rate.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 
 import torch
@@ -50,14 +51,33 @@ class RecordedStep:
         self._replay = None
 
 
-def cuda_graph(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
-    """The `Recorder` of NVIDIA GPUs, on the current stream, or on one of torch's where that is the default stream."""
-    graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
-    current = torch.cuda.current_stream()
-    stream = None if current == torch.cuda.default_stream() else current
-    # Other threads may go on with cells of their own: only this one is forbidden to wait for the device.
-    with ONE_RECORDS, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        work()
-    return graph.replay
+def cuda_graphs(device: torch.device) -> Recorder:
+    """The recorder of an NVIDIA GPU; to be used within `side_stream`."""
+
+    def record(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        for generator in generators:
+            graph.register_generator_state(generator)
+        stream = torch.cuda.current_stream(device)
+        # Other threads may go on with cells of their own: only this one is forbidden to wait for the device.
+        with ONE_RECORDS, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            work()
+        return graph.replay
+
+    return record
+
+
+@contextmanager
+def side_stream(device: torch.device) -> Iterator[None]:
+    """Within it, work on a GPU is not on the default stream, where nothing can be recorded; it follows what was there before.
+
+    The steps before a recording belong there too: what autograd keeps of them would lead the recording astray.
+    """
+    if device.type == "cpu" or torch.cuda.current_stream(device) != torch.cuda.default_stream(device):
+        yield
+        return
+    before, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    stream.wait_stream(before)
+    with torch.cuda.stream(stream):
+        yield
+    before.wait_stream(stream)

@@ -22,7 +22,7 @@ from pfa_cli.training import schedule
 from pfa_cli.training.initialise import initialise
 from pfa_cli.training.metrics import layer_records
 from pfa_cli.training.precision import Precision
-from pfa_cli.training.recorded import RecordedStep, Recorder, cuda_graph
+from pfa_cli.training.recorded import RecordedStep, Recorder, cuda_graphs, side_stream
 from pfa_cli.training.tally import Tally
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Trainer:
         # Ranks talk to one another through the CPU, and of a step that may be skipped the host must know.
         alone = self.ranks.size == 1 and self.precision.keeps_every_step
         if record is None and alone and device.type == "cuda":
-            record = cuda_graph
+            record = cuda_graphs(device)
         self._recorded = None if record is None else RecordedStep(self._step_on, record)
         self._recorded_for: tuple[float, float] | None = None
 
@@ -126,7 +126,9 @@ class Trainer:
             self._measured_start = True
             yield self.measure()
         while not self.finished:
-            if not self._train_epoch(should_stop, on_step):
+            with side_stream(self.device):
+                whole = self._train_epoch(should_stop, on_step)
+            if not whole:
                 return
             record = self.measure()
             self.epochs_done, self.step = record.epoch, 0
@@ -170,7 +172,10 @@ class Trainer:
         self.network.train()
 
     def advance(self, request: Sequence[Tensor]) -> None:
-        """One step on the batch that ``request`` asks of the data set: recorded and replayed where it can be."""
+        """One step on the batch that ``request`` asks of the data set: recorded and replayed where it can be.
+
+        On a GPU within `pfa_cli.training.recorded.side_stream`.
+        """
         if self._recorded is None:
             self._step_on(*request)
         else:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pfa_cli.algorithms import ALGORITHMS
 from pfa_cli.records import EpochRecord
-from pfa_cli.training.recorded import EAGER_STEPS, RecordedStep, cuda_graph
+from pfa_cli.training.recorded import EAGER_STEPS, RecordedStep, cuda_graphs, side_stream
 from pfa_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -126,7 +126,9 @@ def test_the_tape_refuses_what_a_graph_cannot_do() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_cuda_graph_is_the_eager_step(case: str, network: str) -> None:
     cuda = torch.device("cuda")
-    eager, recorded = (trainer(case, network, record, cuda) for record in (lambda work, _: work, cuda_graph))
+    eager, recorded = (
+        trainer(case, network, record, cuda) for record in (lambda work, _: work, cuda_graphs(cuda))
+    )
     for expected, found in zip(eager.epochs(), recorded.epochs(), strict=True):
         assert found.test_accuracy_percent == pytest.approx(expected.test_accuracy_percent, abs=1)
     for name, value in eager.network.state_dict().items():
@@ -135,14 +137,16 @@ def test_a_cuda_graph_is_the_eager_step(case: str, network: str) -> None:
 
 @needs_gpu
 def test_no_step_waits_for_the_gpu() -> None:
-    current = trainer("pal", "mlp", None, torch.device("cuda"))
+    cuda = torch.device("cuda")
+    current = trainer("pal", "mlp", None, cuda)
     requests = list(current.dataset.requests(0, 1, 16))
     current.begin_epoch(1)
-    for request in requests[:6]:
-        current.advance(request)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for request in requests[6:]:
+    with side_stream(cuda):
+        for request in requests[:6]:
             current.advance(request)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for request in requests[6:]:
+                current.advance(request)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -283,42 +283,67 @@ def cortex(
 
 @app.command()
 def bench(
-    recipe: RecipeArgument = "mnist",
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE]...", help="Recipes by name or .toml file.", show_default="all there are"
+        ),
+    ] = None,
     algos: Annotated[str, typer.Option(help="all, or names with commas between")] = "all",
     settings: Settings = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Equal processes at a time.", show_default="by the machine")
+        int | None, typer.Option(min=1, help="Equal processes at a time.", show_default="as pfa run does")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
-    repetitions: Annotated[int, typer.Option(min=1, help="Samples of each contender.")] = 40,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps in a sample.")] = 4,
+    repetitions: Annotated[int, typer.Option(min=1, help="Samples of each contender, at most.")] = 40,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps in a sample.", show_default="4; 1 if slow")
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="For the steps of each recipe; what is too slow is made smaller.")
+    ] = 2.0,
     device: Device = "auto",
-    memory: Annotated[bool, typer.Option("--memory", help="Measure the peak memory of each, too.")] = False,
+    growth: Annotated[bool, typer.Option(help="Vary batch, width and expansion ratio, too.")] = True,
+    memory: Annotated[bool, typer.Option(help="Measure the peak memory of each, too.")] = True,
     as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON into this file, too.")] = None,
     store_it: Annotated[bool, typer.Option("--store", help="Keep the numbers in the database.")] = False,
     db: Db = None,
     data_dir: DataDir = None,
     recipe_dir: RecipeDir = None,
 ) -> None:
-    """Time a training step of every algorithm against BP, plain torch and the matrix products alone."""
-    from pfa_cli.bench.command import bench as measure
-    from pfa_cli.recipes import load_recipe, parse_algorithms, parse_overrides
+    """Time a training step of every algorithm against BP, plain torch and the matrix products alone.
 
-    found, chosen, overrides = (
-        load_recipe(recipe, recipe_dir),
-        parse_algorithms(algos),
-        parse_overrides(settings or []),
+    Nothing is downloaded: where a recipe's images are not at hand, random pixels of their shape take their place.
+    """
+    from contextlib import nullcontext
+
+    from pfa_cli.bench import command, tables
+    from pfa_cli.bench.report import as_json as whole_json
+    from pfa_cli.recipes import list_recipes, load_recipe, parse_algorithms, parse_overrides
+    from pfa_cli.store.engine import open_store
+
+    found = [load_recipe(name, recipe_dir) for name in recipes] if recipes else list_recipes(recipe_dir)
+    options = command.Options(
+        jobs, threads, repetitions, steps, minutes, device, data_dir, memory=memory, growth=growth
     )
-    result = measure(found, chosen, overrides, jobs, threads, repetitions, steps, device, data_dir, memory)
+    chosen, overrides = parse_algorithms(algos), parse_overrides(settings or [])
+    done, left_out = [], {}
+    with open_store(db, write=True) if store_it else nullcontext() as store:
+        for result in command.bench(found, chosen, overrides, options, _note, named=bool(recipes)):
+            if isinstance(result, command.LeftOut):
+                left_out[result.recipe] = result.reason
+                _note(f"{result.recipe}: left out: {result.reason}")
+                continue
+            done.append(result)
+            if not as_json:
+                console.print(tables.show(result))
+            if store is not None:
+                result.record(store)
     if as_json:
-        typer.echo(result.as_json())
-    else:
-        console.print(result.show())
-    if store_it:
-        from pfa_cli.store.engine import open_store
-
-        with open_store(db, write=True) as store:
-            result.record(store)
+        typer.echo(whole_json(done, left_out))
+    if out is not None:
+        out.write_text(whole_json(done, left_out) + "\n", encoding="utf-8")
 
 
 @db_app.command()

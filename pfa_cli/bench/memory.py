@@ -9,34 +9,32 @@ from pathlib import Path
 
 import torch
 
+from pfa_cli.bench.contender import Contender, endless, settled
+from pfa_cli.bench.pixels import bench_dataset
 from pfa_cli.bench.steps import Job
-from pfa_cli.data import load_dataset
-from pfa_cli.training.trainer import Trainer
 
 STEPS = 3
 
 
-def peak_bytes(job: Job) -> dict[str, int]:
-    """Per contender the most memory in use during a few steps: of the GPU, or of the whole process on a CPU."""
-    context = get_context("spawn")
-    found = {}
-    for label, configuration in job.contenders.items():
-        with context.Pool(1) as pool:
-            found[label] = pool.apply(_peak, (replace(job, contenders={label: configuration}),))
-    return found
+def peak_bytes(job: Job, processes: int) -> dict[str, int]:
+    """Per contender the most memory in use during a few steps: of the GPU, or of the whole process on a CPU.
+
+    ``processes`` at a time; each knows its own memory only.
+    """
+    jobs = [replace(job, contenders={label: c}) for label, c in job.contenders.items()]
+    with get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+        return dict(zip(job.contenders, pool.map(_peak, jobs, chunksize=1), strict=True))
 
 
 def _peak(job: Job) -> int:
-    torch.set_num_threads(job.threads)
-    device = torch.device(job.device)
     (configuration,) = job.contenders.values()
-    dataset = load_dataset(configuration, job.data_dir, device)
-    trainer = Trainer(configuration, dataset, 0, device)
-    trainer.network.train()
-    reset_peak(device)
-    for images, labels in islice(dataset.train_batches(0, 1, configuration.batch_size), STEPS):
-        trainer.train_step(images, labels)
-    return peak(device)
+    with settled(job.device, job.threads):
+        dataset = bench_dataset(configuration, job.pixels, job.data_dir, job.device)
+        contender = Contender(configuration, dataset, job.device)
+        reset_peak(job.device)
+        for request in islice(endless(dataset, configuration.batch_size), STEPS):
+            contender.step(*request)
+        return peak(job.device)
 
 
 def reset_peak(device: torch.device) -> None:

@@ -1,128 +1,165 @@
-"""The benchmark as a table, as JSON and as rows of the database."""
+"""A finished benchmark: the numbers to quote, as JSON and as rows of the database."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
-
+from pfa_cli.bench.contender import BP, LITERAL, PFA
+from pfa_cli.bench.curves import Curve
+from pfa_cli.bench.pixels import Pixels, epoch_steps
 from pfa_cli.bench.steps import PLAIN, PRODUCTS, Samples
+from pfa_cli.configuration import Configuration
 from pfa_cli.store.engine import Store
 from pfa_cli.store.writer import Measurement, record_benchmark
 
-BP = "bp"
-
-
-def ratios(samples: Samples) -> dict[str, float]:
-    """The numbers to quote: each the median, over repetitions, of two neighbouring samples' ratio.
-
-    ``bp_epoch_per_products`` is a whole epoch of BP, with evaluation and metrics, over the matrix products of its training.
-    """
-    measuring = samples.measuring[BP] / (samples.steps_per_epoch * median(samples.steps[PRODUCTS]))
-    found = {
-        "bp_epoch_per_products": ratio(samples, BP, PRODUCTS) + measuring,
-        "bp_step_per_products": ratio(samples, BP, PRODUCTS),
-        "bp_step_per_plain_torch": ratio(samples, BP, PLAIN),
-        "measuring_share_of_bp_epoch": measuring / (ratio(samples, BP, PRODUCTS) + measuring),
-    }
-    return found | {
-        f"{label}_per_bp": ratio(samples, label, BP) for label in samples.measuring if label != BP
-    }
-
 
 def ratio(samples: Samples, label: str, other: str) -> float:
-    """How many times ``other``'s time ``label`` takes; sample by sample, so that the machine's drift cancels."""
+    """How many times ``other``'s time ``label`` takes: the median over repetitions, so that the machine's drift cancels."""
     return median(a / b for a, b in zip(samples.steps[label], samples.steps[other], strict=True))
+
+
+def cells_per_hour(
+    processes: int, epochs: int, steps_per_epoch: int, seconds_per_step: float, measuring_seconds: float
+) -> float:
+    """Whole runs that ``processes`` at work finish in an hour; ``measuring_seconds``: evaluation and metrics of an epoch."""
+    return processes * 3600 / (epochs * (steps_per_epoch * seconds_per_step + measuring_seconds))
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A finished benchmark of one recipe on one machine; ``peak_bytes`` per contender."""
+    """A finished benchmark of one recipe on one machine; all but ``curves`` per contender.
+
+    ``reduced``: how and why the recipe was made smaller, or ""; then nothing is said of whole epochs.
+    """
 
     recipe: str
+    machine: Mapping[str, Any]
+    pixels: Pixels
+    reduced: str
+    configurations: Mapping[str, Configuration]
     samples: Samples
     peak_bytes: Mapping[str, int]
-    machine: Mapping[str, Any]
+    curves: Sequence[Curve]
 
-    def show(self) -> Group:
-        """The table, and below it the numbers to quote."""
-        lines = [
-            f"{_WORDS.get(name, name.replace('_', ' '))}: {value:.3f}"
-            for name, value in self.ratios().items()
-        ]
-        return Group(_table(self), Text("\n".join(lines)))
+    def step_seconds(self, label: str) -> float:
+        """The median."""
+        return median(self.samples.steps[label])
+
+    def images_per_second(self, label: str) -> float:
+        """Of one process; the floor and plain torch have BP's batch."""
+        return self.configurations.get(label, self.configurations[BP]).batch_size / self.step_seconds(label)
+
+    def epoch_seconds(self, label: str) -> float | None:
+        """Of one process, evaluation and metrics included; None where they were not measured."""
+        if label not in self.samples.measuring:
+            return None
+        steps = epoch_steps(self.configurations[label])
+        return steps * self.step_seconds(label) + self.samples.measuring[label]
+
+    def cells_per_hour(self, label: str) -> float | None:
+        """Of all processes together; None where an epoch's time is not known."""
+        if label not in self.samples.measuring:
+            return None
+        configuration = self.configurations[label]
+        return cells_per_hour(
+            self.machine["processes"],
+            configuration.epochs,
+            epoch_steps(configuration),
+            self.step_seconds(label),
+            self.samples.measuring[label],
+        )
 
     def ratios(self) -> dict[str, float]:
-        """See `ratios`; with the peak memory's where it was measured."""
-        memory = {
-            f"{label}_memory_per_bp": peak / self.peak_bytes[BP]
-            for label, peak in self.peak_bytes.items()
-            if label != BP
-        }
-        return ratios(self.samples) | memory
-
-    def as_json(self) -> str:
-        """Everything measured."""
+        """The numbers to quote. ``…_epoch_per_products``: with evaluation and metrics, over the products of its training."""
+        samples = self.samples
         found = {
-            "recipe": self.recipe,
-            "machine": dict(self.machine),
-            "batch_size": self.samples.batch_size,
-            "steps_per_epoch": self.samples.steps_per_epoch,
-            "seconds_per_step": self.samples.steps,
-            "measuring_seconds_per_epoch": self.samples.measuring,
-            "peak_bytes": dict(self.peak_bytes),
-            "ratios": self.ratios(),
+            "bp_step_per_products": ratio(samples, BP, PRODUCTS),
+            "bp_step_per_plain_torch": ratio(samples, BP, PLAIN),
         }
-        return json.dumps(found, indent=2)
+        if BP in samples.measuring:
+            products = epoch_steps(self.configurations[BP]) * self.step_seconds(PRODUCTS)
+            measuring = samples.measuring[BP] / products
+            whole = found["bp_step_per_products"] + measuring
+            found |= {"bp_epoch_per_products": whole, "measuring_share_of_bp_epoch": measuring / whole}
+        if LITERAL in samples.steps:
+            found["pfa_literal_per_closed_form"] = ratio(samples, LITERAL, PFA)
+        others = [label for label in self.configurations if label != BP]
+        found |= {f"{label}_per_bp": ratio(samples, label, BP) for label in others}
+        memory = {label: self.peak_bytes[label] / self.peak_bytes[BP] for label in others if self.peak_bytes}
+        return found | {f"{label}_memory_per_bp": value for label, value in memory.items()}
+
+    def as_facts(self) -> dict[str, Any]:
+        """Everything measured, as JSON has it."""
+        bp = self.configurations[BP]
+        labels = [*self.configurations]
+        return {
+            "recipe": self.recipe,
+            "pixels": self.pixels,
+            "reduced": self.reduced,
+            "batch_size": bp.batch_size,
+            "image_size": bp.image_size,
+            "epochs": bp.epochs,
+            "steps_per_epoch": epoch_steps(bp),
+            "ratios": self.ratios(),
+            "cells_per_hour": {label: self.cells_per_hour(label) for label in labels},
+            "peak_bytes": dict(self.peak_bytes),
+            "growth": [_curve_facts(curve) for curve in self.curves],
+            "measuring_seconds_per_epoch": self.samples.measuring,
+            "seconds_per_step": {label: _rounded(times) for label, times in self.samples.steps.items()},
+        }
 
     def record(self, store: Store) -> None:
-        """Stores medians, peaks and ratios."""
-        rows = [
-            Measurement("seconds_per_step", median(values), "seconds", label)
-            for label, values in self.samples.steps.items()
-        ]
-        rows += [
-            Measurement("measuring_seconds_per_epoch", seconds, "seconds", label)
-            for label, seconds in self.samples.measuring.items()
-        ]
-        rows += [Measurement("peak_memory", peak, "bytes", label) for label, peak in self.peak_bytes.items()]
-        rows += [Measurement(name, value, "ratio") for name, value in self.ratios().items()]
-        record_benchmark(store, self.machine, self.recipe, rows)
+        """Stores medians, peaks, ratios and curves."""
+        bp = self.configurations[BP]
+        measured = {"pixels": self.pixels, "batch_size": bp.batch_size, "image_size": bp.image_size}
+        record_benchmark(store, {**self.machine, "measured": measured}, self.recipe, self._measurements())
+
+    def _measurements(self) -> Iterator[Measurement]:
+        for label in self.samples.steps:
+            yield Measurement("seconds_per_step", self.step_seconds(label), "seconds", label)
+            yield Measurement("images_per_second", self.images_per_second(label), "images/s", label)
+        for label, seconds in self.samples.measuring.items():
+            yield Measurement("measuring_seconds_per_epoch", seconds, "seconds", label)
+            yield Measurement("cells_per_hour", self.cells_per_hour(label) or 0.0, "cells/hour", label)
+        for label, peak in self.peak_bytes.items():
+            yield Measurement("peak_memory", peak, "bytes", label)
+        for name, value in self.ratios().items():
+            yield Measurement(name, value, "ratio")
+        for curve in self.curves:
+            for point in curve.steps:
+                for name, found in (("base", curve.per_base(point)), ("bp", curve.per_bp(point))):
+                    if found is not None:
+                        measure = f"{curve.name}={point.value:g}_per_{name}"
+                        yield Measurement(measure, found, "ratio", point.label)
 
 
-_WORDS = {
-    "bp_epoch_per_products": "an epoch of BP, with evaluation and metrics, per the matrix products of its training",
-    "bp_step_per_products": "a step of BP per its matrix products",
-    "bp_step_per_plain_torch": "a step of BP per the same step in plain torch",
-    "measuring_share_of_bp_epoch": "share of evaluation and metrics in an epoch of BP",
-}
+def as_json(benchmarks: Iterable[Benchmark], left_out: Mapping[str, str]) -> str:
+    """One document: every benchmark with its machine, and the recipes that were left out with the reasons."""
+    found = [{"machine": dict(benchmark.machine), **benchmark.as_facts()} for benchmark in benchmarks]
+    return json.dumps({"benchmarks": found, "left_out": dict(left_out)}, indent=1)
 
 
-def _table(benchmark: Benchmark) -> Table:
-    """One row per contender, the floor first."""
-    samples, machine = benchmark.samples, benchmark.machine
-    time = {label: median(values) for label, values in samples.steps.items()}
-    view = Table(
-        title=f"{benchmark.recipe}: one training step, batch {samples.batch_size}, "
-        f"{machine['processes']} × {machine['threads']} thread(s), {machine['device']}",
-        box=box.SIMPLE_HEAD,
-    )
-    for heading in ("", "ms/step", "fastest", "slowest", "× BP", "img/s", "epoch s", "peak MB"):
-        view.add_column(heading, justify="left" if heading == "" else "right")
-    for label in (PRODUCTS, PLAIN, *samples.measuring):
-        values = samples.steps[label]
-        epoch = samples.steps_per_epoch * time[label] + samples.measuring.get(label, 0.0)
-        view.add_row(
-            label,
-            *(f"{1e3 * value:.2f}" for value in (time[label], min(values), max(values))),
-            f"{ratio(samples, label, BP):.2f}",
-            f"{samples.batch_size / time[label]:.0f}",
-            f"{epoch:.1f}" if label in samples.measuring else "",
-            f"{benchmark.peak_bytes[label] / 1e6:.0f}" if label in benchmark.peak_bytes else "",
-        )
-    return view
+def _rounded(seconds: Iterable[float]) -> list[float]:
+    """To the microsecond."""
+    return [round(value, 6) for value in seconds]
+
+
+def _curve_facts(curve: Curve) -> dict[str, Any]:
+    return {
+        "curve": curve.name,
+        "setting": curve.setting,
+        "base": curve.base,
+        "points": [
+            {
+                "contender": point.label,
+                "value": point.value,
+                "per_base": curve.per_base(point),
+                "per_bp": curve.per_bp(point),
+                "seconds_per_step": _rounded(samples),
+            }
+            for point, samples in curve.steps.items()
+        ],
+        "left_out": list(curve.left_out),
+    }

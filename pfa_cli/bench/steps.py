@@ -1,26 +1,43 @@
 """Times training steps of all contenders by turns, so that the machine's drift falls on all of them alike."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from pfa_cli.bench.contender import BP, Contender, Step, endless, plain_torch, settled
+from pfa_cli.bench.pixels import Pixels, bench_dataset
 from pfa_cli.bench.products import matrix_products
-from pfa_cli.data import Dataset, load_dataset
-from pfa_cli.networks import build_network
-from pfa_cli.randomness import generator
-from pfa_cli.recipes import Configuration
-from pfa_cli.training.initialise import initialise
-from pfa_cli.training.trainer import Trainer, channels_last
+from pfa_cli.configuration import Configuration
+from pfa_cli.data.in_memory import InMemoryDataset
+from pfa_cli.training.recorded import EAGER_STEPS
+from pfa_cli.training.trainer import channels_last
 
-PRODUCTS, PLAIN = "matrix products", "plain torch BP"
-WARM_UP_STEPS = 3
+PRODUCTS, PLAIN = "products", "plain torch"
+LEAST_REPETITIONS = 3
+
+Label = TypeVar("Label", bound=Hashable)
+
+
+class Runner(NamedTuple):
+    """Something that takes steps on batches of ``batch_size`` images."""
+
+    step: Step
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure: ``repetitions`` samples of ``steps`` steps; fewer, but three, where ``seconds`` are over."""
+
+    repetitions: int
+    steps: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -29,104 +46,71 @@ class Samples:
 
     steps: dict[str, list[float]]
     measuring: dict[str, float]
-    steps_per_epoch: int
-    batch_size: int
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one bench process is asked to do; ``contenders`` maps a label to its configuration."""
+    """What each of the processes is asked to do; ``contenders`` maps a label to its configuration, BP's first."""
 
     contenders: dict[str, Configuration]
+    pixels: Pixels
     data_dir: Path
-    device: str
+    device: torch.device
     threads: int
-    repetitions: int
-    steps: int
+    plan: Plan
+    measuring: bool  # time evaluation and metrics, too
 
 
-def measure(job: Job, processes: int = 1) -> list[Samples]:
-    """The samples of ``processes`` equal processes that run at the same time, as `pfa run --jobs` does."""
-    if processes == 1:
-        return [_measure(job)]
-    with get_context("spawn").Pool(processes) as pool:
-        return pool.map(_measure, [job] * processes, chunksize=1)
+def measure(job: Job) -> Samples:
+    """The samples of one process."""
+    with settled(job.device, job.threads):
+        since = time.perf_counter()
+        first = job.contenders[BP]
+        dataset = bench_dataset(first, job.pixels, job.data_dir, job.device)
+        contenders = {label: Contender(c, dataset, job.device) for label, c in job.contenders.items()}
+        images, _ = dataset.batch(*next(endless(dataset, first.batch_size)))
+        products = matrix_products(contenders[BP].network, channels_last(images))
+        runners = {
+            PRODUCTS: Runner(lambda *request: products(), first.batch_size),
+            PLAIN: Runner(plain_torch(first, dataset, job.device), first.batch_size),
+        } | {label: Runner(c.step, job.contenders[label].batch_size) for label, c in contenders.items()}
+        left = job.plan.seconds - (time.perf_counter() - since)
+        times = in_turn(runners, dataset, replace(job.plan, seconds=left))
+        if not job.measuring:
+            return Samples(times, {})
+        evaluation = contenders[BP].evaluation_seconds()  # forward passes only, the same for all
+        return Samples(times, {label: evaluation + c.metrics_seconds() for label, c in contenders.items()})
 
 
-def _measure(job: Job) -> Samples:
-    torch.set_num_threads(job.threads)
-    device = torch.device(job.device)
-    first = next(iter(job.contenders.values()))
-    dataset = load_dataset(first, job.data_dir, device)
-    trainers = {label: Trainer(c, dataset, 0, device) for label, c in job.contenders.items()}
-    batches = _endless(dataset, first.batch_size)
-    images, _ = next(batches)
-    reference = next(iter(trainers.values()))
-    steppers: dict[str, Callable[[Tensor, Tensor], object]] = {
-        label: trainer.train_step for label, trainer in trainers.items()
-    }
-    steppers[PLAIN] = _plain_torch(first, dataset, device)
-    products = matrix_products(reference.network, channels_last(images))
-    steppers[PRODUCTS] = lambda x, y: products()
-    times: dict[str, list[float]] = {label: [] for label in steppers}
-    for trainer in trainers.values():
-        trainer.network.train()
-    for step in steppers.values():
-        _time(step, islice(batches, WARM_UP_STEPS), device)
-    for _ in range(job.repetitions):
-        for label, step in steppers.items():
-            times[label].append(_time(step, islice(batches, job.steps), device) / job.steps)
-    measuring = {label: _time_measuring(trainer) for label, trainer in trainers.items()}
-    return Samples(times, measuring, reference.steps_per_epoch, first.batch_size)
+def in_turn(
+    runners: Mapping[Label, Runner], dataset: InMemoryDataset, plan: Plan
+) -> dict[Label, list[float]]:
+    """Seconds per step: all ``runners`` once, then all again, and so on. Each warms up before."""
+    requests = {size: endless(dataset, size) for _, size in runners.values()}
+    steps = max(plan.steps, EAGER_STEPS + 1) if dataset.device.type == "cuda" else plan.steps
+    for step, size in runners.values():
+        _time(step, islice(requests[size], steps), dataset.device)
+    times: dict[Label, list[float]] = {label: [] for label in runners}
+    until = time.perf_counter() + plan.seconds
+    for repetition in range(1, plan.repetitions + 1):
+        since = time.perf_counter()
+        for label, (step, size) in runners.items():
+            some = islice(requests[size], plan.steps)
+            times[label].append(_time(step, some, dataset.device) / plan.steps)
+        now = time.perf_counter()
+        if repetition >= LEAST_REPETITIONS and now + (now - since) > until:
+            break
+    return times
 
 
-def _time(
-    step: Callable[[Tensor, Tensor], object], batches: Iterator[tuple[Tensor, Tensor]], device: torch.device
-) -> float:
-    """Seconds for one step per batch; fetching the batch is part of it."""
+def _time(step: Step, requests: Iterable[tuple[Tensor, ...]], device: torch.device) -> float:
+    """Seconds for one step per request; fetching its batch is part of it."""
     since = time.perf_counter()
-    for images, labels in batches:
-        step(images, labels)
+    for request in requests:
+        step(*request)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - since
-
-
-def _time_measuring(trainer: Trainer) -> float:
-    """Seconds that evaluation and metrics add to an epoch."""
-    since = time.perf_counter()
-    trainer.measure()
-    return time.perf_counter() - since
-
-
-def _endless(dataset: Dataset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    epoch = 0
-    while True:
-        epoch += 1
-        yield from dataset.train_batches(0, epoch, batch_size)
-
-
-def _plain_torch(
-    configuration: Configuration, dataset: Dataset, device: torch.device
-) -> Callable[[Tensor, Tensor], object]:
-    """The same network, in the same memory format, trained by torch alone: no conversion, no sums."""
-    network = build_network(configuration, dataset.n_classes, dataset.input_shape)
-    initialise(network, generator(0, "weights"))
-    network.to(device).train()
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=configuration.learning_rate,
-        momentum=configuration.momentum,
-        weight_decay=configuration.weight_decay,
-        fused=True,
-    )
-
-    def step(images: Tensor, labels: Tensor) -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(network(channels_last(images)), labels).backward()
-        optimizer.step()
-
-    return step
 
 
 def pooled(samples: Sequence[Samples]) -> Samples:
@@ -134,4 +118,4 @@ def pooled(samples: Sequence[Samples]) -> Samples:
     first = samples[0]
     steps = {label: [t for one in samples for t in one.steps[label]] for label in first.steps}
     measuring = {label: max(one.measuring[label] for one in samples) for label in first.measuring}
-    return Samples(steps, measuring, first.steps_per_epoch, first.batch_size)
+    return Samples(steps, measuring)

@@ -1,13 +1,15 @@
 """From the command line's words to finished benchmarks, one recipe after the other."""
 
-import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from pfa_cli.bench.budget import affordable_step, judge, time_bp
@@ -74,6 +76,10 @@ def bench(
             yield LeftOut(recipe.name, str(error))
         except torch.OutOfMemoryError:
             yield LeftOut(recipe.name, f"it does not fit into the memory of {device_name(device)}")
+        except BrokenProcessPool:
+            yield LeftOut(
+                recipe.name, "a process was killed; if memory ran out, fewer --jobs leave more for each"
+            )
 
 
 def _bench(
@@ -94,9 +100,9 @@ def _bench(
         setting.configuration(label)  # a wrong setting is told before anything is measured
     pixels = which_pixels(whole, data_dir)
     # In processes of their own, which give all memory back; equal ones at the same time, as `pfa run --jobs` has them.
-    with get_context("spawn").Pool(processes) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         say(f"{name}: the first step")
-        per_image = pool.apply(time_bp, (whole, pixels, data_dir, device, options.threads))
+        per_image = pool.submit(time_bp, whole, pixels, data_dir, device, options.threads).result()
         verdict = judge(setting, per_image, affordable_step(len(labels), seconds))
         if verdict.changes is None:
             return LeftOut(name, verdict.reason)
@@ -109,7 +115,7 @@ def _bench(
         whole_epochs = not verdict.reason
         job = Job(configurations, pixels, data_dir, device, options.threads, plan, whole_epochs)
         say(f"{name}: steps of {', '.join(labels)}")
-        samples = pooled(pool.map(measure, [job] * processes, chunksize=1))
+        samples = pooled(list(pool.map(measure, [job] * processes)))
         about = machine(device, processes, options.threads)
         benchmark = Benchmark(name, about, pixels, verdict.reason, configurations, samples, {}, [])
         if options.growth:
@@ -117,7 +123,7 @@ def _bench(
             times = {label: benchmark.step_seconds(label) for label in (BP, PFA, LITERAL) if label in labels}
             curve_plan = replace(plan, seconds=seconds * _GROWTH / 3)
             growth = Growth(setting, times, pixels, data_dir, device, options.threads, curve_plan)
-            benchmark = replace(benchmark, curves=pool.apply(growth.measure))
+            benchmark = replace(benchmark, curves=pool.submit(growth.measure).result())
     if options.memory:
         say(f"{name}: peak memory")
         benchmark = replace(benchmark, peak_bytes=peak_bytes(job, default_jobs(device)))
@@ -129,7 +135,7 @@ def machine(device: torch.device, processes: int, threads: int) -> dict[str, Any
     return {
         "device": device_name(device),
         "cores": usable_cores(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": psutil.virtual_memory().total,
         "host_system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,

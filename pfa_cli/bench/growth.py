@@ -89,7 +89,7 @@ class Growth:
         for value in [value for value in values if drawn[value] <= DRAW_BYTES]:
             candidates.append(self._candidate(PFA, value, 1, expansion=value, **narrow))
             if LITERAL in self.seconds_per_step and value <= LITERAL_UP_TO:
-                share = max(1, value / base)
+                share = (1 + value) / (1 + base)  # W's own products, and B's and R's
                 candidates.append(self._candidate(LITERAL, value, share, expansion=value, **narrow))
         if LITERAL in self.seconds_per_step:
             left_out.append(

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
@@ -22,8 +23,8 @@ def peak_bytes(job: Job, processes: int) -> dict[str, int]:
     ``processes`` at a time; each knows its own memory only.
     """
     jobs = [replace(job, contenders={label: c}) for label, c in job.contenders.items()]
-    with get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
-        return dict(zip(job.contenders, pool.map(_peak, jobs, chunksize=1), strict=True))
+    with ProcessPoolExecutor(processes, get_context("spawn"), max_tasks_per_child=1) as pool:
+        return dict(zip(job.contenders, pool.map(_peak, jobs), strict=True))
 
 
 def _peak(job: Job) -> int:

@@ -49,7 +49,7 @@ def _title(benchmark: Benchmark) -> Text:
     lines = Text(f"{benchmark.recipe}: one training step", style="bold")
     lines.append(
         f"\n batch {bp.batch_size}{size}, {benchmark.pixels} pixels, {machine['processes']} × {machine['threads']} "
-        f"thread(s), {repetitions} repetitions\n {machine['device']}",
+        f"thread(s), {repetitions} repetitions\n {machine['device']}, {machine['cores']} cores, torch {machine['torch']}",
         style="not bold",
     )
     if benchmark.reduced:
@@ -120,5 +120,6 @@ def _or_blank(value: float | None, form: str | None = None) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits, without an exponent."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    """Three digits, without an exponent; at most three decimals."""
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:.{decimals}f}"

@@ -286,7 +286,7 @@ def bench(
     recipes: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RECIPE]...", help="Recipes by name or .toml file.", show_default="all there are"
+            metavar="RECIPE", help="Recipes by name or .toml file.", show_default="all there are"
         ),
     ] = None,
     algos: Annotated[str, typer.Option(help="all, or names with commas between")] = "all",

@@ -14,7 +14,7 @@ from pfa_cli.bench.steps import LEAST_REPETITIONS
 from pfa_cli.configuration import Configuration
 
 _BP_STEPS = 2  # what a step of a contender costs, in steps of BP and on average
-_SMALLER = ((32, None), (32, 112), (32, 64), (16, 64))  # batch size, side of a photograph in pixels
+_SMALLER = ((32, None), (32, 64), (16, 64))  # batch size, side of a photograph in pixels
 
 
 @dataclass(frozen=True)

@@ -285,9 +285,7 @@ def cortex(
 def bench(
     recipes: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="RECIPE", help="Recipes by name or .toml file.", show_default="all there are"
-        ),
+        typer.Argument(metavar="RECIPE", help="Recipes by name or .toml file.", show_default="all there are"),
     ] = None,
     algos: Annotated[str, typer.Option(help="all, or names with commas between")] = "all",
     settings: Settings = None,

@@ -132,7 +132,8 @@ def test_runners_take_turns_and_the_time_given_ends_them_after_three() -> None:
         for name, size in (("a", 8), ("b", 16))
     }
     times = in_turn(runners, dataset, Plan(repetitions=40, steps=2, seconds=0.0))
-    assert taken == ["aTrue", "aTrue", "bTrue", "bTrue"] * (1 + 3)
+    warm_up, counted = ["aTrue"] * 2 + ["bTrue"] * 2, ["aTrue"] * (1 + 2) + ["bTrue"] * (1 + 2)
+    assert taken == warm_up + 3 * counted
     assert {name: len(samples) for name, samples in times.items()} == {"a": 3, "b": 3}
 
 

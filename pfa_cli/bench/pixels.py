@@ -15,7 +15,7 @@ from pfa_cli.errors import PfaError
 
 Pixels = Literal["real", "random"]
 
-EVALUATED = 500  # images at most; the time of evaluation is scaled up from them
+EVALUATED = 2000  # images at most; the time of evaluation is scaled up from them
 _RANDOM_BYTES = 160_000_000  # at most, of random pixels: all of CIFAR-10, or about a thousand photographs
 
 

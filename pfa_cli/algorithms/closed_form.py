@@ -51,15 +51,21 @@ class ClosedForm(Algorithm):
 
     def path(self, layer: FeedbackLayer) -> Tensor:
         W = layer.weight.detach()
-        return W + layer.C0 if layer in self._frozen else torch.addcmul(W, layer.C0, self._alpha)
+        if layer in self._frozen:
+            return W + layer.C0
+        self._stay_with(W)
+        return torch.addcmul(W, layer.C0, self._alpha)
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         rate, momentum, decay = self._shared_step(optimizer)
-        device = self.layers[0].weight.device
-        if self._alpha.device != device:
-            self._alpha, self._momentum = self._alpha.to(device), self._momentum.to(device)
+        self._stay_with(self.layers[0].weight)
         self._momentum.mul_(momentum).add_(self._alpha, alpha=decay)
         self._alpha.sub_(self._momentum, alpha=rate)
+
+    def _stay_with(self, weight: Tensor) -> None:
+        """Moves α and m to the device of ``weight``, where the network may have gone since it was converted."""
+        if self._alpha.device != weight.device:
+            self._alpha, self._momentum = self._alpha.to(weight.device), self._momentum.to(weight.device)
 
     def _shared_step(self, optimizer: torch.optim.Optimizer) -> tuple[float, float, float]:
         """Learning rate, momentum and weight decay of the step just taken; PfaError where the closed form is not exact."""

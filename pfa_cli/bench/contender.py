@@ -17,6 +17,7 @@ from pfa_cli.randomness import generator
 from pfa_cli.recipes import Recipe
 from pfa_cli.runs.repeatable import make_repeatable
 from pfa_cli.training.initialise import initialise
+from pfa_cli.training.metrics import layer_records
 from pfa_cli.training.precision import Precision
 from pfa_cli.training.recorded import side_stream
 from pfa_cli.training.trainer import Trainer, channels_last
@@ -69,10 +70,9 @@ class Contender:
 
     def metrics_seconds(self) -> float:
         """What an epoch's metrics take: angles, norm ratios and the error angle of every layer."""
-        splits, self._dataset.splits = self._dataset.splits, ()
-        found = _seconds(self._trainer.measure)
-        self._dataset.splits = splits
-        return found
+        images, labels = self._dataset.probe(self._configuration.probe_images)
+        measure = self._trainer.entry.measure
+        return _seconds(lambda: layer_records(self.network, measure, channels_last(images), labels))
 
     def evaluation_seconds(self) -> float:
         """What an epoch's evaluation takes, scaled up from the images in the data set."""

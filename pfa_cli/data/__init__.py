@@ -41,7 +41,10 @@ class Dataset(Protocol):
         """
 
     def batch(self, *request: "Tensor") -> "tuple[Tensor, Tensor]":
-        """The images and labels of one request, by work on the device alone, so that a GPU can record it with the step."""
+        """The images [b, *input_shape] and labels [b] of one request.
+
+        By work on the device alone, so that a GPU can record it with the step.
+        """
 
     def train_batches(
         self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE

@@ -47,12 +47,12 @@ class Trial:
         while len(self._trainers) < cells:
             seed = len(self._trainers)
             self._trainers.append(Trainer(self._configuration, self._dataset, seed, self._device))
-        barrier, steps, failed = Barrier(cells), [0] * cells, []
+        barrier, speeds, failed = Barrier(cells), [0.0] * cells, []
 
         def train(lane: int) -> None:
             try:
                 with side_stream(self._device):
-                    steps[lane] = self._train(self._trainers[lane], barrier)
+                    speeds[lane] = self._train(self._trainers[lane], barrier)
             except Exception as error:  # a thread's error would only be printed
                 failed.append(error)
                 barrier.abort()
@@ -64,23 +64,23 @@ class Trial:
             thread.join()
         if failed:
             raise failed[0]
-        return sum(steps) / self._seconds
+        return sum(speeds)
 
-    def _train(self, trainer: Trainer, barrier: Barrier) -> int:
-        """The steps that ``trainer`` did in the time, once all lanes are ready."""
+    def _train(self, trainer: Trainer, barrier: Barrier) -> float:
+        """The steps per second that ``trainer`` does, once all lanes are ready."""
         trainer.begin_epoch(1)
         request = next(iter(self._dataset.requests(0, 1, self._configuration.batch_size)))
         for _ in range(EAGER_STEPS + 1):
             trainer.advance(request)
         trainer.wait()
         barrier.wait()
-        done, since = 0, time.perf_counter()
-        while time.perf_counter() - since < self._seconds:
+        done, passed, since = 0, 0.0, time.perf_counter()
+        while passed < self._seconds:
             for _ in range(_BETWEEN_LOOKS):
                 trainer.advance(request)
             trainer.wait()
-            done += _BETWEEN_LOOKS
-        return done
+            done, passed = done + _BETWEEN_LOOKS, time.perf_counter() - since
+        return done / passed
 
 
 _BETWEEN_LOOKS = (

@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pfa_cli.columns import Column, FittingTable
 from pfa_cli.records import EpochRecord
 from pfa_cli.runs.events import Ended, EpochDone, Event, Note, Started, Step
 from pfa_cli.runs.wording import count, duration, percent, rate
+
+_SPARED = ("", "images/s", "train %", "left", "test %")  # where there is no room for all, these go first
 
 
 class CellName(Protocol):
@@ -219,22 +221,26 @@ class LiveTable:
         running = [index for index, progress in enumerate(self._progress) if progress.running]
         return Group(head, self._table_of(running)) if running else head
 
-    def _table_of(self, running: Sequence[int]) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("cell", overflow="fold")
-        table.add_column("epoch", justify="right", no_wrap=True)
-        table.add_column("", width=10)
-        for heading in ("train %", "test %", "images/s", "left"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for index in running:
-            cell, progress = self._cells[index], self._progress[index]
-            table.add_row(
-                cell.name,
-                f"{int(progress.epochs)}/{cell.epochs_total}",
-                ProgressBar(total=max(cell.epochs_total, 1), completed=progress.epochs, width=10),
-                percent(progress.train_accuracy),
-                percent(progress.test_accuracy),
-                rate(progress.images_per_second),
-                duration(self._eta(index)),
-            )
-        return table
+    def _table_of(self, running: Sequence[int]) -> FittingTable:
+        rows = [(self._cells[index], self._progress[index]) for index in running]
+        epochs = [f"{int(progress.epochs)}/{cell.epochs_total}" for cell, progress in rows]
+        bars = [
+            ProgressBar(total=max(cell.epochs_total, 1), completed=progress.epochs, width=10)
+            for cell, progress in rows
+        ]
+        # Of a steady width, since what comes and goes with the seconds must not move the rest.
+        columns = [
+            Column("cell", [Text(cell.name) for cell, _ in rows]),
+            Column(
+                "epoch",
+                epochs,
+                right=True,
+                least=max(2 * len(str(cell.epochs_total)) + 1 for cell, _ in rows),
+            ),
+            Column("", bars),
+            Column("train %", [percent(progress.train_accuracy) for _, progress in rows], right=True),
+            Column("test %", [percent(progress.test_accuracy) for _, progress in rows], right=True),
+            Column("images/s", [rate(progress.images_per_second) for _, progress in rows], right=True),
+            Column("left", [duration(self._eta(index)) for index in running], right=True, least=10),
+        ]
+        return FittingTable(columns, _SPARED)

@@ -4,6 +4,7 @@ import io
 import re
 from dataclasses import dataclass
 
+import pytest
 from rich.console import Console
 
 from pfa_cli.records import EpochRecord
@@ -114,6 +115,24 @@ def test_the_table_fits_eighty_columns() -> None:
     lines = frame(table, console)
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if "…" in line]
+
+
+@pytest.mark.parametrize("width", [40, 60, 66, 70])
+def test_on_a_narrow_terminal_columns_go_before_names_break(width: int) -> None:
+    _, console = terminal(width)
+    cells = [Cell(f"pfa expansion={n}") for n in (1, 100)]
+    table = LiveTable(console, cells, workers=2)
+    for number in range(2):
+        table.handle(Started(number, 0))
+        table.handle(EpochDone(number, epoch(1, seconds=1000.0)))
+        table.handle(Step(number, 0.5, 97.0, 123456.0))
+    lines = frame(table, console)
+    assert max(map(len, lines)) <= width
+    *_, first, second = lines
+    assert first.split()[:4] == ["pfa", "expansion=1", "seed", "0"] and "1/40" in first
+    assert second.split()[:4] == ["pfa", "expansion=100", "seed", "0"] and "1/40" in second
+    heads = [column for column in ("train %", "test %", "images/s", "left") if f" {column}" in lines[-4]]
+    assert heads == {40: [], 60: ["test %", "left"]}.get(width, ["train %", "test %", "left"])
 
 
 def test_how_cells_ended_stays_on_the_screen() -> None:

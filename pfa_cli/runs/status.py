@@ -19,7 +19,7 @@ from pfa_cli.errors import PfaError
 from pfa_cli.runs.liveness import shown_state
 from pfa_cli.runs.status_table import StatusTable
 from pfa_cli.runs.timing import EpochSeconds
-from pfa_cli.runs.wording import setting
+from pfa_cli.runs.wording import in_number_order, setting
 from pfa_cli.store.engine import Store
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.store.schema import attempts
@@ -64,12 +64,19 @@ def rows(store: Store, recipe: str | None = None) -> list[StatusRow]:
     seconds = EpochSeconds(found)
     variants = _variants(found)
     order = {name: place for place, name in enumerate(ALGORITHMS)}  # rather than alphabetical
-    found.sort(key=lambda row: (row.recipe, order.get(row.algorithm, len(order)), variants[row.id], row.seed))
+    found.sort(
+        key=lambda row: (
+            row.recipe,
+            order.get(row.algorithm, len(order)),
+            in_number_order(variants[row.id]),
+            row.seed,
+        )
+    )
     return [_status(row, variants[row.id], tries.get(row.id, 0), seconds) for row in found]
 
 
 def table(found: Sequence[StatusRow]) -> StatusTable:
-    """The rows for a person; on a terminal too low for one line per run, by algorithm."""
+    """The rows for a person; on a terminal too low for one line per run, by algorithm and variant."""
     return StatusTable(found)
 
 

@@ -1,14 +1,13 @@
-"""The runs as a person wants to see them: one line each where there is room, else one line per algorithm."""
+"""The runs as a person wants to see them: one line each where there is room, else one line per variant."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
+from pfa_cli.columns import Column, FittingTable
 from pfa_cli.runs.wording import count, duration, percent, rate
 
 if TYPE_CHECKING:
@@ -23,13 +22,19 @@ STYLES = {
     "queued": "dim",
 }
 _ORDER = tuple(STYLES)
+_LONGEST_STATE = 12  # "interrupted,"; its number may stand on the line before
 _TABLE_FRAME = 4  # lines of a table beside its rows
-_GAP = 3  # columns of the terminal between two of a table
-_SPARED = ("tries", "images/s", "train %", "host")  # where there is no room for all, these go first
+# Where there is no room for all columns, these go first.
+_SPARED = ("tries", "images/s", "train %", "host", "left", "valid. %")
+_SPARED_GROUPED = ("mean valid. %", "epochs", "mean test %")
 
 
 class StatusTable:
-    """Renders by the room at hand: a terminal shows what fits, a pipe gets every run."""
+    """Renders by the room at hand: every run if a terminal has the lines, or to a pipe.
+
+    On a lower terminal every recipe, algorithm and variant, however low it is; below them the runs in training and
+    the reasons of failures, as many as there is room for.
+    """
 
     def __init__(self, rows: "Sequence[StatusRow]") -> None:
         self.rows = rows
@@ -38,21 +43,25 @@ class StatusTable:
         if not self.rows:
             yield Text("no runs yet: `pfa run mnist` starts some")
             return
+
+        def lines(shown: RenderableType) -> int:
+            return len(console.render_lines(shown, options.reset_height()))
+
         troubles = _troubles(self.rows)
-        yield _summary(self.rows)
-        lines = len(self.rows) + _TABLE_FRAME + sum(len(t) // options.max_width + 1 for t in troubles)
-        room = console.size.height - 2  # the summary, and the prompt below
-        if not console.is_terminal or lines <= room:
-            yield _runs_table(self.rows, options.max_width)
-            yield from troubles
+        summary = _summary(self.rows)
+        yield summary
+        room = console.size.height - lines(summary) - 1  # the prompt below
+        every_run = Group(_runs_table(self.rows), *troubles)
+        if not console.is_terminal or lines(every_run) <= room:
+            yield every_run
             return
         grouped = _grouped_table(self.rows)
         yield grouped
-        room -= grouped.row_count + _TABLE_FRAME
+        room -= lines(grouped)
         running = [row for row in self.rows if row.state == "running"]
         shown = min(len(running), room - _TABLE_FRAME - len(troubles))
         if shown > 0:
-            yield _runs_table(running[:shown], options.max_width)
+            yield _runs_table(running[:shown])
             room -= shown + _TABLE_FRAME
         for trouble in troubles[: max(room, 1)]:
             trouble.no_wrap, trouble.overflow = True, "ellipsis"
@@ -76,66 +85,54 @@ def _states(rows: "Iterable[StatusRow]") -> Text:
     return Text(", ").join(parts)
 
 
-def _runs_table(rows: "Sequence[StatusRow]", width: int) -> Table:
-    """One line per run; columns that have nothing to tell, or no room beside weightier ones, are left out."""
+def _runs_table(rows: "Sequence[StatusRow]") -> FittingTable:
+    """One line per run."""
     several_recipes = len({row.recipe for row in rows}) > 1
-    columns: list[tuple[str, str, list[RenderableType]]] = [
-        ("run", "left", [Text(_name(row, with_recipe=several_recipes)) for row in rows]),
-        ("state", "left", [_state(row) for row in rows]),
-        ("epochs", "right", [f"{row.epochs_done}/{row.epochs_total}" for row in rows]),
-        ("train %", "right", [percent(row.train_accuracy_percent) for row in rows]),
-        ("valid. %", "right", [percent(row.validation_accuracy_percent) for row in rows]),
-        ("test %", "right", [percent(row.test_accuracy_percent) for row in rows]),
-        ("images/s", "right", [rate(row.images_per_second) for row in rows]),
-        ("left", "right", [duration(row.eta_seconds) if row.state == "running" else "" for row in rows]),
-        ("tries", "right", [str(row.attempts) if row.attempts > 1 else "" for row in rows]),
+    hosts = {row.host for row in rows if row.host}
+    columns = [
+        Column("run", [Text(_name(row, with_recipe=several_recipes)) for row in rows]),
+        Column("state", [_state(row) for row in rows]),
+        Column("epochs", [f"{row.epochs_done}/{row.epochs_total}" for row in rows], right=True),
+        Column("train %", [percent(row.train_accuracy_percent) for row in rows], right=True),
+        Column("valid. %", [percent(row.validation_accuracy_percent) for row in rows], right=True),
+        Column("test %", [percent(row.test_accuracy_percent) for row in rows], right=True),
+        Column("images/s", [rate(row.images_per_second) for row in rows], right=True),
+        Column(
+            "left", [duration(row.eta_seconds) if row.state == "running" else "" for row in rows], right=True
+        ),
+        Column("tries", [str(row.attempts) if row.attempts > 1 else "" for row in rows], right=True),
+        Column("host", [Text(row.host or "") if len(hosts) > 1 else "" for row in rows]),
     ]
-    if len({row.host for row in rows if row.host}) > 1:
-        columns.append(("host", "left", [Text(row.host or "") for row in rows]))
-    columns = [column for column in columns if any(map(str, column[2]))]
-    for heading in _SPARED:
-        if sum(max(map(len, (column[0], *map(str, column[2])))) + _GAP for column in columns) > width:
-            columns = [column for column in columns if column[0] != heading]
-    return _table(columns)
+    return FittingTable(_telling(columns), _SPARED)
 
 
-def _grouped_table(rows: "Sequence[StatusRow]") -> Table:
+def _grouped_table(rows: "Sequence[StatusRow]") -> FittingTable:
     """One line per recipe, algorithm and variant."""
     groups: dict[tuple[str, str, str], list[StatusRow]] = defaultdict(list)
     for row in rows:
         groups[row.recipe, row.algorithm, row.variant].append(row)
-    several_recipes = len({row.recipe for row in rows}) > 1
-    columns: list[tuple[str, str, list[RenderableType]]] = [
-        (
-            "runs",
-            "left",
-            [Text(" ".join(filter(None, key[0 if several_recipes else 1 :]))) for key in groups],
-        ),
-        ("states", "left", [_states(group) for group in groups.values()]),
-        ("epochs", "right", [_epochs(group) for group in groups.values()]),
-        (
+    first = 0 if len({row.recipe for row in rows}) > 1 else 1
+    columns = [
+        Column("runs", [Text(" ".join(filter(None, key[first:]))) for key in groups]),
+        Column("states", [_states(group) for group in groups.values()], wraps_to=_LONGEST_STATE),
+        Column("epochs", [_epochs(group) for group in groups.values()], right=True),
+        Column(
             "mean valid. %",
-            "right",
-            [_mean(r.validation_accuracy_percent for r in group) for group in groups.values()],
+            [_mean(row.validation_accuracy_percent for row in group) for group in groups.values()],
+            right=True,
         ),
-        (
+        Column(
             "mean test %",
-            "right",
-            [_mean(r.test_accuracy_percent for r in group) for group in groups.values()],
+            [_mean(row.test_accuracy_percent for row in group) for group in groups.values()],
+            right=True,
         ),
     ]
-    return _table([column for column in columns if any(map(str, column[2]))])
+    return FittingTable(_telling(columns), _SPARED_GROUPED)
 
 
-def _table(columns: list[tuple[str, str, list[RenderableType]]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, justify, _ in columns:
-        table.add_column(
-            heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right"
-        )
-    for cells in zip(*(values for _, _, values in columns), strict=True):
-        table.add_row(*cells)
-    return table
+def _telling(columns: Iterable[Column]) -> list[Column]:
+    """The columns that have something to tell."""
+    return [column for column in columns if any(map(str, column.cells))]
 
 
 def _name(row: "StatusRow", *, with_recipe: bool) -> str:

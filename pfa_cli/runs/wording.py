@@ -1,6 +1,7 @@
 """Numbers as a person reads them, the same in every table of runs."""
 
 import math
+import re
 
 
 def duration(seconds: float | None) -> str:
@@ -60,3 +61,14 @@ def setting(name: str, value: object) -> str:
     if isinstance(value, float):
         return f"{name}={value:g}"
     return f"{name}={str(value).replace(' ', '')}"
+
+
+def in_number_order(text: str) -> list[str | float]:
+    """A key by which texts are sorted with the numbers in them by size.
+
+    >>> sorted(["expansion=10", "expansion=2", "expansion=0.5", ""], key=in_number_order)
+    ['', 'expansion=0.5', 'expansion=2', 'expansion=10']
+    """
+    # Texts and numbers take turns, so that like is compared with like.
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
+    return [float(part) if place % 2 else part for place, part in enumerate(parts)]

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -41,10 +41,11 @@ def run(
     epochs: int = 0,
     total: int = 10,
     error: str | None = None,
+    settings: Mapping[str, float] | None = None,
     **measured: float,
 ) -> None:
     """A run as a worker would have left it."""
-    (cell,) = run_cases.plan([algorithm], [seed], epochs=total).cells
+    (cell,) = run_cases.plan([algorithm], [seed], epochs=total, **(settings or {})).cells
     run_id = writer.ensure_run(store, cell.configuration, seed)
     if state == "queued":
         return
@@ -114,6 +115,40 @@ def test_settings_in_which_runs_differ_are_named(store: Store) -> None:
     run(store, "bp", total=40)
     run(store, "fa")
     assert [row.variant for row in status.rows(store)] == ["epochs=10", "epochs=40", ""]
+
+
+def sweep(store: Store) -> None:
+    for expansion in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0):
+        run(store, "pfa", state="done", epochs=10, settings={"expansion": expansion})
+
+
+def test_variants_come_in_the_order_of_their_numbers(store: Store) -> None:
+    sweep(store)
+    assert [row.variant.removeprefix("expansion=") for row in status.rows(store)] == [
+        "1", "2", "5", "10", "20", "50", "100",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_what_tells_variants_apart_is_never_cut(store: Store, width: int) -> None:
+    sweep(store)
+    run(store, "pfa", 1, epochs=3)
+    for height in (8, 24):  # by variant, and every run
+        lines = shown(store, width=width, height=height).splitlines()
+        assert max(map(len, lines)) <= width
+        for expansion in (1, 10, 100):
+            assert [line for line in lines if line.startswith(f" pfa expansion={expansion} ")]
+        assert not [line for line in lines if "…" in line]
+
+
+def test_every_variant_is_shown_however_low_the_terminal(store: Store) -> None:
+    sweep(store)
+    run(store, "bp", epochs=3)
+    lines = shown(store, height=5).splitlines()
+    assert [line.split()[:2] for line in lines[4:] if line.strip()] == [
+        ["bp", "1"],
+        *(["pfa", f"expansion={n}"] for n in (1, 2, 5, 10, 20, 50, 100)),
+    ]
 
 
 def test_where_there_is_no_room_columns_go_before_names_break(store: Store) -> None:

@@ -9,13 +9,14 @@ with the same S and one scalar α for the whole network:
 
     m ← μ·m + wd·α,    α ← α - lr·m,    α₀ = 1, m₀ = 0
 
-Since BᵀB·B⁺ = Bᵀ for the pseudo-inverse B⁺ of any B, V(t) = BᵀR(t) is
+Hence V(t) = BᵀR(t) is
 
-    V(t) = G·(W(t) + α(t)·C₀),    G = BᵀB,    C₀ = B⁺R₀ - W₀
+    V(t) = G·W(t) + α(t)·C₀,    G = BᵀB,    C₀ = BᵀR₀ - G·W₀
 
 exactly, and nothing of B's size is kept.
 """
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,9 +30,10 @@ from pfa_cli.errors import PfaError
 
 
 class ClosedForm(Algorithm):
-    """V = W + α·C₀; a subclass whose BᵀB is not I multiplies by it.
+    """V = W + α·C₀; a subclass whose G is not I says what α = 0 leaves in place of W (`limit`).
 
-    A layer whose weights were frozen when the network was converted keeps its path as it was at the start.
+    A layer whose weights were frozen when the network was converted keeps its path as it was at the start. α belongs to
+    the network's ``state_dict``, as "algorithm.alpha": α and m, float64 [2].
     """
 
     def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
@@ -40,9 +42,22 @@ class ClosedForm(Algorithm):
         self._alpha = torch.ones((), dtype=torch.float64)
         self._momentum = torch.zeros((), dtype=torch.float64)
         self._frozen: set[FeedbackLayer] = set()
+        self._optimizer: weakref.ref[torch.optim.Optimizer] | None = None  # whose momentum m is
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_optimizer": None}  # a weak reference cannot be pickled
 
     def attach(self, network: nn.Module) -> None:
         self._frozen = {layer for layer in self.layers if not layer.weight.requires_grad}
+        owners: dict[int, FeedbackLayer] = {}
+        for layer in self.layers:
+            if (first := owners.setdefault(id(layer.weight), layer)) is not layer:
+                raise PfaError(
+                    f"layers {first.name!r} and {layer.name!r} share one weight, of which the closed form of "
+                    f"{type(self).__name__} cannot tell the steps apart: give each its own, or use one layer twice"
+                )
+        network.register_state_dict_post_hook(_save_alpha)
+        network.register_load_state_dict_pre_hook(_load_alpha)
 
     @property
     def alpha(self) -> float:
@@ -50,17 +65,25 @@ class ClosedForm(Algorithm):
         return self._alpha.item()
 
     def path(self, layer: FeedbackLayer) -> Tensor:
-        W = layer.weight.detach()
-        if layer in self._frozen:
-            return W + layer.C0
-        self._stay_with(W)
-        return torch.addcmul(W, layer.C0, self._alpha)
+        return torch.addcmul(self.limit(layer), layer.C0, self.alpha_beside(layer))
+
+    def limit(self, layer: FeedbackLayer) -> Tensor:
+        """G·W, what V is once α is 0."""
+        return layer.weight.detach()
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         rate, momentum, decay = self._shared_step(optimizer)
         self._stay_with(self.layers[0].weight)
+        if self._optimizer is not None and self._optimizer() is not optimizer:
+            self._momentum.zero_()  # another optimiser, which had no momentum either
+        self._optimizer = weakref.ref(optimizer)
         self._momentum.mul_(momentum).add_(self._alpha, alpha=decay)
         self._alpha.sub_(self._momentum, alpha=rate)
+
+    def alpha_beside(self, layer: FeedbackLayer) -> Tensor:
+        """α as a float64 scalar on the device of ``layer``; 1 where the layer is frozen."""
+        self._stay_with(layer.weight)
+        return torch.ones_like(self._alpha) if layer in self._frozen else self._alpha
 
     def _stay_with(self, weight: Tensor) -> None:
         """Moves α and m to the device of ``weight``, where the network may have gone since it was converted."""
@@ -73,10 +96,18 @@ class ClosedForm(Algorithm):
         steps = set()
         for layer in self.layers:
             if layer in self._frozen:
-                continue
+                if not layer.weight.requires_grad:
+                    continue
+                raise PfaError(
+                    f"layer {layer.name!r} was frozen when the network was converted, and learns now: the closed form of "
+                    f"{type(self).__name__} has no feedback for it. Unfreeze layers before `convert`"
+                )
             group = owner.get(id(layer.weight))
             if group is None or layer.weight.grad is None:
-                raise self._refusal(f"layer {layer.name!r} took no step (it has no gradient or no optimiser)")
+                raise self._refusal(
+                    f"layer {layer.name!r} took no step: it has no optimiser, or no gradient (zero_grad comes after "
+                    "after_step, not before it)"
+                )
             steps.add(
                 (group["lr"], group.get("momentum"), group.get("weight_decay"), *map(group.get, _PLAIN_SGD))
             )
@@ -95,15 +126,36 @@ class ClosedForm(Algorithm):
             'Use torch.optim.SGD with shared settings, or form="literal" where the algorithm has it'
         )
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors, facts = super().state()
-        return tensors, facts | {"alpha": self.alpha, "alpha_momentum": self._momentum.item()}
 
-    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        super().restore(tensors, facts)
-        self._alpha.fill_(facts["alpha"])
-        self._momentum.fill_(facts["alpha_momentum"])
+# α in the network's state_dict. Functions that ask the network for its algorithm, so that a copy of it saves its own α.
 
 
+def _save_alpha(network: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
+    algorithm = network.algorithm
+    assert isinstance(algorithm, ClosedForm)
+    state[prefix + _ALPHA] = torch.stack([algorithm._alpha, algorithm._momentum])
+
+
+def _load_alpha(
+    network: nn.Module,
+    state: dict[str, Tensor],
+    prefix: str,
+    metadata: object,
+    strict: bool,
+    missing_keys: list[str],
+    *others: object,
+) -> None:
+    algorithm = network.algorithm
+    assert isinstance(algorithm, ClosedForm)
+    if prefix + _ALPHA in state:
+        alpha, momentum = state.pop(prefix + _ALPHA)
+        algorithm._alpha.copy_(alpha)
+        algorithm._momentum.copy_(momentum)
+        algorithm._optimizer = None  # m is that of whoever takes the next step
+    elif strict:
+        missing_keys.append(prefix + _ALPHA)
+
+
+_ALPHA = "algorithm.alpha"
 _PLAIN_SGD = ("nesterov", "dampening", "maximize")
 _PLAIN = (False, 0, False)

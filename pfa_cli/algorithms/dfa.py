@@ -4,7 +4,8 @@
     convolution:  grad_h = conv_transpose(e_L at every output position, D),    D [n_classes, N_in, kh, kw]
 
 (Nøkland 2016; paper, "Direct feedback alignment".) This includes the output layer. The gradient that a shortcut brings is
-added as always.
+added as always. Where no dense layer makes the logits, e_L is the gradient at the network's output, which must then be its
+logits.
 
 Where it differs from its paper: Nøkland's networks are dense or flatten their maps; here a convolution broadcasts e_L over its
 output map and keeps its own stride, padding and dilation, but not its groups, since e_L has none.
@@ -33,6 +34,7 @@ class DFA(Algorithm):
     def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
         super().__init__(options, seed)
         self._output_error: Tensor | None = None
+        self._at_output = False  # in the backward pass, above the first layer
         self._tables: dict[tuple[int, int, torch.Size, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
@@ -52,6 +54,11 @@ class DFA(Algorithm):
         return layer.D
 
     def send_back(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
+        if self._at_output and layer is self.layers[-1] and delta.ndim == 2:
+            self._output_error = (
+                delta  # dLoss/dlogits, also where the network turns its logits into (log-)probabilities
+            )
+        self._at_output = False
         error = self._output_error
         assert error is not None, "the output's hook runs before any layer's"
         if isinstance(layer, FeedbackConv2d):
@@ -72,7 +79,7 @@ class DFA(Algorithm):
             output.register_hook(self._take_output_error)
 
     def _take_output_error(self, error: Tensor) -> None:
-        self._output_error = error
+        self._output_error, self._at_output = error, True
 
     def _broadcast(
         self, layer: FeedbackConv2d, error: Tensor, output_shape: torch.Size, input_shape: torch.Size

@@ -30,6 +30,7 @@ class Algorithm:
         self.seed = seed
         self.layers: list[FeedbackLayer] = []
         self.ranks = Ranks()  # the processes that train this network together
+        self.parts = 1  # in which a batch passes, one after the other (accumulated gradients)
         self.observing = True  # False while a probe passes that nothing may learn from
         self.generator: torch.Generator | None = None  # of the noise; None before the first is drawn
         self._epoch = 0
@@ -100,11 +101,13 @@ def convert(network: nn.Module, algorithm: str, *, seed: int = 0, **options: obj
     """Makes ``network`` one that learns by ``algorithm``, in place, and returns it.
 
     Every nn.Linear and nn.Conv2d gets a feedback path; all else, and the forward pass, stays as it is. The algorithm is
-    then ``network.algorithm``, which wants to be told of every optimiser step. Convert once the weights are initialised
-    and have their dtype: feedback that learns starts from them.
+    then ``network.algorithm``: call its ``prepare`` before the first step (WM's mirror starts there) and its ``after_step``
+    after each, before gradients are cleared. Convert once the weights are initialised, have their dtype and are frozen where
+    they shall be: feedback that learns starts from them. The optimiser comes after: in the literal form it steps R as well.
 
     Args:
-        network: any module made of Linear and Conv2d layers and of layers without weights or with normalising ones.
+        network: any module made of Linear and Conv2d layers, of normalising layers and of layers without weights. For DFA
+            its output is [batch, classes]: logits, or what is made of the logits of a last Linear layer.
         algorithm: a name of `pfa_cli.algorithms.ALGORITHMS`, e.g. "pfa".
         seed: of the feedback weights, a stream of their own; the network's weights are not drawn here.
         **options: the algorithm's own, e.g. ``expansion=20`` for "pfa".
@@ -118,6 +121,7 @@ def convert(network: nn.Module, algorithm: str, *, seed: int = 0, **options: obj
     >>> _ = torch.manual_seed(0)
     >>> network = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
     >>> network = convert(network, "pfa", seed=0, expansion=10)
+    >>> network.algorithm.prepare()
     >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     >>> images, labels = torch.randn(32, 8), torch.randint(4, (32,))
     >>> loss = torch.nn.functional.cross_entropy(network(images), labels)
@@ -162,10 +166,12 @@ def _weighted_layers(network: nn.Module, algorithm: str) -> list[tuple[str, nn.M
     for name, module in network.named_modules():
         if type(module) in (nn.Linear, nn.Conv2d):
             found.append((name or "layer", module))
-        elif isinstance(module, _WITHOUT_PATH) or is_parametrized(module):
+        elif isinstance(module, FeedbackLayer):
+            raise PfaError(f"layer {name or 'network'!r} is converted already: convert a fresh network")
+        elif isinstance(module, _WITHOUT_PATH) or is_parametrized(module) or _owns_a_matrix(module):
             raise PfaError(
                 f"layer {name or 'network'!r} is a {type(module).__name__}, for which {algorithm} has no feedback path: "
-                "only plain nn.Linear and nn.Conv2d layers have one"
+                "only plain nn.Linear and nn.Conv2d layers have one. Keep its weights in such layers, and call these"
             )
     if not found:
         raise PfaError("the network has no nn.Linear and no nn.Conv2d layer: there is nothing to convert")
@@ -182,6 +188,16 @@ _WITHOUT_PATH = (
     nn.MultiheadAttention,
     nn.Bilinear,
 )
+
+
+# Weights that no error passes on its way down, or that scale it unit by unit.
+_NOT_MULTIPLIED = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.RMSNorm)
+
+
+def _owns_a_matrix(module: nn.Module) -> bool:
+    """Whether a module of a user's or of a library's has weights of its own to multiply by: BP would carry errors there."""
+    own = module.parameters(recurse=False)
+    return not isinstance(module, _NOT_MULTIPLIED) and any(p.squeeze().ndim > 1 for p in own)
 
 
 @contextmanager

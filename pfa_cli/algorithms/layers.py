@@ -29,7 +29,7 @@ class FeedbackLayer(nn.Module):
     B: Tensor  # [groups · N̄, N_out / groups], from the errors to the extra population
     R: Tensor  # [groups · N̄, …] like W, from the extra population to the layer below
     G: Tensor  # BᵀB by group: [groups, N_out / groups, N_out / groups]
-    C0: Tensor  # how the initial feedback path and W differ, shape of W
+    C0: Tensor  # how the initial feedback path and G·W differ, shape of W
 
     @property
     def fan_in(self) -> int:
@@ -93,6 +93,10 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
     groups: int
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise PfaError(
+                f"layer {self.name!r} takes images [batch, channels, height, width], not {list(x.shape)}"
+            )
         if self._zeros is None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)

@@ -16,7 +16,8 @@ Where it differs from its paper: a minibatch stands in for continuous time; and 
 extension, the authors kept theirs fixed): da is the one convolution's response, before BatchNorm, gated by the ReLU that
 follows (after the addition, for the last of a residual block), and r̂ᵀξ its weight gradient, divided at each tap by the
 number of positions where the tap lies inside the image. A layer that reads pooled or reshaped activity, or the image itself,
-reads a linear population.
+reads a linear population; one whose output is pooled before its ReLU feeds a linear one. Where a batch passes in several parts,
+V moves by 1 - (1 - λ)^(1/parts) with each, so that the batch moves it by λ.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +38,8 @@ from pfa_cli.algorithms.registry import OptionValue
 NORM_BOUND = 3.0
 
 _OUT_OF_PLACE = (
-    F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.gelu, F.silu, F.hardswish, F.hardsigmoid, F.softplus,
+    F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.softplus,
+    F.softsign, F.prelu,
 )  # fmt: skip
 
 # The functions that make a population's rates, each with its form that leaves its argument as it is.
@@ -187,13 +189,13 @@ class PAL(Algorithm):
         correlation = layer.outer(fast, p.noise, layer.weight.shape) / layer.samples(p.noise, fast) / power
         # A silent population has no noise to learn from.
         target = torch.where(p.deviation > 0, self.ranks.mean(correlation), torch.zeros_like(correlation))
-        layer.V.lerp_(target, rate)
+        layer.V.lerp_(target, rate if self.parts == 1 else 1 - (1 - rate) ** (1 / self.parts))
         bound = NORM_BOUND * layer.get_buffer("V0_norm")
         layer.V.mul_((bound / layer.V.norm()).clamp(max=1))
 
 
 class _Ear(TorchFunctionMode):
-    """Hears every activation function that a forward pass calls, as a module or as a function, in place or not."""
+    """Hears the activation functions that a forward pass calls, as a module or as a function, in place or not."""
 
     def __init__(self, algorithm: PAL) -> None:
         super().__init__()

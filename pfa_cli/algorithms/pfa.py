@@ -6,10 +6,10 @@ Literally (paper, eq. 4-6 and 11-12; written out in literal.py), with B fixed an
 
 The feedback path is the product V = BᵀR. Since B is fixed, grad_R = B·grad_W, and V has a closed form (closed_form.py):
 
-    V = G·(W + α·C₀),    G = BᵀB,    C₀ = B⁺R₀ - W₀,    B⁺ the pseudo-inverse of B
+    V = G·W + α·C₀,    G = BᵀB,    C₀ = BᵀR₀ - G·W₀
 
 PFA draws the elements of B independently with variance 1/N̄, so that E[BᵀB] = I (Appendix 1.1: Glorot with gain
-sqrt((1+λ)/2), λ = N_out/N̄ = 1/expansion). PFA-o takes a semi-orthogonal B: G = I, B⁺ = Bᵀ.
+sqrt((1+λ)/2), λ = N_out/N̄ = 1/expansion). PFA-o takes a semi-orthogonal B: G = I.
 
 Shapes: B [N̄, N_out], R [N̄, …] like W, G [N_out, N_out]. In a grouped convolution B keeps the grouping: it is
 block-diagonal, stored as [groups · N̄, N_out / groups], and G as [groups, N_out / groups, N_out / groups].
@@ -44,21 +44,21 @@ class PFAO(ClosedForm):
     def draw_pair(layer: FeedbackLayer, expansion: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:
         """B and R₀; B's columns are orthonormal, B's rows too where N̄ = N_out."""
         units = _extra_units(layer, expansion)
+        full = _at_least_float32(layer.weight)  # LAPACK has no half precision
         blocks = [
-            nn.init.orthogonal_(
-                torch.empty(units, layer.n_out // layer.groups, dtype=layer.weight.dtype), generator=stream
-            )
+            nn.init.orthogonal_(full.new_empty(units, layer.n_out // layer.groups), generator=stream)
             for _ in range(layer.groups)
         ]
-        return torch.cat(blocks), _draw_R(layer, units, stream)
+        return torch.cat(blocks).to(layer.weight.dtype), _draw_R(layer, units, stream)
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         B, R0 = self.draw_pair(layer, float(self.options["expansion"]), stream)
-        return {"C0": initial_mismatch(layer, layer.by_group(B).mT @ layer.by_group(R0))}
+        V0 = (layer.by_group(B).mT @ layer.by_group(R0)).reshape(layer.weight.shape)
+        return {"C0": V0 - layer.weight.detach().cpu()}
 
 
 class PFA(PFAO):
-    """Product feedback alignment; per layer ``G`` = BᵀB and ``C0`` = B⁺R₀ - W₀.
+    """Product feedback alignment; per layer ``G`` = BᵀB and ``C0`` = BᵀR₀ - G·W₀.
 
     Once α is 0, the angle between W and V is arccos(1/√(1+λ)) and the norm ratio √(1+λ) (Proposition 3).
     """
@@ -72,32 +72,30 @@ class PFA(PFAO):
         return torch.cat(blocks), _draw_R(layer, units, stream)
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
-        B, R0 = self.draw_pair(layer, float(self.options["expansion"]), stream)
-        blocks, starts = layer.by_group(B), layer.by_group(R0)
-        precise = blocks.double()
-        G = precise.mT @ precise
-        # B⁺R₀ by the smaller of B's two Gram matrices: a thousand times faster than an SVD of B.
-        if blocks.shape[1] >= blocks.shape[2]:
-            preimage = torch.linalg.solve(G, (blocks.mT @ starts).double())
-        else:
-            preimage = precise.mT @ torch.linalg.solve(precise @ precise.mT, starts.double())
-        return {"G": G.to(B.dtype), "C0": initial_mismatch(layer, preimage.to(B.dtype))}
+        pair = self.draw_pair(layer, float(self.options["expansion"]), stream)
+        B, R0, W0 = (layer.by_group(_at_least_float32(tensor)) for tensor in (*pair, layer.weight))
+        G = B.mT @ B
+        C0 = (B.mT @ R0 - G @ W0).reshape(layer.weight.shape)
+        return {"G": G.to(layer.weight.dtype), "C0": C0.to(layer.weight.dtype)}
 
-    def path(self, layer: FeedbackLayer) -> Tensor:
-        return (layer.G @ layer.by_group(super().path(layer))).reshape(layer.weight.shape)
+    def limit(self, layer: FeedbackLayer) -> Tensor:
+        W = super().limit(layer)
+        return (layer.G @ layer.by_group(W)).reshape(W.shape)
 
     def send_back(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
-        few = isinstance(layer, FeedbackLinear) and delta.numel() < layer.n_out**2
-        if few and delta.dtype == layer.G.dtype:
-            # It is cheaper to multiply few errors by G than to multiply the weights by it. The same Vᵀ·delta, but in half
-            # precision, where the parts of V must cancel in full precision first.
-            return layer.transpose(delta @ layer.G[0], super().path(layer), input_shape)
+        n_out, n_in = layer.n_out, layer.fan_in
+        few = delta.numel() * (n_out + n_in) < n_out * n_out * n_in
+        # V in full precision where the errors are not: its two parts may nearly cancel.
+        if few and isinstance(layer, FeedbackLinear) and delta.dtype == layer.G.dtype:
+            # Cheaper than to make V: (delta·G)·W + α·(delta·C₀).
+            return (delta @ layer.G[0]) @ layer.weight.detach() + (
+                delta * self.alpha_beside(layer)
+            ) @ layer.C0
         return super().send_back(layer, delta, input_shape)
 
 
-def initial_mismatch(layer: FeedbackLayer, preimage: Tensor) -> Tensor:
-    """C₀ = B⁺R₀ - W₀, shape of W, from B⁺R₀ by group [groups, N_out / groups, fan_in]."""
-    return preimage.reshape(layer.weight.shape) - layer.weight.detach().cpu()
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _extra_units(layer: FeedbackLayer, expansion: float) -> int:

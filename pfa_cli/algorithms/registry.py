@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from numbers import Real
 from typing import TYPE_CHECKING, Literal
 
 from pfa_cli.errors import UsageError, unknown
@@ -31,15 +32,16 @@ class Option:
                 raise unknown(f"value of {name}", str(value), self.choices)
             return str(value)
         whole = isinstance(self.default, int)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise UsageError(f"{name} (={value!r}) must be a finite number")
-        if whole and int(value) != value:
+        number = float(value)
+        if whole and not number.is_integer():
             raise UsageError(f"{name} (={value!r}) must be a whole number")
-        if self.minimum is not None and value < self.minimum:
+        if self.minimum is not None and number < self.minimum:
             raise UsageError(f"{name} (={value}) must be at least {self.minimum:g}")
-        if self.maximum is not None and value > self.maximum:
+        if self.maximum is not None and number > self.maximum:
             raise UsageError(f"{name} (={value}) must be at most {self.maximum:g}")
-        return int(value) if whole else float(value)
+        return int(number) if whole else number
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: 
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)
     network.to(device).train()
-    precision = Precision(configuration.precision, device)
+    precision, parts = Precision(configuration.precision, device), configuration.accumulation
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=configuration.learning_rate,
@@ -103,9 +103,10 @@ def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: 
     def step(*request: Tensor) -> None:
         images, labels = dataset.batch(*request)
         optimizer.zero_grad()
-        with precision.autocast():
-            loss = F.cross_entropy(network(channels_last(images)), labels)
-        precision.scaler.scale(loss).backward()
+        for x, y in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+            with precision.autocast():
+                loss = F.cross_entropy(network(channels_last(x)), y)
+            precision.scaler.scale(loss / parts if parts > 1 else loss).backward()
         precision.scaler.step(optimizer)
         precision.scaler.update()
 

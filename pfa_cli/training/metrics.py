@@ -70,7 +70,7 @@ def error_angles(network: nn.Module, images: Tensor, labels: Tensor) -> dict[Fee
 
 
 def _deltas(network: nn.Module, images: Tensor, labels: Tensor) -> dict[FeedbackLayer, Tensor]:
-    """dLoss/da of every layer that an error reaches, as the network computes it in training, but leaving no trace in it."""
+    """dLoss/da of every layer that an error reaches, as in training but for dropout, and leaving no trace in the network."""
     found: dict[FeedbackLayer, Tensor] = {}
 
     def listen(layer: nn.Module, inputs: object, output: Tensor) -> None:
@@ -78,13 +78,14 @@ def _deltas(network: nn.Module, images: Tensor, labels: Tensor) -> dict[Feedback
             assert isinstance(layer, FeedbackLayer)
             found[layer] = found[layer] + delta if layer in found else delta
 
-        output.register_hook(keep)
+        if output.requires_grad:  # not above frozen layers alone
+            output.register_hook(keep)
 
     handles = [layer.register_forward_hook(listen) for layer in _algorithm(network).layers]
     parameters = [p for p in network.parameters() if p.requires_grad]
     was_training = network.training
     try:
-        with unobserved(network), _frozen_statistics(network.train()), torch.enable_grad():
+        with unobserved(network), _probing(network), torch.enable_grad():
             loss = F.cross_entropy(network(images), labels)
             torch.autograd.grad(loss, parameters, allow_unused=True)
     finally:
@@ -95,13 +96,14 @@ def _deltas(network: nn.Module, images: Tensor, labels: Tensor) -> dict[Feedback
 
 
 @contextmanager
-def _frozen_statistics(network: nn.Module) -> Iterator[None]:
-    """Within it, BatchNorm normalises by the batch as in training, but its running statistics stay as they are."""
-    norms = [
-        m
-        for m in network.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
+def _probing(network: nn.Module) -> Iterator[None]:
+    """Within it, BatchNorm normalises by the batch as in training, but its running statistics stay as they are; and nothing
+    is dropped at random, or two passes would differ by that."""
+    network.eval()
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for layer in layers:
+        layer.train()
+    norms = [layer for layer in layers if layer.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
     kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]

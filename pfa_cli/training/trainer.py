@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pfa_cli.algorithms import Algorithm, convert
 from pfa_cli.algorithms.registry import entry
 from pfa_cli.data.part import Part
-from pfa_cli.errors import UsageError
+from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.networks import build_network
 from pfa_cli.randomness import generator
 from pfa_cli.ranks import Ranks, share_statistics
@@ -70,7 +70,7 @@ class Trainer:
         initialise(network, generator(seed, "weights"))
         network = share_statistics(_on_device(network, device), self.ranks, device)
         self.network = convert(network, configuration.algorithm, seed=seed, **configuration.options)
-        self.algorithm.ranks = self.ranks
+        self.algorithm.ranks, self.algorithm.parts = self.ranks, configuration.accumulation
         self._shared_network = self.ranks.wrap(self.network)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
@@ -268,14 +268,20 @@ class Trainer:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Takes back what `state` gave, possibly in another process."""
+        """Takes back what `state` gave, possibly in another process. PfaError: the state is another version's."""
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
         if self._recorded is not None:
             self._recorded.forget()
-        self.network.load_state_dict(part("network."))
+        try:
+            self.network.load_state_dict(part("network."))
+        except RuntimeError as error:
+            raise PfaError(
+                f"the checkpoint is not of this network; another version of pfa wrote it ({error}). Go on with that version, "
+                "or move the checkpoints away to train from the start"
+            ) from error
         momentum = part("momentum.")
         for name, parameter in self.network.named_parameters():
             if name in momentum:

@@ -14,6 +14,7 @@ from oracle.geometry import Conv, Dense
 from torch import Tensor, nn
 
 from pfa_cli.algorithms import convert
+from pfa_cli.algorithms.pal import _Path
 
 
 def mlp(seed: int = 0) -> nn.Sequential:
@@ -68,6 +69,34 @@ def test_the_weight_mirror_follows_weights_that_learn() -> None:
         assert degrees(layer.weight, W0) > 15
         expected = mirror_noise_degrees(layer, 256, 0.05)
         assert degrees(network.algorithm.path(layer), layer.weight) < 1.5 * expected
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.ReLU,
+        nn.ReLU6,
+        nn.LeakyReLU,
+        nn.PReLU,
+        nn.ELU,
+        nn.SELU,
+        nn.CELU,
+        nn.GELU,
+        nn.SiLU,
+        nn.Mish,
+        nn.Tanh,
+        nn.Softsign,
+    ],
+)
+def test_pal_hears_the_nonlinearity(activation: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    network = convert(nn.Sequential(nn.Linear(6, 5), activation(), nn.Linear(5, 4)).double(), "pal")
+    paths: list[_Path] = []
+    monkeypatch.setattr(network.algorithm, "_follow", paths.append)
+    network(torch.randn(7, 6, dtype=torch.float64))
+    first, second = paths
+    assert first.upper is second.lower
+    between = second.lower
+    assert between.gain == 0.5 and torch.equal(between.rate(between.u), between.h)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from oracle.architectures import build, minibatches
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from pfa_cli.algorithms import ALGORITHMS, convert
 from pfa_cli.errors import PfaError, UsageError
@@ -165,6 +167,14 @@ def test_a_module_that_pal_cannot_follow_leaves_no_listener_behind() -> None:
     train(network, [{"lr": 0.05, "weight_decay": 0.1}] * 2, minibatches("mlp", 2))
 
 
+class OwnMatrix(nn.Module):
+    """Multiplies by weights that are in no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.ones(4, 4))
+
+
 class TwiceRecurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -179,6 +189,9 @@ class TwiceRecurrent(nn.Module):
         (nn.Sequential(nn.ConvTranspose2d(2, 2, 1), nn.Linear(2, 2)), "'0' is a ConvTranspose2d"),
         (nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(2, 2)), "'0' is a MultiheadAttention"),
         (nn.Sequential(nn.ReLU()), "no nn.Linear and no nn.Conv2d"),
+        (nn.Sequential(nn.Linear(4, 4), OwnMatrix()), "'1' is a OwnMatrix"),
+        (nn.Sequential(ShiftedWindowAttention(8, [2, 2], [0, 0], 2)), "'0' is a ShiftedWindowAttention"),
+        (nn.Sequential(convert(nn.Sequential(nn.Linear(2, 2)), "fa")), "'0.0' is converted already"),
         (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "'0' is a Parametrized"),
     ],
     ids=lambda value: value.split()[0] if isinstance(value, str) else "",
@@ -199,6 +212,7 @@ def test_a_network_is_converted_once() -> None:
     [
         ("pfao", {}, "did you mean 'pfa-o'"),
         ("pfa", {"expansoin": 3}, "did you mean 'expansion'"),
+        ("pfa", {"expansion": np.float32("inf")}, "must be a finite number"),
         ("pfa", {"expansion": 0}, "expansion .=0. must be at least 0.01"),
         ("pfa-o", {"expansion": 0.5}, "expansion .=0.5. must be at least 1"),
         ("pfa", {"form": "fast"}, "Valid: closed, literal"),
@@ -211,6 +225,52 @@ def test_a_wrong_name_or_option_gets_its_cure(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         convert(build("mlp"), algorithm, **options)
+
+
+def test_an_option_may_be_a_numpy_number() -> None:
+    assert convert(build("mlp"), "pfa", expansion=np.int64(5)).algorithm.options["expansion"] == 5
+    assert convert(build("mlp"), "wm", mirror_samples=np.int64(8)).algorithm.options["mirror_samples"] == 8
+
+
+def test_a_network_with_embedding_and_norms_is_converted() -> None:
+    network = nn.Sequential(nn.Embedding(9, 4), nn.LayerNorm((3, 4)), nn.Flatten(), nn.Linear(12, 2))
+    convert(network, "fa")(torch.tensor([[1, 2, 3]])).sum().backward()
+    assert network[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_network_may_end_in_log_softmax(key: str) -> None:
+    """The errors are those of its logits, as in the network without it."""
+    x, labels = minibatches("mlp", 1)[0]
+    plain, log = (
+        CASES[key].convert(network)
+        for network in (build("mlp"), nn.Sequential(build("mlp"), nn.LogSoftmax(1)))
+    )
+    for name, start in plain.state_dict().items():
+        if not name.startswith("algorithm."):
+            log.state_dict()[f"0.{name}"].copy_(start)
+    for network, loss in ((plain, nn.functional.cross_entropy), (log, nn.functional.nll_loss)):
+        network.algorithm.start_epoch(1)
+        loss(network(x), labels).backward()
+    for p, q in zip(plain.parameters(), log.parameters(), strict=True):
+        assert_equal(p.grad, q.grad, "gradient")
+
+
+@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_in_half_precision_takes_a_step(key: str, dtype: torch.dtype) -> None:
+    network = CASES[key].convert(build("mlp").to(dtype))
+    x, labels = minibatches("mlp", 1)[0]
+    step(network, sgd(network), x.to(dtype), labels)
+    for layer in network.algorithm.layers:
+        path = network.algorithm.path(layer)
+        assert path.dtype == dtype and path.isfinite().all()
+
+
+def test_a_single_image_without_its_batch_is_refused() -> None:
+    network = convert(build("conv"), "fa")
+    with pytest.raises(PfaError, match=r"takes images \[batch, channels, height, width\]"):
+        network(torch.zeros(2, 6, 6, dtype=torch.float64))
 
 
 def test_dfa_says_what_output_it_needs() -> None:

@@ -48,6 +48,24 @@ def test_the_closed_form_is_the_literal_form(algorithm: str, expansion: float, a
     assert_same_network(*forms)
 
 
+@pytest.mark.parametrize("expansion", [0.5, 1.0, 10.0])
+def test_the_closed_form_is_precise_in_float32_too(expansion: float) -> None:
+    """Also at ratio 1, where B is nearly singular: rounding is not amplified."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
+    closed, literal = (
+        convert(copy.deepcopy(network), "pfa", expansion=expansion, form=form)
+        for form in ("closed", "literal")
+    )
+    literal.double()
+    for ours, other in zip(closed.algorithm.layers, literal.algorithm.layers, strict=True):
+        assert_equal(closed.algorithm.path(ours).double(), literal.algorithm.path(other), "path", 3e-6)
+        for rows in (4, 400):  # which go the two ways of `send_back`
+            delta = torch.randn(rows, ours.n_out)
+            found = closed.algorithm.send_back(ours, delta, torch.Size((rows, ours.fan_in)))
+            assert_equal(found.double(), delta.double() @ literal.algorithm.path(other), "grad_h", 3e-6)
+
+
 @pytest.mark.parametrize(("algorithm", "expansion"), [("pfa", 10.0), ("pfa-o", 1.0)])
 def test_the_closed_form_is_the_literal_form_on_resnet20(algorithm: str, expansion: float) -> None:
     torch.manual_seed(0)

@@ -45,6 +45,34 @@ def test_error_angle_against_the_chain_rule_by_hand() -> None:
     assert found[network[2]] == pytest.approx(0, abs=1e-9)
 
 
+def test_error_angle_above_a_frozen_layer() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)
+    )
+    network[0].requires_grad_(False)
+    convert(network, "fa")
+    angles = error_angles(network, torch.randn(4, 1, 6, 6), torch.tensor([0, 1, 0, 1]))
+    assert math.isnan(angles[network[0]])
+    assert 0 < angles[network[2]] < 180 and angles[network[5]] == pytest.approx(0, abs=1e-4)
+
+
+def test_error_angle_is_not_that_between_two_draws_of_dropout() -> None:
+    torch.manual_seed(0)
+    layers = (nn.Linear(6, 9), nn.Dropout(), nn.ReLU(), nn.Linear(9, 9), nn.Dropout(), nn.Linear(9, 3))
+    network = convert(nn.Sequential(*layers).double(), "fa")
+    for layer in network.algorithm.layers:
+        layer.V.copy_(layer.weight.detach())
+    before = torch.get_rng_state()
+    angles = error_angles(
+        network,
+        torch.randn(8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+        torch.arange(8) % 3,
+    )
+    assert max(angles.values()) == pytest.approx(0, abs=1e-4)
+    assert torch.equal(torch.get_rng_state(), before) and network.training
+
+
 def test_error_angle_leaves_batchnorm_as_it_was() -> None:
     torch.manual_seed(0)
     network = convert(

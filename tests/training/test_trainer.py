@@ -152,6 +152,19 @@ def test_accumulating_a_batch_in_parts_gives_the_same_step(case: str) -> None:
         torch.testing.assert_close(parts.network.state_dict()[name], value, rtol=1e-3, atol=1e-5)
 
 
+def test_pal_learns_as_much_from_a_batch_in_parts() -> None:
+    """Its parts are smaller minibatches, with noise of their own, but of V₀ they leave what the whole batch leaves."""
+    left = []
+    for accumulation in (1, 4):
+        one = trainer("pal", accumulation=accumulation)
+        layer = one.network.layer1
+        start = layer.V.clone()
+        one.algorithm.options["rate"] = 0.02
+        list(one.epochs())
+        left.append(((layer.V * start).sum() / start.square().sum()).item())
+    assert left == pytest.approx([0.98**36] * 2, abs=0.08)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_convolutional_network_resumes_bit_for_bit_too(case: str, tmp_path: Path) -> None:
     """ResNet-20, whose tensors lie in memory in another order than in the file."""

@@ -20,7 +20,6 @@ from pfa_cli.comparison.intervals import (
     difference,
     judge,
 )
-from pfa_cli.comparison.scale import departures
 from pfa_cli.figures import fig2, fig4, fig5, published
 from pfa_cli.figures.curves import ANGLE, RATIO
 from pfa_cli.figures.evidence import Cohort, Comparison, Evidence, pool
@@ -124,9 +123,9 @@ def _panel(
     if cohort.pooled.empty:
         return Panel(*place, UNDECIDED, "all seeds diverged", config_hash, runs)
     curves = list(_curves(evidence, cohort, figure.recipe, quantity))
-    if reasons := departures(comparison, cohort):
+    if cohort.departures:
         apart = tuple(pair for curve in curves if (pair := _side_by_side(*curve)))
-        return Panel(*place, NOT_COMPARED, "; ".join(reasons), config_hash, runs, apart)
+        return Panel(*place, NOT_COMPARED, "; ".join(cohort.departures.values()), config_hash, runs, apart)
     found = tuple(deviation for curve in curves if (deviation := _deviation(*curve, quantity)))
     return Panel(*place, _worst([one.verdict for one in found]), _remarks(cohort), config_hash, runs, found)
 

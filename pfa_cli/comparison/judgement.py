@@ -25,7 +25,6 @@ from pfa_cli.comparison.intervals import (
     outside,
 )
 from pfa_cli.comparison.papers import final_accuracies, final_layers, last_common_epoch
-from pfa_cli.comparison.scale import departures
 from pfa_cli.comparison.words import apart, by_layer, layer_range
 from pfa_cli.figures.accuracy import LAST, final_accuracy
 from pfa_cli.figures.curves import ANGLE, RATIO
@@ -92,7 +91,7 @@ def _accuracy(evidence: Evidence, comparison: Comparison | None, claim: Accuracy
     pairs = pairs.rename(columns={f"{LAST}_ours": "ours", f"{LAST}_other": "other"})
     lost = claim.relation == "equal" and len(ours.diverged) > 0
     if pairs.empty:
-        return _settled(found, comparison, [ours, other], CONTRADICTED if lost else UNDECIDED)
+        return _settled(found, [ours, other], CONTRADICTED if lost else UNDECIDED)
     region = _region(claim, float(pairs["other"].mean()))
     borrowed = len(pairs) == 1
     interval = _one_pair(claim, pairs) if borrowed else t_interval((pairs["ours"] - pairs["other"]).tolist())
@@ -102,7 +101,7 @@ def _accuracy(evidence: Evidence, comparison: Comparison | None, claim: Accuracy
     measured = (Measured("difference of accuracies in points", interval, region),)
     found = replace(found, ours=text, measured=measured)
     verdict = CONTRADICTED if lost else judge([interval], region)
-    return _settled(found, comparison, [ours, other], verdict)
+    return _settled(found, [ours, other], verdict)
 
 
 def _region(claim: AccuracyClaim, level: float) -> Region:
@@ -159,7 +158,7 @@ def _layers(
             found = replace(
                 found, remark="the limit is not reached, but the layers outside still approach it"
             )
-    return _settled(found, comparison, [cohort], verdict, ignoring)
+    return _settled(found, [cohort], verdict, ignoring)
 
 
 def _by_layer(
@@ -230,14 +229,15 @@ def _together(found: Judgement, parts: Mapping[float, Judgement]) -> Judgement:
 
 def _settled(
     found: Judgement,
-    comparison: Comparison,
     cohorts: Sequence[Cohort],
     verdict: str,
     ignoring: Sequence[str] = (),
 ) -> Judgement:
     """The verdict, unless the runs are unfinished or not the paper's experiment."""
     notes = [found.remark] if found.remark else []
-    reasons = dict.fromkeys(said for cohort in cohorts for said in departures(comparison, cohort, ignoring))
+    reasons = dict.fromkeys(
+        said for cohort in cohorts for key, said in cohort.departures.items() if key not in ignoring
+    )
     if reasons:
         verdict, notes = NOT_RUN, [f"not at the paper's scale, hence not counted: {'; '.join(reasons)}"]
     elif not all(cohort.finished for cohort in cohorts):

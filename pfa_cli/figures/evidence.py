@@ -3,15 +3,17 @@
 All rows of the database reach the figures through here, so that every figure and the table choose alike:
 
 1. *Setting.* What runs must share to be comparable (``COMPARABLE``, and the data set). Of a recipe's settings the
-   figures take the one with the most epochs trained.
-2. *Configuration.* Of an algorithm's configurations in that setting, the one with the default expansion ratio and form
-   if there is one (a sweep must not leak into the averages), then the one with the most epochs trained.
+   figures take one in which something ran as the paper has it (``scale.departures``), then the one with the most
+   epochs trained.
+2. *Configuration.* Of an algorithm's configurations in that setting, the one that departs from the paper's in the
+   fewest settings, then one with the default expansion ratio and form, then the one with the most epochs trained: a
+   trial or a sweep must not displace the experiment.
 3. *Runs.* Finished runs are pooled; unfinished ones only while none is finished. A diverged run is a result, but no
    part of a mean.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.figures.scale import departures
 from pfa_cli.store import queries
 from pfa_cli.store.engine import Store
 
@@ -43,7 +46,8 @@ class Cohort:
     """The runs of one algorithm in one configuration.
 
     ``pooled`` (what means are taken over), ``diverged`` and ``waiting`` (unfinished, left out) are rows of the table of
-    runs, by seed. ``others`` counts the algorithm's configurations that are not shown.
+    runs, by seed. ``departures``: in what they differ from the paper's experiment (``scale.departures``). ``others``
+    counts the algorithm's configurations that are not shown.
     """
 
     algorithm: str
@@ -52,6 +56,7 @@ class Cohort:
     pooled: pd.DataFrame
     diverged: pd.DataFrame
     waiting: pd.DataFrame
+    departures: Mapping[str, str]
     others: int
 
     @property
@@ -124,12 +129,14 @@ class Evidence:
         return queries.simulations_frame(self._store, kind)
 
     def comparison(self, recipe: str) -> Comparison | None:
-        """The recipe's runs in the setting that was trained most; None if it has none."""
-        runs = self.runs[self.runs["recipe"] == recipe]
+        """The recipe's runs in the setting that is the paper's or was trained most; None if it has none."""
+        runs = self.runs[(self.runs["recipe"] == recipe) & self.runs["algorithm"].isin(list(ALGORITHMS))]
         if runs.empty:
             return None
-        settings = runs["configuration"].combine(runs["dataset"], _setting)
-        chosen = _most_trained(runs, settings)
+        ran = list(zip(runs["configuration"], runs["dataset"], strict=True))
+        runs = runs.assign(departures=pd.Series([departures(*one) for one in ran], runs.index, dtype=object))
+        settings = pd.Series([_setting(*one) for one in ran], runs.index)
+        chosen = _preferred(runs, settings, lambda own: (not own["departures"].map(bool).all(),))
         inside = runs[settings == chosen]
         own = {name: inside[inside["algorithm"] == name] for name in ALGORITHMS}
         elsewhere = tuple(name for name in ALGORITHMS if own[name].empty and name in set(runs["algorithm"]))
@@ -155,15 +162,25 @@ def _setting(configuration: Mapping[str, Any], dataset: str) -> str:
     return json.dumps(shared | {"description": dataset}, sort_keys=True)
 
 
-def _most_trained(runs: pd.DataFrame, by: pd.Series) -> str:
-    """The group with the most epochs over all its runs; of equal ones the first by name."""
-    return str(runs.groupby(by)["epochs_done"].sum().astype(int).sort_index().idxmax())
+def _preferred(runs: pd.DataFrame, by: pd.Series, rank: Callable[[pd.DataFrame], tuple[int, ...]]) -> str:
+    """The group of the highest rank; of equals that with the most epochs over all its runs, then the one begun first."""
+    groups = {str(name): own for name, own in runs.groupby(by)}
+    return max(
+        groups,
+        key=lambda name: (
+            *rank(groups[name]),
+            groups[name]["epochs_done"].sum(),
+            -groups[name]["run_id"].min(),
+        ),
+    )
 
 
 def _cohort(runs: pd.DataFrame, algorithm: str) -> Cohort:
-    usual = runs["configuration"].map(lambda c: _as_usual(algorithm, c["options"]))
-    candidates = runs[usual] if usual.any() else runs
-    chosen = _most_trained(candidates, candidates["config_hash"])
+    def rank(own: pd.DataFrame) -> tuple[int, ...]:
+        first = own.iloc[0]
+        return -len(first["departures"]), _as_usual(algorithm, first["configuration"]["options"])
+
+    chosen = _preferred(runs, runs["config_hash"], rank)
     own = runs[runs["config_hash"] == chosen].sort_values("seed")
     diverged = own["diverged_epoch"].notna()
     done = (own["state"] == "done") & ~diverged
@@ -175,6 +192,7 @@ def _cohort(runs: pd.DataFrame, algorithm: str) -> Cohort:
         pooled=own[pooled],
         diverged=own[diverged],
         waiting=own[~pooled & ~diverged],
+        departures=own["departures"].iloc[0],
         others=runs["config_hash"].nunique() - 1,
     )
 

@@ -107,7 +107,7 @@ def _cells(
     cells = {}
     for name in COLUMNS:
         run_on = [c for c in comparisons if name in c.cohorts]
-        full = [c for c in run_on if _at_papers_scale(c)]
+        full = [c for c in run_on if not c.cohorts[name].departures]
         findings = []
         for comparison in run_on:
             finding = judge_cohort(evidence, comparison, comparison.cohorts[name])
@@ -115,12 +115,6 @@ def _cells(
         verdict = verdicts.worst([finding.verdict for finding in findings if finding.decides])
         cells[name] = Cell(verdict, VERDICTS[claim][name], tuple(findings))
     return cells
-
-
-def _at_papers_scale(comparison: Comparison) -> bool:
-    whole = comparison.setting["train_images"] is None and comparison.setting["test_images"] is None
-    papers_data = comparison.recipe != "imagenet" or "(1000 classes)" in comparison.dataset
-    return whole and papers_data and comparison.epochs >= EPOCHS[comparison.recipe]
 
 
 def _symmetry(evidence: Evidence, comparison: Comparison, cohort: Cohort) -> Finding:
@@ -155,28 +149,30 @@ def _performance(evidence: Evidence, comparison: Comparison, cohort: Cohort) -> 
     level = f"{ours[LAST].mean():.2f} %"
     if cohort.algorithm == "bp":
         return finding(verdicts.YES, f"{level}, the reference (n = {len(ours)})")
-    to_bp = _difference(evidence, comparison, ours, "bp")
-    if to_bp is None:
-        return finding(verdicts.UNDECIDED, f"{level}; no finished BP run of the same seeds")
+    to_bp = _difference(evidence, comparison, cohort, "bp")
+    if to_bp.n == 0:
+        return finding(verdicts.UNDECIDED, f"{level}; no finished BP run of the same seeds and scale")
     within = verdicts.margin(_level(evidence, comparison, "bp"))
-    fixed = [] if cohort.algorithm in ("fa", "dfa") else [
-        found for name in ("fa", "dfa") if (found := _difference(evidence, comparison, ours, name)) is not None
-    ]  # fmt: skip
+    others = () if cohort.algorithm in ("fa", "dfa") else ("fa", "dfa")
+    fixed = [_difference(evidence, comparison, cohort, name) for name in others]
     ends = f" [{_signed(to_bp.low)}, {_signed(to_bp.high)}]" if to_bp.n > 1 else ""
     text = f"{level}, {_signed(to_bp.mean)}{ends} to BP, margin {within:.2f} (n = {to_bp.n})"
     return finding(verdicts.performance(to_bp, within, fixed), text, to_bp)
 
 
-def _difference(
-    evidence: Evidence, comparison: Comparison, ours: pd.DataFrame, other: str
-) -> verdicts.Interval | None:
-    """Our final accuracy minus the other algorithm's, over the seeds that both finished; None without such."""
-    cohort = comparison.cohorts.get(other)
-    if cohort is None or cohort.pooled.empty or not cohort.finished:
-        return None
-    theirs = final_accuracy(evidence, comparison, cohort)
-    pairs = (ours[LAST] - theirs[LAST]).dropna()
-    return verdicts.t_interval(pairs.tolist()) if len(pairs) else None
+def _difference(evidence: Evidence, comparison: Comparison, ours: Cohort, other: str) -> verdicts.Interval:
+    """Our final accuracy minus the other algorithm's, over the seeds that both finished; NO_INTERVAL without such.
+
+    A trial of the other is nothing to hold runs at the paper's scale against.
+    """
+    theirs = comparison.cohorts.get(other)
+    if theirs is None or theirs.pooled.empty or not theirs.finished:
+        return verdicts.NO_INTERVAL
+    if theirs.departures and not ours.departures:
+        return verdicts.NO_INTERVAL
+    finals = [final_accuracy(evidence, comparison, cohort)[LAST] for cohort in (ours, theirs)]
+    pairs = (finals[0] - finals[1]).dropna()
+    return verdicts.t_interval(pairs.tolist()) if len(pairs) else verdicts.NO_INTERVAL
 
 
 def _level(evidence: Evidence, comparison: Comparison, algorithm: str) -> float:
@@ -231,7 +227,7 @@ def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:
         "Rows 1 to 3 are properties of the algorithms. Rows 4 to 6 are judged from the database and stand beside the "
         "paper's verdict, which rests on MNIST, CIFAR-10 and ImageNet together (◆: CIFAR-10 for PAL, ImageNet for SF). A "
         "verdict speaks of the recipes named in its cell, and must hold on each; recipes trained at the paper's scale "
-        "overrule shorter trials (in parentheses)."
+        "overrule trials (in parentheses)."
     )
     yield from verdicts.RULES
     for comparison in comparisons:

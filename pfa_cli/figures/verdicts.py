@@ -22,8 +22,8 @@ RULES = (
     "angle is shown only.",
     f"BP-level task performance: final test accuracy minus BP's, paired by seed, with a {CONFIDENCE:.0%} t interval. The "
     f"margin is {MARGIN:.0%} of BP's error rate. ✓ if the whole interval lies above minus the margin, ✗ if it lies below, "
-    "? if neither (or with fewer than two pairs). ◆ in place of ✗: with confidence better than FA and DFA. A diverged "
-    "seed rules out ✓.",
+    "? if neither (or with fewer than two pairs). ◆ in place of ✗: with confidence better than FA and DFA; ? while that is "
+    "not known. A diverged seed rules out BP's level: ✗, whatever the others reached.",
 )
 
 
@@ -90,6 +90,8 @@ def margin(bp_accuracy_percent: float) -> float:
 def performance(to_bp: Interval, within: float, to_fixed: Sequence[Interval] = ()) -> str:
     """Row 6, from the differences to BP and to the fixed-feedback algorithms (FA, DFA) in accuracy points.
 
+    ``to_fixed``: both of them, ``NO_INTERVAL`` where it is not known; none for the fixed-feedback algorithms themselves.
+
     >>> performance(Interval(-0.02, -0.05, 0.01, 5), within=0.16)
     '✓'
     >>> performance(Interval(-5.1, -5.4, -4.8, 5), within=3.0, to_fixed=[Interval(20, 19, 21, 5)])
@@ -97,9 +99,11 @@ def performance(to_bp: Interval, within: float, to_fixed: Sequence[Interval] = (
     """
     if to_bp.low > -within:
         return YES
-    if to_bp.high < -within:
-        return BETTER if to_fixed and all(other.low > 0 for other in to_fixed) else NO
-    return UNDECIDED
+    if not to_bp.high < -within:
+        return UNDECIDED
+    if not to_fixed or any(other.low <= 0 for other in to_fixed):
+        return NO
+    return BETTER if all(other.low > 0 for other in to_fixed) else UNDECIDED
 
 
 def worst(verdicts: Sequence[str]) -> str:

@@ -100,3 +100,15 @@ def test_pool_is_the_mean_and_the_sample_deviation(new_store: Store) -> None:
 
 def test_a_recipe_without_runs_has_no_comparison(new_store: Store) -> None:
     assert Evidence(new_store).comparison("mnist") is None
+
+
+def test_a_trial_does_not_displace_the_recipes_own_runs(new_store: Store) -> None:
+    add_grid(new_store, "mnist", ["pfa"], [0, 1], epochs=2)
+    for rate in (0.02, 0.03, 0.04):  # of which some hashes come first
+        for seed in range(5):
+            add_run(new_store, "mnist", "pfa", seed, epochs=2, learning_rate=rate)
+    comparison = Evidence(new_store).comparison("mnist")
+    assert comparison is not None
+    assert comparison.cohorts["pfa"].configuration["learning_rate"] == 0.01
+    assert set(comparison.cohorts["pfa"].departures) == {"epochs"}
+    assert seeds(comparison.cohorts["pfa"].pooled) == [0, 1]

@@ -93,7 +93,7 @@ def _half_written(connection: Connection) -> Iterator[tuple[Row, str]]:
             yield run, f"has epochs up to {have[-1]}, but says {run.epochs_done}"
         elif run.state == "done" and run.epochs_done != run.epochs_total and run.diverged_epoch is None:
             yield run, f"is done, but after {run.epochs_done} of {run.epochs_total} epochs"
-        thin = [epoch for epoch in have if counts.get(epoch, 0) < max(counts.values(), default=0)]
+        thin = [epoch for epoch in have if counts.get(epoch, 0) < max(counts.values(), default=1)]
         if thin:
             yield run, f"lacks layers in {_listed('epoch', thin)}"
 

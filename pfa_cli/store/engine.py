@@ -1,6 +1,7 @@
 """Opening the results database: to write (created, brought up to date) or to read (never touched)."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 from pfa_cli.errors import UsageError
 from pfa_cli.store import sqlite
 from pfa_cli.store.errors import DamagedDatabase, NoResults, StoreError, explained, no_results
-from pfa_cli.store.schema import SCHEMA_REVISION
+from pfa_cli.store.schema import SCHEMA_REVISION, metadata
 
 T = TypeVar("T")
 
@@ -179,17 +180,18 @@ def open_if_there(db: str | None = None) -> Iterator[Store | None]:
 def revision_of(store: Store) -> str | None:
     """The revision of the database's schema; None if it holds nothing.
 
-    Raises StoreError if it is not one of pfa's, or of a newer pfa.
+    Raises StoreError if it is not one of pfa's, of a newer pfa, or lacks a table.
     """
 
-    def query(connection: Connection) -> tuple[bool, str | None]:
-        tables = inspect(connection).get_table_names()
+    def query(connection: Connection) -> tuple[set[str], str | None]:
+        tables = set(inspect(connection).get_table_names())
         if "alembic_version" not in tables:
-            return not tables, None
-        return True, connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            return tables, None
+        return tables, connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
-    ours, revision = store.read(query)
-    if not ours:
+    tables, revision = store.read(query)
+    empty = not tables - {"alembic_version"}
+    if not (empty if revision is None else _is_of_pfa(revision, tables)):
         raise StoreError(
             f"{store.name} is a database, but not one of pfa's; nothing was written to it. "
             "Name another by `--db` or PFA_DB."
@@ -199,7 +201,16 @@ def revision_of(store: Store) -> str | None:
             f"the database {store.name} was written by a newer pfa (schema {revision}, this one knows "
             f"{SCHEMA_REVISION}). Update pfa, or name another database by `--db` or PFA_DB."
         )
+    lost = sorted(metadata.tables.keys() - tables)
+    if revision == SCHEMA_REVISION and lost:
+        raise DamagedDatabase(store.name, f"it lacks the table{'s' * (len(lost) > 1)} {', '.join(lost)}")
     return revision
+
+
+def _is_of_pfa(revision: str, tables: set[str]) -> bool:
+    """Whether this is pfa's, of today's schema, an earlier or a later one; other programs use alembic, too."""
+    numbered = re.fullmatch(r"[0-9]{4}", revision) is not None and int(revision) > 0
+    return numbered and not tables.isdisjoint(metadata.tables)
 
 
 def _check_schema(store: Store) -> None:

@@ -30,6 +30,7 @@ from pfa_cli.errors import UsageError
 from pfa_cli.store.engine import Store, database_file, open_store
 from pfa_cli.store.errors import StoreError, no_results
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
+from pfa_cli.store.sqlite import refuse_folder
 
 Row = dict[str, Any]
 
@@ -57,8 +58,8 @@ class SalvageReport:
 def salvage(db: str | None, out: Path) -> SalvageReport:
     """Saves what can be read of the database that ``db`` names in the new database ``out``.
 
-    Raises NoResults if there is no database, StoreError if no run can be read, and UsageError if ``out`` exists or
-    the database is not a file.
+    Raises NoResults if there is no database, StoreError if no run can be read or ``out`` cannot be written, and
+    UsageError if ``out`` exists or the database is not a file.
     """
     path = database_file(db)
     if path is None:
@@ -67,13 +68,20 @@ def salvage(db: str | None, out: Path) -> SalvageReport:
         raise UsageError(f"{out} exists already; name a new file.")
     if not path.exists():
         raise no_results(str(path))
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent) as folder:
-        damaged = _copy_of(path, Path(folder))
-        try:
-            return _save(damaged, path, out)
-        finally:
-            damaged.dispose()
+    refuse_folder(path)
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.absolute().parent) as folder:
+            damaged = _copy_of(path, Path(folder))
+            try:
+                return _save(damaged, path, out)
+            finally:
+                damaged.dispose()
+    except OSError as error:
+        raise StoreError(
+            f"cannot save {path} in {out} ({error.strerror or error}). Name a file in a folder where you may write "
+            "and there is room, and see that you may read the database."
+        ) from error
 
 
 def _save(damaged: Engine, path: Path, out: Path) -> SalvageReport:
@@ -82,6 +90,8 @@ def _save(damaged: Engine, path: Path, out: Path) -> SalvageReport:
     if not found:
         raise StoreError(f"no run can be read of {path}. Take an older copy, or compute the runs again.")
     report = SalvageReport(out)
+    if _read(damaged, runs) is None:
+        report.losses.append(f"some runs cannot be read and are lost; {len(found)} are left")
     with open_store(str(out), write=True) as store:
         for run in found:
             _save_run(damaged, store, run, report)
@@ -109,7 +119,7 @@ def _copy_of(path: Path, folder: Path) -> Engine:
 def _save_run(damaged: Engine, store: Store, run: Row, report: SalvageReport) -> None:
     title = f"run {run['id']} ({run['recipe']} {run['algorithm']} seed {run['seed']})"
     total = run["epochs_total"]
-    tries = _read(damaged, attempts, attempts.c.run_id == run["id"]) or []
+    tries = _read(damaged, attempts, attempts.c.run_id == run["id"])
     stored = _readable(damaged, epochs, epochs.c.epoch, 0, total, epochs.c.run_id == run["id"])
     parts = _readable(damaged, layers, layers.c.epoch, 0, total, layers.c.run_id == run["id"])
     n_stored = 0 if run["epochs_done"] is None else run["epochs_done"] + 1
@@ -121,29 +131,32 @@ def _save_run(damaged: Engine, store: Store, run: Row, report: SalvageReport) ->
         run["state"] == "done" and n_whole <= total and run["diverged_epoch"] is None
     ):
         row["state"] = "interrupted"
-    known = {attempt["id"] for attempt in tries}
+    known = {None, *(attempt["id"] for attempt in tries or [])}
+    lost_tries = tries is None or any(epoch["attempt_id"] not in known for epoch in stored)
     for epoch in stored:
         epoch["attempt_id"] = epoch["attempt_id"] if epoch["attempt_id"] in known else None
     try:
         with store.write() as connection:
             connection.execute(insert(runs).values(row))
-            for table, rows in ((attempts, tries), (epochs, stored[:n_whole]), (layers, parts)):
+            for table, rows in ((attempts, tries or []), (epochs, stored[:n_whole]), (layers, parts)):
                 kept = [each for each in rows if table is attempts or each["epoch"] < n_whole]
                 if kept:
                     connection.execute(insert(table), kept)
     except _UNREADABLE:
         report.losses.append(f"{title} could not be saved")
         return
-    if n_whole == n_stored:
-        report.whole += 1
-    else:
+    if n_whole < n_stored:
         report.losses.append(f"{title} lost epochs: {n_whole} of {n_stored} saved")
+    if lost_tries:
+        report.losses.append(f"{title} lost attempts: when and on what machine it ran")
+    if n_whole == n_stored and not lost_tries:
+        report.whole += 1
 
 
 def _whole_epochs(stored: list[Row], parts: list[Row]) -> int:
-    """How many epochs, from 0 on, are there with all their layers."""
+    """How many epochs, from 0 on, are there with all their layers; without a layer none is whole."""
     n_layers = Counter(part["epoch"] for part in parts)
-    complete = max(n_layers.values(), default=0)
+    complete = max(n_layers.values(), default=1)
     count = 0
     for row in stored:
         if row["epoch"] != count or n_layers[count] != complete:

@@ -178,9 +178,9 @@ layers = Table(
 simulations = Table(
     "simulations",
     metadata,
-    Column("kind", String, primary_key=True),  # what was simulated: "eigenvalues", "path_angle", …
+    Column("kind", String, primary_key=True),  # what was simulated: "eigenvalues" or "path"
     Column("parameters_hash", String, primary_key=True),
-    Column("quantity", String, primary_key=True),  # with its unit: "eigenvalue", "path_angle_degrees"
+    Column("quantity", String, primary_key=True),  # with its unit: "eigenvalue_max", "path_angle_degrees"
     Column("item", Integer, primary_key=True),  # which of several values
     Column("parameters", Json, nullable=False),
     Column("value", Real),

@@ -75,9 +75,14 @@ def create_if_missing(path: Path) -> bool:
         ) from error
 
 
-def _refuse_other_files(path: Path) -> None:
+def refuse_folder(path: Path) -> None:
+    """Raises StoreError if ``path`` is a folder."""
     if path.is_dir():
         raise StoreError(f"{path} is a folder; `--db` wants a file, for example {path / 'pfa.db'}.")
+
+
+def _refuse_other_files(path: Path) -> None:
+    refuse_folder(path)
     try:
         with path.open("rb") as file:
             start = file.read(len(_HEADER))

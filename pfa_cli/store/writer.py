@@ -206,7 +206,7 @@ def record_simulation(
 ) -> None:
     """Stores a simulation's values by quantity (unit in the name), in place of those there.
 
-    An example: kind "path_angle", parameters {"expansion": 10.0}, values {"angle_degrees": [17.4, 17.6]}.
+    An example: kind "path", parameters {"expansion": 10.0}, values {"path_angle_degrees": [17.4, 17.6]}.
     """
     key = {"kind": kind, "parameters_hash": parameters_hash(parameters)}
     common = key | {"parameters": dict(parameters), "created_at": _now()}

@@ -69,6 +69,9 @@ def test_without_a_database_there_is_nothing_to_check(tmp_path: Path) -> None:
         ("PRAGMA foreign_keys = ON; DELETE FROM epochs WHERE epoch IN (1, 2)", "lacks epochs 1, 2"),
         ("PRAGMA foreign_keys = ON; DELETE FROM epochs WHERE epoch = 3", "lacks epoch 3"),
         ("DELETE FROM layers WHERE epoch = 2 AND layer_index = 1", "lacks layers in epoch 2"),
+        ("DELETE FROM layers WHERE run_id = 1", "lacks layers in epochs 0, 1, 2, 3"),
+        ("DROP TABLE simulations", "damaged: it lacks the table simulations"),
+        ("DROP TABLE layers; DROP TABLE attempts", "damaged: it lacks the tables attempts, layers"),
         ("UPDATE runs SET epochs_done = 2", "has epochs up to 3, but says 2"),
         ("UPDATE runs SET epochs_total = 40", "is done, but after 3 of 40 epochs"),
         (
@@ -99,6 +102,38 @@ def test_salvage_cuts_a_half_written_run_where_it_is_whole(tmp_path: Path) -> No
         whole, cut = runs(store)
     assert (whole.id, whole.state, whole.epochs_done) == (1, "done", 3)
     assert (cut.id, cut.state, cut.epochs_done, cut.finished_at) == (2, "interrupted", 1, None)
+
+
+def test_salvage_calls_no_run_whole_whose_layers_cannot_be_read(tmp_path: Path) -> None:
+    path = new_database(tmp_path / "pfa.db", seeds=2)
+    overwrite(path, (root_page(path, "layers") - 1) * PAGE, PAGE)
+    report = salvage(str(path), tmp_path / "saved.db")
+    assert report.whole == 0
+    assert report.losses == [f"run {i + 1} (mnist pfa seed {i}) lost epochs: 0 of 4 saved" for i in range(2)]
+    with open_store(str(tmp_path / "saved.db"), write=False) as store:
+        assert [(row.state, row.epochs_done) for row in runs(store)] == [("interrupted", None)] * 2
+
+
+def test_salvage_says_that_attempts_are_lost(tmp_path: Path) -> None:
+    path = new_database(tmp_path / "pfa.db")
+    overwrite(path, (root_page(path, "attempts") - 1) * PAGE, PAGE)
+    report = salvage(str(path), tmp_path / "saved.db")
+    assert report.whole == 0
+    assert report.losses == ["run 1 (mnist pfa seed 0) lost attempts: when and on what machine it ran"]
+    with open_store(str(tmp_path / "saved.db"), write=False) as store:
+        assert len(epochs_frame(store)) == 4
+
+
+def test_salvage_says_that_runs_are_lost(tmp_path: Path) -> None:
+    path = new_database(tmp_path / "pfa.db", seeds=30)
+    with sqlite3.connect(path) as connection:
+        query = "SELECT pageno FROM dbstat WHERE name = 'runs' AND pagetype = 'leaf' ORDER BY path"
+        first = connection.execute(query).fetchone()[0]
+    connection.close()
+    overwrite(path, (first - 1) * PAGE, PAGE)
+    report = salvage(str(path), tmp_path / "saved.db")
+    assert 0 < report.whole < 30
+    assert report.losses == [f"some runs cannot be read and are lost; {report.whole} are left"]
 
 
 def test_salvage_of_a_good_database_is_a_copy(tmp_path: Path) -> None:
@@ -169,3 +204,18 @@ def test_salvage_never_writes_over_a_file(tmp_path: Path) -> None:
         salvage(str(path), path)
     with pytest.raises(UsageError, match="only a database in a file"):
         salvage("postgresql://host/pfa", tmp_path / "saved.db")
+
+
+@pytest.mark.parametrize("name", ["file/saved.db", "file/new/saved.db", "not writable/saved.db"])
+def test_salvage_names_a_place_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    path = new_database(tmp_path / "pfa.db")
+    (tmp_path / "file").touch()
+    (tmp_path / "not writable").symlink_to("/proc/self")  # where even root may write nothing
+    with pytest.raises(StoreError, match=r"cannot save .*pfa\.db in .*saved\.db \(.*where you may write"):
+        salvage(str(path), tmp_path / name)
+
+
+def test_salvage_of_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is a folder"):
+        salvage(str(tmp_path), tmp_path / "new" / "saved.db")
+    assert not (tmp_path / "new").exists()

@@ -10,7 +10,6 @@ from sqlalchemy import text
 from store_cells import OWNER, beside, claimed, configuration, record, run_to_end
 
 from pfa_cli.errors import UsageError
-from pfa_cli.records import EpochRecord
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import NoResults
@@ -50,7 +49,7 @@ def test_new_runs_come_with_all_that_belongs_to_them(ours: Store, theirs: Store)
     for seed in (1, 2):
         run_to_end(theirs, seed=seed)
     mine = claimed(theirs, algorithm="pal")
-    record_epoch(theirs, mine, EpochRecord(0, train_loss=math.nan, test_loss=math.inf, diverged=True))
+    record_epoch(theirs, mine, replace(record(0, diverged=True), test_loss=math.inf))
     record_simulation(theirs, "path", {"expansion": 10}, {"path_angle_degrees": [17.5, math.nan]})
     record_benchmark(theirs, {"cpu": "x86"}, "mnist", [Measurement("epoch", 1.5, "seconds")])
     report = merge(ours, str(theirs.path))

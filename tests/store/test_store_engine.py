@@ -229,6 +229,34 @@ def test_the_database_of_another_program_is_not_touched(tmp_path: Path, write: b
 
 
 @pytest.mark.parametrize("write", [True, False], ids=["writer", "viewer"])
+@pytest.mark.parametrize("revision", ["1975ea83b712", "99", "0000", "0001", None])
+def test_the_database_of_another_program_with_alembic_is_not_touched(
+    tmp_path: Path, revision: str | None, write: bool
+) -> None:
+    path = tmp_path / "bookmarks.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        if revision is not None:
+            connection.execute("INSERT INTO alembic_version VALUES (?)", [revision])
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="not one of pfa's"):
+        open_store(str(path), write=write)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("write", [True, False], ids=["writer", "viewer"])
+def test_a_database_that_lacks_a_table_is_damaged(tmp_path: Path, write: bool) -> None:
+    path = new_database(tmp_path / "pfa.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE layers")
+    connection.close()
+    with pytest.raises(DamagedDatabase, match=r"damaged \(it lacks the table layers\)"):
+        open_store(str(path), write=write)
+
+
+@pytest.mark.parametrize("write", [True, False], ids=["writer", "viewer"])
 def test_a_newer_schema_is_named_and_not_touched(tmp_path: Path, write: bool) -> None:
     path = new_database(tmp_path / "pfa.db")
     with sqlite3.connect(path) as connection:

@@ -13,6 +13,8 @@ _MOST_SEEDS = 1000
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """``--set`` arguments: values are TOML (numbers, lists, quoted strings), anything else is a string.
 
+    Keys may be written in capitals, as the names of algorithms may.
+
     >>> parse_overrides(["expansion=20", "milestones=[5, 8]", "form=literal"])
     {'expansion': 20, 'milestones': [5, 8], 'form': 'literal'}
     """
@@ -21,6 +23,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not key or not text:
             raise UsageError(f"--set {assignment}: write it as key=value, for example --set epochs=2")
+        key = key.lower()
         if key in overrides:
             raise UsageError(f"--set {key} is given twice")
         overrides[key] = _value(text)

@@ -105,17 +105,21 @@ def run(
 
     found = load_recipe(recipe, recipe_dir)
     overrides = parse_overrides(settings or [])
-    overrides |= {
-        key: value for key, value in (("epochs", epochs), ("precision", precision)) if value is not None
-    }
+    for key, value in (("epochs", epochs), ("precision", precision)):
+        if value is not None and key in overrides:
+            raise UsageError(f"--{key} {value} and --set {key}={overrides[key]}: give one of them")
+        if value is not None:
+            overrides[key] = value
     with open_if_there(db) as store:
         if sweep is None:
-            names, numbers = parse_algorithms(algos or "all"), parse_seeds(seeds or "1")
+            names = parse_algorithms("all" if algos is None else algos)
+            numbers = parse_seeds("1" if seeds is None else seeds)
             plan = make_plan(store, found, names, numbers, overrides)
         elif algos is not None:
             raise UsageError(f"--algos {algos}: the sweep {sweep} names its own algorithm; leave --algos out")
         else:
-            plan = make_sweep_plan(store, found, sweep, parse_seeds(seeds) if seeds else None, overrides)
+            chosen = None if seeds is None else parse_seeds(seeds)
+            plan = make_sweep_plan(store, found, sweep, chosen, overrides)
     if dry_run:
         console.print(plan.table())
         return
@@ -135,6 +139,8 @@ def status(
     from pfa_cli.runs import status as view
     from pfa_cli.store.engine import open_store
 
+    if watch and as_json:
+        raise UsageError("--watch shows tables; leave --json out, or ask for it again and again without --watch")
     if watch:
         view.watch(lambda: open_store(db, write=False), console, interval)
         return
@@ -163,7 +169,8 @@ def figures(
     from pfa_cli.figures import build
     from pfa_cli.store.engine import open_store
 
-    wanted, kinds = _names(only), _names(formats) or []
+    wanted = None if only is None else _names("--only", only)
+    kinds = _names("--format", formats)
     with open_store(db, write=False) as store:
         paths = build(
             store, out, only=wanted, formats=kinds, published=published, validation=validation, say=_note
@@ -182,7 +189,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Write comparison.md and .json into this folder instead.")
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="table, md or json")] = "table",
+    form: Annotated[
+        str | None, typer.Option("--format", help="table, md or json", show_default="table")
+    ] = None,
     as_json: AsJson = False,
     db: Db = None,
 ) -> None:
@@ -192,13 +201,17 @@ def compare(
     from pfa_cli.comparison.renderings import terminal
     from pfa_cli.store.engine import open_store
 
+    if out is not None and (as_json or form is not None):
+        raise UsageError("--out writes comparison.md and comparison.json; leave --json and --format out")
+    if as_json and form not in (None, "json"):
+        raise UsageError(f"--json and --format {form}: give one of them")
     with open_store(db, write=False) as store:
         findings = against_the_paper(store)
     if out is not None:
         for path in write_comparison(findings, out):
             typer.echo(path)
-    elif as_json or form != "table":
-        typer.echo(rendered(findings, "json" if as_json else form), nl=False)
+    elif as_json or form not in (None, "table"):
+        typer.echo(rendered(findings, form or "json"), nl=False)
     else:
         console.print(terminal(findings))
 
@@ -247,14 +260,12 @@ def export(
 
 @app.command()
 def merge(
-    other: Annotated[Path, typer.Argument(help="The database to bring in; it is only read.")], db: Db = None
+    other: Annotated[str, typer.Argument(help="The database to bring in; it is only read.")], db: Db = None
 ) -> None:
     """Bring in the results of another machine. Twice is the same as once; conflicts are named and ours is kept."""
-    from pfa_cli.store.engine import open_store
     from pfa_cli.store.merge import merge as bring_in
 
-    with open_store(db, write=True) as store:
-        typer.echo(str(bring_in(store, str(other))))
+    typer.echo(str(bring_in(db, other)))
 
 
 @app.command()
@@ -271,7 +282,7 @@ def simulate(db: Db = None) -> None:
 @app.command()
 def cortex(
     synapses: Annotated[int, typer.Option(min=100, help="Synapses in the simulation.")] = 1_000_000,
-    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Estimate how symmetric cortical weights are (paper, Appendix 1.2: R ≈ 0.2, 78°)."""
@@ -326,6 +337,8 @@ def bench(
         jobs, threads, repetitions, steps, minutes, device, data_dir, memory=memory, growth=growth
     )
     chosen, overrides = parse_algorithms(algos), parse_overrides(settings or [])
+    if out is not None:
+        _check_writable(out)
     done, left_out = [], {}
     with open_store(db, write=True) if store_it else nullcontext() as store:
         for result in command.bench(found, chosen, overrides, options, _note, named=bool(recipes)):
@@ -341,7 +354,9 @@ def bench(
     if as_json:
         typer.echo(whole_json(done, left_out))
     if out is not None:
-        out.write_text(whole_json(done, left_out) + "\n", encoding="utf-8")
+        from pfa_cli.figures.page import write
+
+        write(out, (whole_json(done, left_out) + "\n").encode())
 
 
 @db_app.command()
@@ -359,7 +374,7 @@ def upgrade(db: Db = None) -> None:
     """Bring a database of an older pfa up to date; everything in it is kept."""
     from pfa_cli.store.engine import open_store
 
-    with open_store(db, write=True) as store:
+    with open_store(db, write=True, create=False) as store:
         typer.echo(f"{store.name} is up to date")
 
 
@@ -378,5 +393,22 @@ def _note(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+def _names(option: str, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"{option} {text!r} names nothing; leave it out for what is usual")
+    return names
+
+
+def _check_writable(path: Path) -> None:
+    """PfaError before the work rather than after it."""
+    from tempfile import TemporaryFile
+
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.absolute().parent):
+            pass
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "it is a folder")
+    except OSError as error:
+        raise PfaError(f"cannot write {path} ({error.strerror}); name another file with --out") from None

@@ -108,10 +108,11 @@ class Recipe:
     def settings(self) -> list[tuple[str, str, str]]:
         """(key, value, meaning) of every setting that all algorithms share unless they say otherwise."""
         plain = self.configuration("bp").model_copy(update=dict(self.base))
+        not_shared = self.algorithms.get("bp", {}).keys() - self.base.keys()
         return [
             (key, _show(getattr(plain, key)), meaning)
             for key, meaning in BASE_SETTINGS.items()
-            if key in self.base or getattr(plain, key) is not None
+            if key in self.base or (getattr(plain, key) is not None and key not in not_shared)
         ]
 
     def algorithm_settings(self, algorithm: str) -> list[tuple[str, str, str]]:

@@ -17,8 +17,14 @@ def recipe_list(recipes: Iterable[Recipe]) -> Table:
     for heading in ("recipe", "what it is", "epochs", "network"):
         table.add_column(heading, no_wrap=heading == "recipe")
     for recipe in recipes:
-        table.add_row(recipe.name, recipe.title, str(recipe.base["epochs"]), str(recipe.base["network"]))
+        table.add_row(recipe.name, recipe.title, *(_values(recipe, key) for key in ("epochs", "network")))
     return table
+
+
+def _values(recipe: Recipe, key: str) -> str:
+    """Every value that the setting has; mostly one."""
+    values = (getattr(recipe.configuration(name), key) for name in ALGORITHMS)
+    return ", ".join(dict.fromkeys(map(str, values)))
 
 
 def recipe_page(recipe: Recipe) -> Group:

@@ -137,11 +137,11 @@ def database_file(db: str | None = None) -> Path | None:
     return Path(str(url.database)).expanduser().resolve()
 
 
-def open_store(db: str | None = None, *, write: bool) -> Store:
+def open_store(db: str | None = None, *, write: bool, create: bool = True) -> Store:
     """Opens the results database that ``db`` names (see ``database_name``).
 
-    ``write=True`` creates it and its folder if missing, and brings an older schema up to date; several
-    processes may do so at once. ``write=False`` changes nothing on the disk.
+    ``write=True`` creates it and its folder if missing (unless ``create`` is False), and brings an older schema up
+    to date; several processes may do so at once. ``write=False`` changes nothing on the disk.
 
     Raises NoResults if there is nothing to read, and StoreError, with the cure, if the file is damaged, is
     something else, is of a newer pfa, or cannot be written as asked.
@@ -150,6 +150,8 @@ def open_store(db: str | None = None, *, write: bool) -> Store:
     if path is None:
         store = Store(_server_engine(make_url(database_name(db))), None, writable=write)
     elif write:
+        if not create:
+            sqlite.refuse_to_read(path)
         if sqlite.create_if_missing(path):
             with _file_store(path, write=False) as found:
                 _refuse_damaged(found)
@@ -158,7 +160,7 @@ def open_store(db: str | None = None, *, write: bool) -> Store:
         sqlite.refuse_to_read(path)
         store = _file_store(path, write=False)
     try:
-        _check_schema(store)
+        _check_schema(store, create=create and write)
     except BaseException:
         store.close()
         raise
@@ -213,16 +215,16 @@ def _is_of_pfa(revision: str, tables: set[str]) -> bool:
     return numbered and not tables.isdisjoint(metadata.tables)
 
 
-def _check_schema(store: Store) -> None:
+def _check_schema(store: Store, *, create: bool) -> None:
     revision = revision_of(store)
     if revision == SCHEMA_REVISION:
         return
+    if revision is None and not create:
+        raise no_results(store.name)
     if store.writable:
         from pfa_cli.store.migrations import upgrade  # alembic is slow to import
 
         upgrade(store)
-    elif revision is None:
-        raise no_results(store.name)
     else:
         raise StoreError(
             f"the database {store.name} is of an older pfa (schema {revision}, this one reads "

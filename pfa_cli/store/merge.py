@@ -5,6 +5,7 @@ the other; else the two contradict each other, ours is kept, and the report says
 again changes nothing.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,8 @@ from typing import Any
 from sqlalchemy import Connection, Table, and_, insert, select, update
 
 from pfa_cli.errors import UsageError
-from pfa_cli.store.engine import Store, open_store
+from pfa_cli.store.engine import open_store
+from pfa_cli.store.errors import NoResults
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
 
 Row = dict[str, Any]
@@ -68,8 +70,8 @@ class _History:
         return "{recipe} {algorithm} seed {seed} (configuration {config_hash})".format(**self.run)
 
 
-def merge(store: Store, other_db: str) -> MergeReport:
-    """Brings runs, simulations and benchmarks of ``other_db`` into ``store``; the other is only read.
+def merge(db: str | None, other_db: str) -> MergeReport:
+    """Brings runs, simulations and benchmarks of ``other_db`` into ``db``, made if missing; the other is only read.
 
     Each run is one transaction, so a merge that is interrupted can simply be repeated. Checkpoints stay where
     they are: a run that was not finished there starts from the beginning if it is continued here. A run that
@@ -78,7 +80,11 @@ def merge(store: Store, other_db: str) -> MergeReport:
     Raises NoResults or StoreError (see ``open_store``), and UsageError if both are the same database.
     """
     report = MergeReport()
-    with open_store(other_db, write=False) as other:
+    try:
+        there = open_store(other_db, write=False)
+    except NoResults:
+        raise NoResults(f"no results at {other_db} to bring in: name the other machine's database.") from None
+    with there as other, open_store(db, write=True) as store:
         if _same(store.path, other.path):
             raise UsageError(f"{other.name} is the database to merge into; name another one.")
         for run_id in other.read(lambda connection: connection.execute(select(runs.c.id)).scalars().all()):
@@ -218,7 +224,10 @@ def _insert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    return bool(a == b or (a != a and b != b))  # NaN is NaN
+    """Whether they are the same up to rounding, in which CPUs differ: 1e-9 of them, or 1e-12 where they are near 0."""
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(a) and math.isnan(b))
+    return bool(a == b)
 
 
 def _same(a: Path | None, b: Path | None) -> bool:

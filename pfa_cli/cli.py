@@ -140,7 +140,9 @@ def status(
     from pfa_cli.store.engine import open_store
 
     if watch and as_json:
-        raise UsageError("--watch shows tables; leave --json out, or ask for it again and again without --watch")
+        raise UsageError(
+            "--watch shows tables; leave --json out, or ask for it again and again without --watch"
+        )
     if watch:
         view.watch(lambda: open_store(db, write=False), console, interval)
         return
@@ -396,7 +398,7 @@ def _note(message: str) -> None:
 def _names(option: str, text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise UsageError(f"{option} {text!r} names nothing; leave it out for what is usual")
+        raise UsageError(f"{option} {text!r} names nothing; leave {option} out, or name some")
     return names
 
 
@@ -404,11 +406,11 @@ def _check_writable(path: Path) -> None:
     """PfaError before the work rather than after it."""
     from tempfile import TemporaryFile
 
+    if path.is_dir():
+        raise PfaError(f"{path} is a folder; name a file with --out")
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path.absolute().parent):
             pass
-        if path.is_dir():
-            raise IsADirectoryError(EISDIR, "it is a folder")
     except OSError as error:
         raise PfaError(f"cannot write {path} ({error.strerror}); name another file with --out") from None

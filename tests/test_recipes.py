@@ -1,10 +1,12 @@
 """Recipes: what ships, what overrides do, and that every mistake gets one clear message."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.errors import UsageError
@@ -16,6 +18,7 @@ from pfa_cli.recipes import (
     parse_overrides,
     parse_seeds,
 )
+from pfa_cli.tables import recipe_list, recipe_page
 
 # The paper's schedules: epochs, batch, lr, milestones, factor, first-epoch decay of PFA, PFA-o and KP.
 SCHEDULES = {
@@ -82,6 +85,8 @@ def test_grid_applies_overrides_where_they_belong_and_scales_milestones() -> Non
     assert pfa.milestones == bp.milestones == (1, 2)
     assert pfa.first_epoch_weight_decay == 0.03
     assert notes == ["epochs 40 → 2: milestones 20, 30 → 1, 2"]
+    (shouted,), _ = recipe.grid(parse_algorithms("PFA"), parse_overrides(["PFA.expansion=20"]))
+    assert shouted.options["expansion"] == 20
     _, notes = recipe.grid(["bp"], {"epochs": 80, "milestones": [50]})
     assert notes == []
     assert load_recipe("cifar10").configuration("bp", {"epochs": 1}).milestones == (1, 1, 1)
@@ -112,6 +117,7 @@ def test_grid_applies_overrides_where_they_belong_and_scales_milestones() -> Non
         (["options=1"], "unknown setting 'options'"),
         (["epochs"], "write it as key=value"),
         (["epochs=1", "epochs=2"], "--set epochs is given twice"),
+        (["pfa.epochs=1", "PFA.epochs=2"], "--set pfa.epochs is given twice"),
     ],
 )
 def test_a_wrong_override_is_one_clear_usage_error(overrides: list[str], message: str) -> None:
@@ -202,6 +208,18 @@ def test_a_recipe_describes_itself() -> None:
     own = {key: value for key, value, _ in load_recipe("cifar10").algorithm_settings("pfa")}
     assert own == {"first_epoch_weight_decay": "0.005", "expansion": "10.0", "form": "closed"}
     assert load_recipe("cifar10").algorithm_settings("bp") == []
+
+
+def test_a_setting_that_every_algorithm_has_for_itself_is_not_a_shared_one(tmp_path: Path) -> None:
+    own = "".join(f"[algorithms.{name}]\nepochs = {5 if name == 'pfa' else 6}\n" for name in ALGORITHMS)
+    path = tmp_path / "own.toml"
+    path.write_text(MINIMAL.replace("epochs = 4\n", "") + own)
+    recipe = load_recipe(str(path))
+    assert "epochs" not in {key for key, _, _ in recipe.settings()}
+    assert ("epochs", "5") in {(key, value) for key, value, _ in recipe.algorithm_settings("pfa")}
+    output = Console(width=200, file=io.StringIO())
+    output.print(recipe_list([recipe]), recipe_page(recipe))
+    assert isinstance(output.file, io.StringIO) and "6, 5" in output.file.getvalue()
 
 
 def test_algorithms_and_seeds_from_the_command_line() -> None:

@@ -14,7 +14,7 @@ from store_cells import OWNER, beside, configuration, new_database, record
 from pfa_cli.store import engine, migrations, schema
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
-from pfa_cli.store.errors import StoreError
+from pfa_cli.store.errors import NoResults, StoreError
 from pfa_cli.store.queries import (
     attempts_frame,
     benchmarks_frame,
@@ -148,6 +148,29 @@ def test_an_older_database_is_brought_up_to_date_and_loses_nothing(
     assert beside(path) == ["pfa.db"]
     with open_store(str(path), write=False) as store:
         assert len(runs(store)) == 2
+
+
+@pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])
+def test_where_there_is_no_database_none_is_made_to_be_upgraded(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "data" / "typo.db"
+    if content is not None:
+        path.parent.mkdir()
+        path.write_bytes(content)
+    with pytest.raises(NoResults):
+        open_store(str(path), write=True, create=False)
+    assert path.parent.exists() == path.exists() == (content is not None)
+    assert content is None or path.read_bytes() == content
+
+
+def test_a_database_that_is_there_is_opened_where_none_may_be_made(
+    tmp_path: Path, next_revision: Callable[..., None]
+) -> None:
+    path = new_database(tmp_path / "data" / "pfa.db")
+    next_revision()
+    with open_store(str(path), write=True, create=False) as store:
+        assert len(runs(store)) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pfa_cli.data import default_data_dir, load_dataset, prepare_data
 from pfa_cli.errors import PfaError
 from pfa_cli.ranks import Ranks
 from pfa_cli.runs.events import Broken, Ended, Event
+from pfa_cli.runs.feasible import check
 from pfa_cli.runs.fill import Trial, cells_at_a_time
 from pfa_cli.runs.lanes import Lanes
 from pfa_cli.runs.live import View, view
@@ -41,14 +42,18 @@ def run_cells(
 
     Under torchrun the processes train each cell together, and only the first writes and speaks.
 
-    Returns the exit code: 0 all done, 1 some failed, 130 after Ctrl-C, 143 after SIGTERM or SIGUSR1.
+    Returns the exit code: 0 nothing failed and nothing is left to do here (every cell is done, or another live process
+    has it, which the summary says), 1 some failed, 130 after Ctrl-C, 143 after SIGTERM or SIGUSR1. It is 0 also with
+    cells in other hands so that several jobs can share a grid, and what depends on all of them begins when all are done.
 
     Raises:
-        PfaError: before any cell is touched: no such device, no data set, a database that cannot be written.
+        UsageError: before anything is stored: no such device, or a cell that could not be trained on it.
+        PfaError: before any cell is touched: no data set, a database that cannot be written.
     """
     where = choose_device(device)
     data_dir = data_dir or default_data_dir()
     ranks = Ranks.of_environment(where.type)
+    check(plan.cells, where, ranks.size)
     share_cores(ranks)
     if not ranks.first:
         with stop_signals() as stop:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pfa_cli.errors import UsageError
+from pfa_cli.runs.feasible import check_batch
 from pfa_cli.runs.liveness import shown_state
 from pfa_cli.runs.timing import EpochSeconds
 from pfa_cli.runs.wording import count, duration, setting
@@ -98,9 +99,12 @@ def make_plan(
     """The grid algorithms × seeds, seed by seed, so that complete comparisons exist early.
 
     Raises:
-        UsageError: an override that the recipe does not know or that its rules forbid.
+        UsageError: an override that the recipe does not know or that its rules forbid, or more images in a batch than
+            there are.
     """
     configurations, notes = recipe.grid(algorithms, overrides)
+    for configuration in configurations:
+        check_batch(configuration)
     variants = [_variant(recipe, configuration) for configuration in configurations]
     cells = [
         Cell(configuration, seed, variant=variant)

@@ -16,8 +16,9 @@ from sqlalchemy import delete, select, update
 
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import PfaError
+from pfa_cli.recipes import load_recipe
 from pfa_cli.runs.events import Ended, EpochDone, Event
-from pfa_cli.runs.plan import Plan
+from pfa_cli.runs.plan import Plan, make_plan
 from pfa_cli.runs.worker import Task, Worker, checkpoint_folder
 from pfa_cli.store import schema, writer
 from pfa_cli.store.engine import open_store
@@ -59,11 +60,14 @@ def test_an_error_that_nobody_foresaw_leaves_its_traceback(tmp_path: Path) -> No
     assert log.read_text().startswith("Traceback (most recent call last):")
 
 
-def test_what_the_device_cannot_do_is_the_cells_error(tmp_path: Path) -> None:
+def test_a_mistake_that_only_the_data_show_is_the_cells_error(tmp_path: Path) -> None:
     db = tmp_path / "pfa.db"
-    assert run_cases.train(db, run_cases.plan(["bp"], precision="fp16"))[0] == 1
+    run_cases.resnet_plan(tmp_path, ["bp"])  # 18 photographs
+    recipe = load_recipe(str(tmp_path / "resnet20.toml"))
+    code, _ = run_cases.train(db, make_plan(None, recipe, ["bp"], [0], {"batch_size": 100}), tmp_path)
     (row,) = run_cases.stored(db)
-    assert row.state == "failed" and "precision fp16 needs a GPU" in str(row.error)
+    assert (code, row.state) == (1, "failed")
+    assert row.error == "batch_size (=100) must be at most the number of training images (=18)"
 
 
 def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:

@@ -26,10 +26,11 @@ class Column:
     wraps_to: int | None = None
     least: int = 0
 
-    def width(self, console: Console, options: ConsoleOptions) -> int:
-        """The characters without which it cannot be read."""
-        longest = measure_renderables(console, options, [self.heading, *self.cells]).maximum
-        return max(self.least, longest if self.wraps_to is None else min(longest, self.wraps_to))
+    def widths(self, console: Console, options: ConsoleOptions) -> tuple[int, int]:
+        """The characters without which it cannot be read, and those with which no line is broken."""
+        whole = measure_renderables(console, options, [self.heading, *self.cells]).maximum
+        least = max(self.least, whole if self.wraps_to is None else min(whole, self.wraps_to))
+        return least, max(least, whole)
 
 
 class FittingTable:
@@ -39,24 +40,30 @@ class FittingTable:
         self._columns, self._spared, self._title = list(columns), list(spared), title
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = options.max_width - _EDGES
-        kept = [(column, column.width(console, options)) for column in self._columns]
+        kept = [(column, *column.widths(console, options)) for column in self._columns]
+
+        def room() -> int:
+            return options.max_width - _EDGES - _GAP * (len(kept) - 1) - sum(least for _, least, _ in kept)
+
         for heading in self._spared:
-            if sum(width for _, width in kept) + _GAP * (len(kept) - 1) <= room:
+            if room() >= 0:
                 break
-            kept = [(column, width) for column, width in kept if column.heading != heading]
+            kept = [one for one in kept if one[0].heading != heading]
         table = Table(
             title=self._title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0), pad_edge=False,
         )  # fmt: skip
-        for column, width in kept:
+        # Where text has to be broken, what room is left goes to the columns in proportion to what they lack.
+        lacking = sum(whole - least for _, least, whole in kept)
+        share = min(1.0, max(0, room()) / lacking) if lacking else 0.0
+        for column, least, whole in kept:
             table.add_column(
                 column.heading,
                 justify="right" if column.right else "left",
                 no_wrap=column.right,
                 overflow="fold",
-                width=min(width, room) if column.wraps_to is None else None,
+                width=min(least + int(share * (whole - least)), options.max_width - _EDGES),
             )
-        for cells in zip(*(column.cells for column, _ in kept), strict=True):
+        for cells in zip(*(column.cells for column, _, _ in kept), strict=True):
             table.add_row(*cells)
         yield table

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.comparison import compare, rendered, write_comparison
 from pfa_cli.comparison.findings import Findings
 from pfa_cli.comparison.renderings import markdown, terminal
@@ -50,13 +51,54 @@ def test_markdown_says_how_many_claims_got_which_verdict(findings: Findings) -> 
         assert f"{n} {word}" in line
 
 
-@pytest.mark.parametrize("width", [80, 150])
-def test_terminal_names_every_claim(findings: Findings, width: int) -> None:
+def on_screen(findings: Findings, width: int) -> list[str]:
     screen = Console(file=io.StringIO(), width=width)
     screen.print(terminal(findings))
-    text = screen.file.getvalue()
-    assert max(map(len, text.splitlines())) <= width
-    assert len(re.findall(r" (?:supported|contradicted|undecided|not run) ", text)) >= len(findings.claims)
+    return screen.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [60, 80, 150])
+def test_terminal_names_every_claim(findings: Findings, width: int) -> None:
+    lines = on_screen(findings, width)
+    assert max(map(len, lines)) <= width
+    verdicts = re.findall(r" (?:supported|contradicted|undecided|not run) ", "\n".join(lines))
+    assert len(verdicts) >= len(findings.claims)
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (60, ["ours"]),
+        (80, ["ours", "published"]),
+        (100, ["ours", "published", "deviation"]),
+        (120, ["epoch", "ours", "published", "deviation"]),
+        (200, ["epoch", "ours", "published", "deviation", "different"]),
+    ],
+)
+def test_terminal_leaves_columns_out_before_it_tears_words(
+    findings: Findings, width: int, columns: list[str]
+) -> None:
+    lines = on_screen(findings, width)
+    (head,) = [place for place, line in enumerate(lines) if line.split()[:2] == ["panel", "algorithm"]]
+    assert lines[head].split() == ["panel", "algorithm", "quantity", "verdict", *columns]
+    named = [
+        line.split()[:2]
+        for line in lines[head:]
+        if re.match(
+            r" \d[a-z] +\S+ +(test %|valid\. %|angle, °|norm ratio) +(equal|undecided|different|not compared) ",
+            line,
+        )
+    ]
+    run = [panel for panel in findings.panels if panel.verdict != "not run"]
+    assert named == [[f"{one.figure[3:]}{one.panel}", ALGORITHMS[one.algorithm].label] for one in run]
+
+
+def test_terminal_says_why_panels_are_not_compared(findings: Findings) -> None:
+    text = " ".join(" ".join(on_screen(findings, 80)).split())
+    assert (
+        "Fig. 4, CIFAR-10: Not compared, each shown where it ends (BP, FA, DFA, PFA): 3 epochs in place of 200."
+        in text
+    )
 
 
 def test_json_holds_everything_and_no_nan(findings: Findings) -> None:

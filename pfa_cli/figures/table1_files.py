@@ -1,18 +1,25 @@
 """Table 1 for readers: Markdown, CSV, LaTeX, and the terminal."""
 
+import math
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pandas as pd
 from rich import box
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.figures.accuracy import BEST, LAST
 from pfa_cli.figures.page import save_frame, write
-from pfa_cli.figures.table1 import COLUMNS, Cell, Finding, Table1
+from pfa_cli.figures.table1 import COLUMNS, Cell, Finding, Row, Table1
 from pfa_cli.figures.verdicts import NOT_RUN
+
+T = TypeVar("T")
 
 _LATEX = {
     "✓": r"\checkmark",
@@ -97,30 +104,58 @@ def latex(table: Table1) -> str:
 
 
 def terminal(table: Table1) -> Group:
-    """What ``rich`` prints, on 80 columns too: verdicts in the paper's layout, the numbers behind them, the notes."""
-    shown = Table(
-        title="Table 1: ours, and the paper's where it was judged", title_justify="left", box=box.SIMPLE_HEAD
-    )
-    shown.add_column("", min_width=24)
-    for name in COLUMNS:
-        shown.add_column(ALGORITHMS[name].label, justify="center")
-    for row in table.rows:
-        shown.add_row(row.title, *(_verdicts(row.cells[name]) for name in COLUMNS))
+    """What ``rich`` prints: verdicts in the paper's layout, the numbers behind them, the notes."""
     judged = [row for row in table.rows if any(row.cells[name].findings for name in COLUMNS)]
-    evidence = Table(title="What the database says", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("", *(row.title for row in judged)):
-        evidence.add_column(heading)
-    for name in COLUMNS:
-        found = [row.cells[name].findings for row in judged]
-        if any(found):
-            evidence.add_row(
-                ALGORITHMS[name].label, *(Text("\n".join(_said(f) for f in findings)) for findings in found)
-            )
+
+    def verdicts(names: Sequence[str]) -> Table:
+        block = Table(box=box.SIMPLE_HEAD)
+        block.add_column("", min_width=24)
+        for name in names:
+            block.add_column(ALGORITHMS[name].label, justify="center", no_wrap=True, min_width=_SIGNS)
+        for row in table.rows:
+            block.add_row(row.title, *(_verdicts(row.cells[name]) for name in names))
+        return block
+
+    def evidence(rows: Sequence[Row]) -> Table:
+        block = Table(box=box.SIMPLE_HEAD)
+        for heading in ("", *(row.title for row in rows)):
+            block.add_column(heading, no_wrap=not heading)
+        for name in COLUMNS:
+            found = [row.cells[name].findings for row in rows]
+            if any(found):
+                said = (Text("\n".join(_said(f) for f in findings)) for findings in found)
+                block.add_row(ALGORITHMS[name].label, *said)
+        return block
+
+    parts: list[RenderableType] = [
+        Text("Table 1: ours, and the paper's where it was judged", style="table.title"),
+        _Blocks(COLUMNS, verdicts),
+    ]
+    if judged:
+        parts += [Text("What the database says", style="table.title"), _Blocks(judged, evidence)]
     notes = (Text(note, style="dim") for note in (f"{_NOT_RUN_SIGN}: not run.", *table.notes))
-    return Group(shown, *([evidence] if judged else []), *notes)
+    return Group(*parts, *notes)
+
+
+class _Blocks(Generic[T]):
+    """A table with a column for each of ``items``, or as many below one another as a narrow terminal needs."""
+
+    def __init__(self, items: Sequence[T], table: Callable[[Sequence[T]], Table]) -> None:
+        self._items, self._table = items, table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update_width(sys.maxsize)
+        n = len(self._items)
+        for blocks in range(1, n + 1):
+            size = math.ceil(n / blocks)
+            tables = [self._table(self._items[first : first + size]) for first in range(0, n, size)]
+            if all(Measurement.get(console, unbounded, one).minimum <= options.max_width for one in tables):
+                break
+        yield from tables
 
 
 _NOT_RUN_SIGN = "–"
+_SIGNS = len("✓ ✓")  # ours and the paper's
 
 
 def _verdicts(cell: Cell) -> str:

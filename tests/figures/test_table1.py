@@ -16,6 +16,7 @@ from pfa_cli.figures.table1_files import frame, latex, markdown, terminal, write
 from pfa_cli.store import queries
 from pfa_cli.store.engine import Store
 
+LABELS = {ALGORITHMS[name].label for name in COLUMNS}
 SYMMETRY, APPROXIMATION, PERFORMANCE = 3, 4, 5
 
 
@@ -187,6 +188,24 @@ def test_terminal_shows_every_cell_on_any_width(store: Store, width: int) -> Non
     findings = [f for row in table.rows for cell in row.cells.values() for f in cell.findings]
     assert evidence.count("mnist:") >= sum(f.recipe == "mnist" for f in findings) > 0
     assert all(len(line.rstrip()) <= width for line in screen.file.getvalue().splitlines())
+
+
+@pytest.mark.parametrize(("width", "blocks"), [(40, 4), (60, 2), (72, 2), (80, 1)])
+def test_a_narrow_terminal_gets_the_verdicts_in_blocks(store: Store, width: int, blocks: int) -> None:
+    table = table_1(store)
+    screen = Console(file=io.StringIO(), width=width)
+    screen.print(terminal(table))
+    verdicts, evidence = screen.file.getvalue().split("What the database says")
+    heads = [line.split() for line in verdicts.splitlines() if set(line.split()) <= LABELS and line.strip()]
+    assert len(heads) == blocks
+    assert [label for head in heads for label in head] == [ALGORITHMS[name].label for name in COLUMNS]
+    assert "…" not in verdicts + evidence
+    last = [line.split() for line in verdicts.splitlines() if line.strip().startswith("BP-level")]
+    signs = [sign for line in last for sign in line if sign in "✓✗◆*†?–"]
+    expected = [
+        s for name in COLUMNS for s in (table.rows[-1].cells[name].verdict, table.rows[-1].cells[name].papers)
+    ]
+    assert signs == ["–" if sign == "not run" else sign for sign in expected]
 
 
 def test_files(store: Store, tmp_path: Path) -> None:

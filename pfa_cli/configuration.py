@@ -92,6 +92,14 @@ class Configuration(BaseModel):
             )
         return self
 
+    def check_ranks(self, ranks: int) -> None:
+        """UsageError if a batch does not divide among ``ranks`` processes, each with ``accumulation`` parts."""
+        if self.batch_size % (ranks * self.accumulation):
+            raise UsageError(
+                f"batch_size (={self.batch_size}) must be divisible by ranks × accumulation "
+                f"(={ranks} × {self.accumulation})"
+            )
+
     @property
     def hash(self) -> str:
         """16 hex digits of sha256 over the canonical JSON of every setting that is not None.

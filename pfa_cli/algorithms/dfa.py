@@ -55,9 +55,8 @@ class DFA(Algorithm):
 
     def send_back(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
         if self._at_output and layer is self.layers[-1] and delta.ndim == 2:
-            self._output_error = (
-                delta  # dLoss/dlogits, also where the network turns its logits into (log-)probabilities
-            )
+            # dLoss/dlogits, also where the network goes on to make (log-)probabilities of its logits.
+            self._output_error = delta
         self._at_output = False
         error = self._output_error
         assert error is not None, "the output's hook runs before any layer's"

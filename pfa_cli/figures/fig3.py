@@ -2,6 +2,7 @@
 
 (a) Eigenvalues of BᵀB: mean and standard deviation, by simulation and by the Marchenko-Pastur law. (b) Path angle:
 Proposition 3, simulation, and what trained networks reached, layer by layer, for every expansion ratio that was run.
+Networks that were not trained as the paper's do not stretch the axis: points of theirs that lie above it are named below.
 """
 
 import numpy as np
@@ -46,10 +47,11 @@ def draw(evidence: Evidence, wishes: Wishes) -> Drawing | None:
     ratios = [float(ratio) for frame in known if len(frame) for ratio in frame["expansion"]]
     theory = _theory(min(1.0, *ratios), max(100.0, *ratios))
     shown = tidy([*theory, *known], COLUMNS).assign(figure="fig3")
-    notes = [_simulation_note(evidence), *notes]
+    top = _top(shown[shown["panel"] == "b"], trained)
+    notes = [_simulation_note(evidence), *notes, *_above(trained, top)]
     page = Page(9.7, 3.6, notes)
     _eigenvalue_panel(page.axes(0.6, 0.4, 3.2, 2.6), shown[shown["panel"] == "a"])
-    _angle_panel(page.axes(4.6, 0.4, 3.2, 2.6), shown[shown["panel"] == "b"])
+    _angle_panel(page.axes(4.6, 0.4, 3.2, 2.6), shown[shown["panel"] == "b"], top)
     return Drawing(page.figure, shown)
 
 
@@ -108,7 +110,8 @@ def _trained(evidence: Evidence) -> tuple[pd.DataFrame, list[str]]:
             found.append(
                 pooled.reset_index().assign(
                     panel="b", source="trained", recipe=recipe, quantity="path_angle_degrees", expansion=expansion,
-                    epoch=last["epoch"].max(), run_ids=" ".join(str(run) for run in sorted(set(last["run_id"]))),
+                    departs=bool(cohort.departures.keys() - {"expansion"}), epoch=last["epoch"].max(),
+                    run_ids=" ".join(str(run) for run in sorted(set(last["run_id"]))),
                 )
             )  # fmt: skip
             unfinished = "" if cohort.finished else ", unfinished"
@@ -177,7 +180,26 @@ def _eigenvalue_panel(ax: Axes, shown: pd.DataFrame) -> None:
     _expansion_axis(ax, "a")
 
 
-def _angle_panel(ax: Axes, shown: pd.DataFrame) -> None:
+def _top(shown: pd.DataFrame, trained: pd.DataFrame) -> float | None:
+    """Where the axis of angles ends: above all but networks not trained as the paper's; None where there are only such."""
+    if trained.empty or trained["departs"].all():
+        return None
+    rest = pd.concat([shown[shown["source"] != "trained"], trained[~trained["departs"]]])
+    return 1.1 * float(rest["mean"].max())
+
+
+def _above(trained: pd.DataFrame, top: float | None) -> list[str]:
+    """What lies above the axis, by recipe."""
+    if top is None:
+        return []
+    above = trained[trained["mean"] > top]
+    return [
+        f"Above the axis of (b): {recipe}, {count(len(own), 'layer')} at {own['mean'].min():.0f} to {own['mean'].max():.0f}°."
+        for recipe, own in above.groupby("recipe", sort=False)
+    ]
+
+
+def _angle_panel(ax: Axes, shown: pd.DataFrame, top: float | None) -> None:
     quantity = "path_angle_degrees"
     theory = _values(shown, "theory", quantity)
     ax.plot(
@@ -198,7 +220,7 @@ def _angle_panel(ax: Axes, shown: pd.DataFrame) -> None:
         for recipe, own in rows.groupby("recipe", sort=False):
             _layers(ax, own, str(recipe), source)
     ax.set_ylabel("path angle (degrees)")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, top)
     ax.legend(
         loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0
     )  # beside: points may lie anywhere

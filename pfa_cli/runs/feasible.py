@@ -15,19 +15,14 @@ if TYPE_CHECKING:
 _TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000}  # a folder's are counted when it is read
 
 
-def check_batch(configuration: "Configuration", ranks: int = 1) -> None:
-    """UsageError if there are fewer images than a batch takes, or if a batch does not divide among ``ranks``."""
+def check_batch(configuration: "Configuration") -> None:
+    """UsageError if there are fewer images than a batch takes."""
     c = configuration
     there_are = _TRAINING_IMAGES.get(c.dataset, math.inf) - c.validation_images
     images = max(0, min(there_are, c.train_images or math.inf))
     if c.batch_size > images:
         raise UsageError(
             f"batch_size (={c.batch_size}) must be at most the number of training images (={images})"
-        )
-    if c.batch_size % (ranks * c.accumulation):
-        raise UsageError(
-            f"batch_size (={c.batch_size}) must be divisible by ranks × accumulation "
-            f"(={ranks} × {c.accumulation})"
         )
 
 
@@ -37,5 +32,5 @@ def check(cells: Iterable["Cell"], device: "torch.device", ranks: int = 1) -> No
 
     for cell in cells:
         if cell.state != "done":
-            check_batch(cell.configuration, ranks)
+            cell.configuration.check_ranks(ranks)
             Precision(cell.configuration.precision, device)

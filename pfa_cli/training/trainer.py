@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pfa_cli.algorithms import Algorithm, convert
 from pfa_cli.algorithms.registry import entry
 from pfa_cli.data.part import Part
-from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.errors import PfaError
 from pfa_cli.networks import build_network
 from pfa_cli.randomness import generator
 from pfa_cli.ranks import Ranks, share_statistics
@@ -59,11 +59,7 @@ class Trainer:
         self.configuration, self.dataset, self.seed, self.device = configuration, dataset, seed, device
         self.ranks = ranks or Ranks()
         self._part = Part(self.ranks.rank, self.ranks.size)  # of every batch
-        if configuration.batch_size % (self.ranks.size * configuration.accumulation):
-            raise UsageError(
-                f"batch_size (={configuration.batch_size}) must be divisible by ranks × accumulation "
-                f"(={self.ranks.size} × {configuration.accumulation})"
-            )
+        configuration.check_ranks(self.ranks.size)
         self.entry = entry(configuration.algorithm)
         self.precision = Precision(configuration.precision, device)
         network = build_network(configuration, dataset.n_classes, dataset.input_shape)

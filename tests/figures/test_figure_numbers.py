@@ -202,6 +202,16 @@ def test_figure_3_shows_theory_simulation_and_trained_networks(store: Store, evi
     assert "Expansion ratios: 2 (n = 2), 10 (n = 3), 50 (n = 2)." in texts(drawing.figure)
 
 
+def test_figure_3_names_what_an_unfinished_schedule_leaves_above_the_axis(new_store: Store) -> None:
+    add_run(new_store, "mnist", "pfa", 0, epochs=40)
+    add_run(new_store, "imagenet", "pfa", 0, epochs=1)
+    drawing = drawn(fig3.draw, Evidence(new_store))
+    highest = rows(drawing, source="trained").groupby("recipe")["mean"].max()
+    bottom, top = drawing.figure.axes[1].get_ylim()
+    assert bottom == 0 and highest["mnist"] < top < highest["imagenet"]
+    assert "Above the axis of (b): imagenet, 21 layers at " in texts(drawing.figure)
+
+
 def test_figure_3_says_how_to_get_the_simulations(new_store: Store) -> None:
     assert fig3.draw(Evidence(new_store), Wishes()) is None
     add_run(new_store, "mnist", "pfa", 0, epochs=1)

@@ -10,7 +10,7 @@ import torch
 
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import load_recipe
-from pfa_cli.runs.feasible import check, check_batch
+from pfa_cli.runs.feasible import check
 from pfa_cli.runs.plan import make_plan, refreshed
 from pfa_cli.store import writer
 from pfa_cli.store.engine import open_store
@@ -39,9 +39,9 @@ def test_a_batch_may_take_them_all() -> None:
 
 def test_a_batch_divides_among_the_ranks() -> None:
     (cell,) = make_plan(None, load_recipe("mnist"), ["bp"], [0], {"accumulation": 2}).cells
-    check_batch(cell.configuration, ranks=32)
+    check([cell], CPU, ranks=32)
     with pytest.raises(UsageError, match=r"batch_size \(=64\) must be divisible by .* \(=3 × 2\)"):
-        check_batch(cell.configuration, ranks=3)
+        check([cell], CPU, ranks=3)
 
 
 def test_the_device_must_have_the_precision_of_what_is_to_be_trained_there(tmp_path: Path) -> None:

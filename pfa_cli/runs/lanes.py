@@ -13,7 +13,7 @@ import torch
 
 from pfa_cli.errors import PfaError
 from pfa_cli.runs.events import Broken, Event
-from pfa_cli.runs.pool import Setup
+from pfa_cli.runs.processes import Setup
 from pfa_cli.runs.worker import Task, Worker
 from pfa_cli.signals import StopRequest
 from pfa_cli.store.engine import open_store

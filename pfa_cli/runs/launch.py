@@ -17,10 +17,10 @@ from pfa_cli.runs.events import Broken, Ended, Event
 from pfa_cli.runs.feasible import check
 from pfa_cli.runs.fill import Trial, cells_at_a_time
 from pfa_cli.runs.lanes import Lanes
-from pfa_cli.runs.live import View, view
 from pfa_cli.runs.liveness import is_alive
 from pfa_cli.runs.plan import Plan, refreshed
-from pfa_cli.runs.pool import Pool, Setup
+from pfa_cli.runs.processes import Pool, Setup
+from pfa_cli.runs.progress import View, view
 from pfa_cli.runs.repeatable import make_repeatable
 from pfa_cli.runs.together import dismiss, follow, share_cores
 from pfa_cli.runs.wording import count

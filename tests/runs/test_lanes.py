@@ -12,7 +12,7 @@ from pfa_cli.runs.events import Broken, Ended, EpochDone, Event
 from pfa_cli.runs.fill import Trial, cells_at_a_time
 from pfa_cli.runs.lanes import Lanes
 from pfa_cli.runs.plan import Plan
-from pfa_cli.runs.pool import Setup
+from pfa_cli.runs.processes import Setup
 from pfa_cli.runs.worker import Task
 from pfa_cli.signals import StopRequest
 from pfa_cli.store import writer

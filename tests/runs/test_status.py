@@ -241,7 +241,7 @@ def test_watch_follows_the_database_until_ctrl_c(tmp_path: Path) -> None:
 
 def test_neither_torch_nor_pandas_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys, pfa_cli.runs.status, pfa_cli.runs.plan, pfa_cli.runs.live\n"
+        "import sys, pfa_cli.runs.status, pfa_cli.runs.plan, pfa_cli.runs.progress\n"
         "print([name for name in ('torch', 'pandas', 'numpy', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pfa_cli.records import EpochRecord
 from pfa_cli.runs.events import Ended, EpochDone, Note, Started, Step
-from pfa_cli.runs.live import LiveTable, PlainLines, view
+from pfa_cli.runs.progress import LiveTable, PlainLines, view
 
 
 @dataclass(frozen=True)

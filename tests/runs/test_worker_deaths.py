@@ -9,7 +9,7 @@ import run_cases
 
 from pfa_cli.data import default_data_dir
 from pfa_cli.runs.events import Broken, Event, Note
-from pfa_cli.runs.pool import Pool, Setup
+from pfa_cli.runs.processes import Pool, Setup
 from pfa_cli.runs.worker import Task
 from pfa_cli.signals import StopRequest
 from pfa_cli.store import writer

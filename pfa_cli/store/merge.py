@@ -31,8 +31,16 @@ _PROGRESS = (
     "finished_at",
     "host",
     "heartbeat_at",
+    "pid_namespace",
+    "sources",
 )
-_TIMINGS = {"run_id", "attempt_id", "seconds", "images_per_second"}  # may differ between equal epochs
+_TIMINGS = {
+    "run_id",
+    "attempt_id",
+    "seconds",
+    "images_per_second",
+    "checksum",
+}  # may differ between equal epochs
 
 
 @dataclass
@@ -104,7 +112,7 @@ def _merge_run(connection: Connection, theirs: _History, report: MergeReport) ->
     ours = _history(connection, and_(*(runs.c[name] == theirs.run[name] for name in _CELL)))
     if ours is None:
         row = {name: value for name, value in theirs.run.items() if name != "id"}
-        row |= {"token": None, "checkpoint": None}
+        row |= {"token": None, "checkpoint": None, "checkpoint_dir": None}
         run_id = connection.execute(insert(runs).values(row).returning(runs.c.id)).scalar_one()
         _append(connection, run_id, theirs, known=[], after=-1)
         report.added += 1

@@ -47,6 +47,8 @@ class RunRow:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    pid_namespace: str | None
+    checkpoint_dir: str | None
     train_loss: float | None  # of the last stored epoch, as are the following three
     train_accuracy_percent: float | None
     validation_accuracy_percent: float | None

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The newest revision in ``migrations/versions``; a current database opens without alembic."""
 
 
@@ -105,6 +105,9 @@ runs = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("started_at", UtcTime),
     Column("finished_at", UtcTime),
+    Column("pid_namespace", String),  # in which ``pid`` counts: containers of one host may share host names
+    Column("checkpoint_dir", String),  # None: the default folder beside the database
+    Column("sources", Json),  # the user's plug-in files that the run used: file name -> text
     UniqueConstraint("recipe", "algorithm", "seed", "config_hash"),
 )
 
@@ -155,6 +158,7 @@ epochs = Table(
     Column("seconds", Real),
     Column("images_per_second", Real),
     Column("diverged", Boolean, nullable=False),
+    Column("checksum", String),  # of the epoch and its layers; None in rows from before there were checksums
     sqlite_with_rowid=False,
 )
 

@@ -46,7 +46,7 @@ def _attempts() -> Select[tuple[Any, ...]]:
 
 
 def _epochs() -> Select[tuple[Any, ...]]:
-    rest = (column for column in epochs.c if column.name not in ("run_id", "attempt_id"))
+    rest = (column for column in epochs.c if column.name not in ("run_id", "attempt_id", "checksum"))
     query = select(*_key(), *rest, epochs.c.attempt_id)
     return query.join_from(epochs, runs).order_by(epochs.c.run_id, epochs.c.epoch)
 

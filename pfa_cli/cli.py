@@ -151,7 +151,7 @@ def status(
     if as_json:
         typer.echo(view.as_json(rows))
     else:
-        console.print(view.table(rows))
+        console.print(view.StatusTable(rows))
 
 
 @app.command()

@@ -21,6 +21,8 @@ _BELONGS_TO = {
     "corrupt_share_percent": ("dataset", "imagefolder"),
 }
 
+_TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000}  # a folder's images are counted when it is read
+
 
 class Configuration(BaseModel):
     """One row of settings; immutable, checked, and identified by its ``hash``."""
@@ -98,6 +100,15 @@ class Configuration(BaseModel):
             raise UsageError(
                 f"batch_size (={self.batch_size}) must be divisible by ranks × accumulation "
                 f"(={ranks} × {self.accumulation})"
+            )
+
+    def check_batch(self) -> None:
+        """UsageError if a batch takes more images than there are in the training set."""
+        there_are = _TRAINING_IMAGES.get(self.dataset, math.inf) - self.validation_images
+        images = max(0, min(there_are, self.train_images or math.inf))
+        if self.batch_size > images:
+            raise UsageError(
+                f"batch_size (={self.batch_size}) must be at most the number of training images (={images})"
             )
 
     @property

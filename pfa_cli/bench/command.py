@@ -22,8 +22,8 @@ from pfa_cli.bench.steps import Job, Plan, measure, pooled
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import Recipe
-from pfa_cli.runs.facts import device_name
 from pfa_cli.runs.launch import default_jobs, usable_cores
+from pfa_cli.runs.provenance import device_name
 from pfa_cli.training.device import choose_device
 
 _SLOW_STEP = 0.1  # seconds; a sample of such steps needs one only

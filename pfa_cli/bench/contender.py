@@ -15,7 +15,7 @@ from pfa_cli.data.in_memory import InMemoryDataset
 from pfa_cli.networks import build_network
 from pfa_cli.randomness import generator
 from pfa_cli.recipes import Recipe
-from pfa_cli.runs.repeatable import make_repeatable
+from pfa_cli.training.device import make_repeatable
 from pfa_cli.training.initialise import initialise
 from pfa_cli.training.metrics import layer_records
 from pfa_cli.training.precision import Precision

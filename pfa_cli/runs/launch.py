@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -13,16 +13,14 @@ from rich.console import Console
 from pfa_cli.data import default_data_dir, load_dataset, prepare_data
 from pfa_cli.errors import PfaError
 from pfa_cli.ranks import Ranks
+from pfa_cli.runs.distributed import dismiss, follow, share_cores
 from pfa_cli.runs.events import Broken, Ended, Event
-from pfa_cli.runs.feasible import check
 from pfa_cli.runs.fill import Trial, cells_at_a_time
 from pfa_cli.runs.lanes import Lanes
 from pfa_cli.runs.liveness import is_alive
-from pfa_cli.runs.plan import Plan, refreshed
+from pfa_cli.runs.plan import Cell, Plan, refreshed
 from pfa_cli.runs.processes import Pool, Setup
 from pfa_cli.runs.progress import View, view
-from pfa_cli.runs.repeatable import make_repeatable
-from pfa_cli.runs.together import dismiss, follow, share_cores
 from pfa_cli.runs.wording import count
 from pfa_cli.runs.worker import Task, Worker
 from pfa_cli.signals import StopRequest, stop_signals
@@ -32,7 +30,8 @@ from pfa_cli.store.errors import StoreError
 from pfa_cli.store.filesystem import network_warning
 from pfa_cli.store.owner import Owner
 from pfa_cli.theory.simulate import ensure
-from pfa_cli.training.device import choose_device
+from pfa_cli.training.device import choose_device, make_repeatable
+from pfa_cli.training.precision import Precision
 
 
 def run_cells(
@@ -107,6 +106,14 @@ def _lead(
         states = Counter(cell.state for cell in refreshed(plan, store).cells)
     console.print(_summary(states, launch.left), highlight=False, markup=False, soft_wrap=True)
     return _exit_code(states, stop, launch.failed)
+
+
+def check(cells: Iterable[Cell], device: torch.device, ranks: int = 1) -> None:
+    """UsageError if a cell that is not done could not be trained on ``device`` by so many ranks."""
+    for cell in cells:
+        if cell.state != "done":
+            cell.configuration.check_ranks(ranks)
+            Precision(cell.configuration.precision, device)
 
 
 def worthwhile_jobs(device: torch.device, tasks: Sequence[Task], data_dir: Path) -> int:

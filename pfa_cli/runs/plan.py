@@ -1,5 +1,6 @@
 """What a command asks for, as cells, and how much of it the database already holds."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pfa_cli.errors import UsageError
-from pfa_cli.runs.feasible import check_batch
 from pfa_cli.runs.liveness import shown_state
-from pfa_cli.runs.timing import EpochSeconds
 from pfa_cli.runs.wording import count, duration, setting
 from pfa_cli.store.engine import Store
 from pfa_cli.store.queries import RunRow, runs
@@ -104,7 +103,7 @@ def make_plan(
     """
     configurations, notes = recipe.grid(algorithms, overrides)
     for configuration in configurations:
-        check_batch(configuration)
+        configuration.check_batch()
     variants = [_variant(recipe, configuration) for configuration in configurations]
     cells = [
         Cell(configuration, seed, variant=variant)
@@ -145,6 +144,34 @@ def make_sweep_plan(
     ]
     by_seed = sorted((cell for plan in plans for cell in plan.cells), key=lambda cell: cell.seed)
     return Plan(by_seed, list(dict.fromkeys(note for plan in plans for note in plan.notes)))
+
+
+class EpochSeconds:
+    """Mean seconds of an epoch, with evaluation: by configuration, by recipe and algorithm, by recipe."""
+
+    def __init__(self, rows: Iterable[RunRow]) -> None:
+        self._sums: dict[tuple[str, ...], tuple[float, int]] = defaultdict(lambda: (0.0, 0))
+        for row in rows:
+            if row.seconds_per_epoch is not None:
+                for key in ((row.config_hash,), (row.recipe, row.algorithm), ("recipe", row.recipe, "")):
+                    seconds, epochs = self._sums[key]
+                    n = row.epochs_measured
+                    self._sums[key] = (seconds + row.seconds_per_epoch * n, epochs + n)
+
+    def of(self, config_hash: str, recipe: str, algorithm: str, *, least: int = 1) -> float | None:
+        """From this configuration's epochs, else its recipe's and algorithm's; None below ``least``."""
+        return self._mean(least, (config_hash,), (recipe, algorithm))
+
+    def about(self, config_hash: str, recipe: str, algorithm: str, *, least: int = 1) -> float | None:
+        """As ``of``, but rather the mean of all algorithms than nothing."""
+        return self._mean(least, (config_hash,), (recipe, algorithm), ("recipe", recipe, ""))
+
+    def _mean(self, least: int, *keys: tuple[str, ...]) -> float | None:
+        for key in keys:
+            seconds, epochs = self._sums.get(key, (0.0, 0))
+            if epochs >= least:
+                return seconds / epochs
+        return None
 
 
 def _key(cell: Cell) -> tuple[str, str, int, str]:

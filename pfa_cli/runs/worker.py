@@ -16,15 +16,15 @@ from pfa_cli.data import Dataset, load_dataset
 from pfa_cli.errors import PfaError
 from pfa_cli.ranks import Ranks
 from pfa_cli.runs.events import Ended, EpochDone, Event, Note, Outcome, Started, Step
-from pfa_cli.runs.facts import attempt_facts
 from pfa_cli.runs.liveness import is_alive
-from pfa_cli.runs.repeatable import make_repeatable
+from pfa_cli.runs.provenance import attempt_facts
 from pfa_cli.store import writer
 from pfa_cli.store.engine import Store
 from pfa_cli.store.errors import LostCell, StoreError
 from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.training import checkpoint
+from pfa_cli.training.device import make_repeatable
 from pfa_cli.training.recorded import ONE_RECORDS
 from pfa_cli.training.trainer import Trainer
 
@@ -69,7 +69,7 @@ class Worker:
         should_stop: Callable[[], bool],
         ranks: Ranks | None = None,
     ) -> None:
-        """``ranks``: the processes that train along (see `pfa_cli.runs.together`); this is the first of them."""
+        """``ranks``: the processes that train along (see `pfa_cli.runs.distributed`); this is the first of them."""
         make_repeatable(device)
         self._ranks = ranks or Ranks()
         self._store, self._device, self._data_dir = store, device, data_dir

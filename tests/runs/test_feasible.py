@@ -10,7 +10,7 @@ import torch
 
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import load_recipe
-from pfa_cli.runs.feasible import check
+from pfa_cli.runs.launch import check
 from pfa_cli.runs.plan import make_plan, refreshed
 from pfa_cli.store import writer
 from pfa_cli.store.engine import open_store

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import run_cases
 from rich.console import Console
+from sqlalchemy import update
 
 from pfa_cli.records import EpochRecord
 from pfa_cli.runs import status
-from pfa_cli.store import writer
+from pfa_cli.store import schema, writer
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.owner import Owner
 
@@ -66,7 +67,7 @@ def run(
 def shown(store: Store, *, width: int = 80, height: int = 24, terminal: bool = True) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, height=height, force_terminal=terminal, color_system=None)
-    console.print(status.table(status.rows(store)))
+    console.print(status.StatusTable(status.rows(store)))
     return out.getvalue()
 
 
@@ -177,6 +178,15 @@ def test_a_diverged_run_says_so(store: Store) -> None:
         "nan",
         None,
     )
+
+
+def test_what_a_later_version_wrote_is_shown_as_it_is(store: Store) -> None:
+    run(store, "bp", epochs=1)
+    with store.write() as connection:
+        connection.execute(update(schema.runs).values(state="paused", algorithm="frsf", recipe="theirs"))
+    for height in (5, 24):
+        assert "frsf" in shown(store, height=height)
+        assert "1 paused" in shown(store, height=height)
 
 
 @pytest.fixture

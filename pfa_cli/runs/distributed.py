@@ -13,9 +13,9 @@ import torch
 
 from pfa_cli.data import load_dataset
 from pfa_cli.ranks import Ranks
-from pfa_cli.runs.repeatable import make_repeatable
 from pfa_cli.runs.worker import Task
 from pfa_cli.training import checkpoint
+from pfa_cli.training.device import make_repeatable
 from pfa_cli.training.trainer import Trainer
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import pfa_cli
-from pfa_cli.runs.repeatable import deterministic_flags
+from pfa_cli.training.device import deterministic_flags
 
 PACKAGE = Path(pfa_cli.__file__).parent
 

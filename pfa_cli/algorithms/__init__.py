@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.registry import ALGORITHMS
 
 if TYPE_CHECKING:
     from pfa_cli.algorithms.feedback import Algorithm, convert, exact_backward, unobserved

@@ -11,10 +11,22 @@ from torch import Tensor
 
 from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.registry import Entry
 
 
 class BP(Algorithm):
     """Backpropagation (paper, "Backpropagation (BP)"; Rumelhart et al. 1986)."""
+
+    entry = Entry(
+        "bp",
+        label="BP",
+        title="Backpropagation",
+        colour="#000000",
+        limit="pfa_cli.theory.propositions:backpropagation_limit",
+        no_sign_transport=False,
+        no_magnitude_transport=False,
+        no_separate_phase=True,
+    )
 
     exact = True
 

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackLayer
-from pfa_cli.algorithms.registry import OptionValue
 from pfa_cli.errors import PfaError
+from pfa_cli.registry import OptionValue
 
 
 class ClosedForm(Algorithm):

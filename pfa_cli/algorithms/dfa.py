@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from pfa_cli.algorithms.drawing import glorot
 from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackConv2d, FeedbackLayer
-from pfa_cli.algorithms.registry import OptionValue
 from pfa_cli.errors import PfaError
 from pfa_cli.randomness import generator
+from pfa_cli.registry import Entry, OptionValue
 
 
 class DFA(Algorithm):
@@ -30,6 +30,16 @@ class DFA(Algorithm):
 
     The number of classes is the width of the network's last weighted layer.
     """
+
+    entry = Entry(
+        "dfa",
+        label="DFA",
+        title="Direct feedback alignment",
+        colour="#7A5230",
+        no_sign_transport=True,
+        no_magnitude_transport=True,
+        no_separate_phase=True,
+    )
 
     def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
         super().__init__(options, seed)

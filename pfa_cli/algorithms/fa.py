@@ -12,10 +12,21 @@ from torch import Tensor
 from pfa_cli.algorithms.drawing import glorot_path
 from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.registry import Entry
 
 
 class FA(Algorithm):
     """Feedback alignment; per layer ``V``, shape of W."""
+
+    entry = Entry(
+        "fa",
+        label="FA",
+        title="Feedback alignment",
+        colour="#E69F00",
+        no_sign_transport=True,
+        no_magnitude_transport=True,
+        no_separate_phase=True,
+    )
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         return {"V": glorot_path(layer, stream)}

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from pfa_cli.algorithms.layers import FeedbackLayer, Reroute, adopt
-from pfa_cli.algorithms.registry import OptionValue, entry
 from pfa_cli.errors import PfaError
 from pfa_cli.randomness import generator, stream_seed
 from pfa_cli.ranks import Ranks
+from pfa_cli.registry import Entry, OptionValue
+from pfa_cli.registry import algorithm as entry
 
 
 class Algorithm:
@@ -23,6 +24,7 @@ class Algorithm:
     how it changes (`after_step`, or hooks that it sets in `attach`). The defaults are those of a path that never changes.
     """
 
+    entry: Entry
     exact = False  # True: the layers backpropagate by W itself
 
     def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:

@@ -14,10 +14,22 @@ from torch import Tensor
 from pfa_cli.algorithms.closed_form import ClosedForm
 from pfa_cli.algorithms.drawing import glorot_path
 from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.registry import Entry
 
 
 class KP(ClosedForm):
     """The Kollen-Pollack algorithm; per layer ``C0`` = V₀ - W₀, shape of W."""
+
+    entry = Entry(
+        "kp",
+        label="KP",
+        title="Kollen-Pollack algorithm",
+        colour="#56B4E9",
+        limit="pfa_cli.theory.propositions:backpropagation_limit",  # it is PFA with B = I
+        no_sign_transport=True,
+        no_magnitude_transport=True,
+        no_separate_phase=True,
+    )
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         return {"C0": glorot_path(layer, stream) - layer.weight.detach().cpu()}

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackLayer, pass_on
-from pfa_cli.algorithms.registry import OptionValue
+from pfa_cli.registry import OptionValue
 
 DrawPair = Callable[[FeedbackLayer, float, torch.Generator], tuple[Tensor, Tensor]]
 

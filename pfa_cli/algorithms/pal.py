@@ -33,7 +33,7 @@ from torch.overrides import TorchFunctionMode
 from pfa_cli.algorithms.drawing import glorot_path
 from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackLayer
-from pfa_cli.algorithms.registry import OptionValue
+from pfa_cli.registry import Entry, Option, OptionValue
 
 NORM_BOUND = 3.0
 
@@ -81,6 +81,23 @@ class _Path:
 
 class PAL(Algorithm):
     """Phaseless alignment learning; per layer ``V``, shape of W, and ``V0_norm``."""
+
+    entry = Entry(
+        "pal",
+        label="PAL",
+        title="Phaseless alignment learning",
+        colour="#CC79A7",
+        options={
+            "rate": Option(0.001, "λ: share of a minibatch in the feedback path", minimum=1e-6, maximum=1),
+            "noise": Option(0.3, "noise in units of each population's standard deviation", minimum=1e-6),
+            "leak": Option(
+                0.2, "ε: share of the slow signal that leaks through the high-pass filter", minimum=0
+            ),
+        },
+        no_sign_transport=True,
+        no_magnitude_transport=True,
+        no_separate_phase=True,
+    )
 
     def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
         super().__init__(options, seed)

@@ -25,7 +25,7 @@ from pfa_cli.algorithms.drawing import glorot
 from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackLayer, FeedbackLinear
 from pfa_cli.algorithms.literal import Literal
-from pfa_cli.algorithms.registry import OptionValue
+from pfa_cli.registry import Entry, Option, OptionValue
 
 
 class PFAO(ClosedForm):
@@ -33,6 +33,30 @@ class PFAO(ClosedForm):
 
     No error angle is left once α is 0 (Propositions 1 and 2).
     """
+
+    entry = Entry(
+        "pfa-o",
+        label="PFA-o",
+        title="Product feedback alignment, semi-orthogonal B",
+        colour="#0072B2",
+        dashed=True,  # lies on top of PFA and BP
+        measure="path",
+        limit="pfa_cli.theory.propositions:backpropagation_limit",
+        options={
+            "expansion": Option(
+                1.0, "expansion ratio 1/λ: error units per unit of the layer above", minimum=1
+            ),
+            "form": Option(
+                "closed",
+                "closed form at BP's cost, or the paper's equations literally",
+                choices=("closed", "literal"),
+            ),
+        },
+        no_sign_transport=True,
+        no_magnitude_transport=True,
+        no_separate_phase=True,
+        variant_of="pfa",
+    )
 
     @classmethod
     def create(cls, options: Mapping[str, OptionValue], seed: int) -> Algorithm:
@@ -62,6 +86,28 @@ class PFA(PFAO):
 
     Once α is 0, the angle between W and V is arccos(1/√(1+λ)) and the norm ratio √(1+λ) (Proposition 3).
     """
+
+    entry = Entry(
+        "pfa",
+        label="PFA",
+        title="Product feedback alignment",
+        colour="#D55E00",
+        measure="path",
+        limit="pfa_cli.theory.propositions:path_limit",
+        options={
+            "expansion": Option(
+                10.0, "expansion ratio 1/λ: error units per unit of the layer above", minimum=0.01
+            ),
+            "form": Option(
+                "closed",
+                "closed form at BP's cost, or the paper's equations literally",
+                choices=("closed", "literal"),
+            ),
+        },
+        no_sign_transport=True,
+        no_magnitude_transport=True,
+        no_separate_phase=True,
+    )
 
     @staticmethod
     def draw_pair(layer: FeedbackLayer, expansion: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:

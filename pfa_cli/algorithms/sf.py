@@ -11,10 +11,21 @@ from torch import Tensor
 from pfa_cli.algorithms.drawing import glorot_std
 from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.registry import Entry
 
 
 class SF(Algorithm):
     """Sign-concordant feedback; nothing is stored."""
+
+    entry = Entry(
+        "sf",
+        label="SF",
+        title="Sign-concordant feedback",
+        colour="#009E73",
+        no_sign_transport=False,
+        no_magnitude_transport=True,
+        no_separate_phase="†",
+    )
 
     def path(self, layer: FeedbackLayer) -> Tensor:
         return layer.weight.detach().sign().mul_(glorot_std(layer))

@@ -21,10 +21,27 @@ from torch import Tensor
 from pfa_cli.algorithms.drawing import glorot_path
 from pfa_cli.algorithms.feedback import Algorithm
 from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.registry import Entry, Option
 
 
 class WM(Algorithm):
     """Weight mirror; per layer ``V``, shape of W."""
+
+    entry = Entry(
+        "wm",
+        label="WM",
+        title="Weight mirror",
+        colour="#882255",
+        options={
+            "mirror_samples": Option(512, "noise samples in a mirror batch", minimum=1),
+            "mirror_rate": Option(
+                0.01, "λ_m: share of a mirror batch in the feedback path", minimum=1e-6, maximum=1
+            ),
+        },
+        no_sign_transport=True,
+        no_magnitude_transport=True,
+        no_separate_phase=False,
+    )
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         return {"V": glorot_path(layer, stream)}

@@ -1,6 +1,8 @@
 """Propositions 1 and 3: where the feedback path (RB)ᵀ ends up relative to W once the initial weights have decayed."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,17 @@ def path_norm_ratio(lam: float) -> float:
     1.049
     """
     return math.sqrt(1 + lam)
+
+
+def path_limit(options: Mapping[str, Any]) -> tuple[float, float]:
+    """Path angle in degrees and norm ratio of PFA after learning, by its expansion ratio 1/λ."""
+    lam = 1 / float(options["expansion"])
+    return path_angle_degrees(lam), path_norm_ratio(lam)
+
+
+def backpropagation_limit(options: Mapping[str, Any]) -> tuple[float, float]:
+    """Angle in degrees and norm ratio where the feedback path becomes W itself (BP, KP; PFA-o by Prop. 1)."""
+    return 0.0, 1.0
 
 
 def simulate_path(gram: NDArray[np.float64], inputs: int, rng: np.random.Generator) -> tuple[float, float]:

@@ -179,11 +179,7 @@ class Worker:
 
     def _is_another_alive(self, row: RunRow) -> bool:
         """A run of this very process is one that it had to leave with the disk full: it is not at work on it now."""
-        own = (row.host, row.pid, row.process_started) == (
-            self._owner.host,
-            self._owner.pid,
-            self._owner.process_started,
-        )
+        own = Owner(row.host or "", row.pid or 0, row.process_started, row.pid_namespace) == self._owner
         return not own and is_alive(row)
 
     def _outcome_elsewhere(self, task: Task) -> Outcome:

@@ -119,6 +119,7 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
                 token=token,
                 host=owner.host,
                 pid=owner.pid,
+                pid_namespace=owner.pid_namespace,
                 process_started=owner.process_started,
                 heartbeat_at=now,
                 started_at=row.started_at or now,

@@ -1,11 +1,13 @@
 """Who is alive: real processes, stopped, killed and unreaped."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,6 +24,7 @@ class Row:
     pid: int | None
     process_started: float | None
     heartbeat_at: datetime | None = LONG_AGO
+    pid_namespace: str | None = Owner.current().pid_namespace
     state: str = "running"
 
 
@@ -80,6 +83,92 @@ def test_another_host_is_known_by_its_heartbeat(age: timedelta, alive: bool) -> 
     assert shown_state(row) == ("running" if alive else "stale")
 
 
+WAIT = """
+import json, time
+from dataclasses import asdict
+from pfa_cli.store.owner import Owner
+print(json.dumps(asdict(Owner.current())), flush=True)
+time.sleep(600)
+"""
+LOOK = """
+import json, os, sys
+from datetime import datetime
+from types import SimpleNamespace
+from pfa_cli.runs.liveness import shown_state
+if len(sys.argv) > 2:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+row = SimpleNamespace(**json.loads(sys.argv[1]), state="running")
+row.heartbeat_at = datetime.fromisoformat(row.heartbeat_at)
+print(shown_state(row))
+"""
+
+
+@pytest.fixture
+def owned() -> Iterator[Callable[..., Row]]:
+    """A row in the hands of a live process, which was started by ``prefix``, with a heartbeat of now."""
+    with contextlib.ExitStack() as processes:
+
+        def start(*prefix: str) -> Row:
+            command = [*prefix, sys.executable, "-c", WAIT]
+            process = processes.enter_context(subprocess.Popen(command, text=True, stdout=subprocess.PIPE))
+            processes.callback(process.kill)
+            assert process.stdout is not None
+            if not (owner := process.stdout.readline()):
+                pytest.skip(f"cannot start a process by {' '.join(prefix)}: it needs root")
+            return Row(**json.loads(owner), heartbeat_at=datetime.now(UTC))
+
+        yield start
+
+
+def look(row: Row, *arguments: str, prefix: tuple[str, ...] = ()) -> str:
+    """What a process started by ``prefix`` calls the row's state."""
+    told = {name: value for name, value in asdict(row).items() if name != "state"}
+    command = [*prefix, sys.executable, "-c", LOOK, json.dumps(told, default=str), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def test_a_process_in_another_pid_namespace_is_known_by_its_heartbeat(owned: Callable[..., Row]) -> None:
+    row = owned(*CONTAINER)
+    assert (row.host, row.pid) == (Owner.current().host, 1)  # which here is quite another process
+    assert row.pid_namespace != Owner.current().pid_namespace
+    assert look(row) == look(row, prefix=CONTAINER) == "running"
+    row.heartbeat_at = LONG_AGO
+    assert look(row) == look(row, prefix=CONTAINER) == "stale"
+
+
+def test_a_process_of_the_host_is_known_by_its_heartbeat_from_within_a_container(
+    owned: Callable[..., Row],
+) -> None:
+    row = owned()
+    assert look(row, prefix=CONTAINER) == "running"
+    row.heartbeat_at = LONG_AGO
+    assert (look(row), look(row, prefix=CONTAINER)) == ("running", "stale")
+
+
+@pytest.mark.parametrize("option", ["hidepid=1", "hidepid=2"])
+def test_a_process_that_proc_hides_is_known_by_its_heartbeat(owned: Callable[..., Row], option: str) -> None:
+    row = owned()
+    hiding = ("unshare", "--mount", "bash", "-c", f'mount -t proc -o {option} proc /proc && exec "$@"', "_")
+    assert look(row, "as nobody", prefix=hiding) == "running"
+    row.heartbeat_at = LONG_AGO
+    assert look(row, "as nobody") == "running"
+    assert look(row, "as nobody", prefix=hiding) == "stale"
+
+
+def test_a_proc_of_another_namespace_shows_nothing(owned: Callable[..., Row]) -> None:
+    """Process 1 of the container is another than process 1 of this /proc."""
+    row = owned("unshare", "--pid", "--fork", "--kill-child")
+    assert (row.pid, row.process_started) == (1, None)
+    assert look(row) == "running"
+    row.heartbeat_at = LONG_AGO
+    assert look(row) == "stale"
+
+
 @pytest.mark.parametrize("state", ["queued", "done", "failed", "interrupted"])
 def test_only_a_running_cell_can_be_stale(state: str) -> None:
-    assert shown_state(Row(None, None, None, None, state)) == state
+    assert shown_state(Row(None, None, None, None, state=state)) == state

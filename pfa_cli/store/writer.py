@@ -8,12 +8,13 @@ raises LostCell when the run belongs to another by then.
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
-from sqlalchemy import Connection, and_, case, delete, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, and_, case, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pfa_cli.records import EpochRecord, LayerRecord
@@ -66,6 +67,15 @@ class Claim:
     owner: Owner
     epochs_done: int | None  # when it was claimed
     checkpoint: str | None  # the one that the last stored epoch named
+    claimed_at: datetime = field(default_factory=lambda: _now())
+    _clock: float = field(default_factory=lambda: _clock())
+
+    def now(self) -> datetime:
+        """The time of day when it was claimed, plus the seconds since then by a clock that setting the time does not move.
+
+        For the ends of intervals only: others compare a heartbeat with their own time of day.
+        """
+        return self.claimed_at + timedelta(seconds=_clock() - self._clock)
 
 
 def ensure_run(store: Store, configuration: Configuration, seed: int) -> int:
@@ -127,7 +137,7 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
                 error=None,
             )
         )
-        return Claim(run_id, token, owner, row.epochs_done, row.checkpoint)
+        return Claim(run_id, token, owner, row.epochs_done, row.checkpoint, now)
 
 
 def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
@@ -143,7 +153,7 @@ def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
             "host": claim.owner.host,
             "pid": claim.owner.pid,
             "resumed_epoch": claim.epochs_done,
-            "started_at": _now(),
+            "started_at": claim.now(),
             "facts": {name: value for name, value in facts.items() if name not in _ATTEMPT_FACTS} or None,
         } | {name: facts.get(name) for name in _ATTEMPT_FACTS}
         return int(connection.execute(insert(attempts).values(row).returning(attempts.c.id)).scalar_one())
@@ -187,13 +197,13 @@ def finish(
     checkpoint: str | None = None,
 ) -> None:
     """Ends the attempt and gives the run back; ``checkpoint``: one saved since the last epoch."""
-    now = _now()
+    now = claim.now()
     changes: dict[str, Any] = {
         "state": state,
         "token": None,
         "error": error,
-        "heartbeat_at": now,
-        "finished_at": now,
+        "heartbeat_at": _now(),
+        "finished_at": _not_before(runs.c.started_at, now),
     }
     if checkpoint is not None:
         changes["checkpoint"] = checkpoint
@@ -260,7 +270,8 @@ def _update_own(connection: Connection, claim: Claim, **changes: Any) -> None:
 
 def _end_attempt(connection: Connection, run_id: int, outcome: str, when: datetime | None) -> None:
     open_ones = and_(attempts.c.run_id == run_id, attempts.c.outcome.is_(None))
-    connection.execute(update(attempts).where(open_ones).values(outcome=outcome, ended_at=when))
+    ended_at = None if when is None else _not_before(attempts.c.started_at, when)
+    connection.execute(update(attempts).where(open_ones).values(outcome=outcome, ended_at=ended_at))
 
 
 def _layer_row(layer: LayerRecord) -> dict[str, Any]:
@@ -268,5 +279,15 @@ def _layer_row(layer: LayerRecord) -> dict[str, Any]:
     return {"layer_index": layer.index, "layer": layer.name} | values
 
 
+def _not_before(start: Column[datetime], end: datetime) -> ColumnElement[datetime]:
+    """``end``, or ``start`` where the clock was set back by more than what lies between."""
+    return case((start > end, start), else_=end)
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _clock() -> float:
+    """Seconds that no setting of the time moves; where the system can, those of a suspended machine count."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import text
 from store_cells import OWNER, claimed, configuration, record, run_to_end
 
 from pfa_cli.records import EpochRecord
+from pfa_cli.store import writer
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import LostCell
 from pfa_cli.store.owner import Owner
@@ -272,3 +274,35 @@ def test_benchmarks_are_kept_with_their_machine(store: Store) -> None:
     assert row["machine"] == machine
     assert (row["recipe"], row["measure"], row["algorithm"]) == ("mnist", "epoch", "bp")
     assert (row["value"], row["unit"]) == (1.5, "seconds")
+
+
+def test_the_owner_is_stored_with_its_pid_namespace(store: Store) -> None:
+    me = Owner.current()
+    assert claim(store, ensure_run(store, configuration(), 0), me, is_alive=never_asked) is not None
+    assert only_run(store).pid_namespace == me.pid_namespace
+
+
+def test_a_clock_set_back_makes_no_negative_durations(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    day = timedelta(days=1)
+    start = datetime.now(UTC)
+    times = {"now": start, "clock": 0.0}
+    monkeypatch.setattr(writer, "_now", lambda: times["now"])
+    monkeypatch.setattr(writer, "_clock", lambda: times["clock"])
+
+    def attempt(outcome: str) -> None:
+        mine = claim(store, ensure_run(store, configuration(), 0), OWNER, is_alive=dead)
+        assert mine is not None
+        start_attempt(store, mine, {})
+        times["now"], times["clock"] = times["now"] - day, times["clock"] + 60
+        heartbeat(store, mine)
+        if outcome != "stale":
+            finish(store, mine, outcome)  # type: ignore[arg-type]
+
+    for outcome in ("interrupted", "stale", "done"):
+        attempt(outcome)
+    seconds = (attempts_frame(store)["ended_at"] - attempts_frame(store)["started_at"]).dt.total_seconds()
+    assert seconds.tolist() == [60.0, 0.0, 60.0]
+    row = only_run(store)
+    assert row.started_at is not None and row.finished_at is not None
+    assert row.finished_at >= row.started_at
+    assert row.heartbeat_at == start - 3 * day  # the time of day, with which others compare theirs

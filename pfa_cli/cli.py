@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from pfa_cli import __version__
 from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.terminal import messages, output, prepare_streams, show_error
 
 app = typer.Typer(
     name="pfa",
@@ -43,21 +42,20 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Out = Annotated[Path, typer.Option(help="Folder for what is made.")]
 
-console = Console()
-
 
 def main() -> None:
     """Runs `pfa`; an error that the user can mend is one message and an exit code (2 for wrong usage, 1 otherwise)."""
+    prepare_streams()
     try:
         app()
     except PfaError as error:
-        Console(stderr=True).print(Text.assemble(("pfa: ", "bold red"), str(error)), soft_wrap=True)
+        show_error(str(error))
         sys.exit(error.exit_code)
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"pfa {__version__}")
+        output.say(f"pfa {__version__}")
         raise typer.Exit
 
 
@@ -121,11 +119,11 @@ def run(
             chosen = None if seeds is None else parse_seeds(seeds)
             plan = make_sweep_plan(store, found, sweep, chosen, overrides)
     if dry_run:
-        console.print(plan.table())
+        output.print(plan.table())
         return
     from pfa_cli.runs.launch import run_cells
 
-    raise typer.Exit(run_cells(db, plan, jobs=jobs, device=device, data_dir=data_dir, console=console))
+    raise typer.Exit(run_cells(db, plan, jobs=jobs, device=device, data_dir=data_dir, console=output))
 
 
 @app.command()
@@ -144,14 +142,14 @@ def status(
             "--watch shows tables; leave --json out, or ask for it again and again without --watch"
         )
     if watch:
-        view.watch(lambda: open_store(db, write=False), console, interval)
+        view.watch(lambda: open_store(db, write=False), output, interval)
         return
     with open_store(db, write=False) as store:
         rows = view.rows(store)
     if as_json:
-        typer.echo(view.as_json(rows))
+        output.say(view.as_json(rows))
     else:
-        console.print(view.StatusTable(rows))
+        output.print(view.StatusTable(rows))
 
 
 @app.command()
@@ -178,12 +176,12 @@ def figures(
             store, out, only=wanted, formats=kinds, published=published, validation=validation, say=_note
         )
         for path in paths:
-            typer.echo(path)
+            output.say(path)
         if wanted is None or "table1" in wanted:
             from pfa_cli.figures import table_1
             from pfa_cli.figures.table1_files import terminal
 
-            console.print(terminal(table_1(store)))
+            output.print(terminal(table_1(store)))
 
 
 @app.command()
@@ -211,11 +209,11 @@ def compare(
         findings = against_the_paper(store)
     if out is not None:
         for path in write_comparison(findings, out):
-            typer.echo(path)
+            output.say(path)
     elif as_json or form not in (None, "table"):
-        typer.echo(rendered(findings, form or "json"), nl=False)
+        output.say(rendered(findings, form or "json").rstrip("\n"))
     else:
-        console.print(terminal(findings))
+        output.print(terminal(findings))
 
 
 @app.command()
@@ -225,7 +223,7 @@ def report(out: Out = Path("results"), db: Db = None) -> None:
     from pfa_cli.store.engine import open_store
 
     with open_store(db, write=False) as store:
-        typer.echo(write_report(store, out))
+        output.say(write_report(store, out))
 
 
 @app.command()
@@ -234,13 +232,12 @@ def recipes(
     recipe_dir: RecipeDir = None,
 ) -> None:
     """List the recipes, or show one with every setting."""
-    from pfa_cli.recipes import list_recipes, load_recipe
-    from pfa_cli.tables import recipe_list, recipe_page
+    from pfa_cli.recipes import list_recipes, listing, load_recipe
 
     if recipe is None:
-        console.print(recipe_list(list_recipes(recipe_dir)))
+        output.print(listing(list_recipes(recipe_dir)))
     else:
-        console.print(recipe_page(load_recipe(recipe, recipe_dir)))
+        output.print(load_recipe(recipe, recipe_dir).page())
 
 
 @app.command()
@@ -257,7 +254,7 @@ def export(
 
     with open_store(db, write=False) as store:
         rows = write(store, table, out)
-    typer.echo(f"{out}: {rows} rows")
+    output.say(f"{out}: {rows} rows")
 
 
 @app.command()
@@ -267,7 +264,7 @@ def merge(
     """Bring in the results of another machine. Twice is the same as once; conflicts are named and ours is kept."""
     from pfa_cli.store.merge import merge as bring_in
 
-    typer.echo(str(bring_in(db, other)))
+    output.say(str(bring_in(db, other)))
 
 
 @app.command()
@@ -278,7 +275,7 @@ def simulate(db: Db = None) -> None:
 
     with open_store(db, write=True) as store:
         stored = ensure(store)
-    typer.echo(f"{stored} simulations stored" if stored else "all simulations are stored already")
+    output.say(f"{stored} simulations stored" if stored else "all simulations are stored already")
 
 
 @app.command()
@@ -291,7 +288,7 @@ def cortex(
     from pfa_cli.theory.cortex import estimate
 
     found = estimate(synapses, seed)
-    typer.echo(found.as_json() if as_json else found.sentence())
+    output.say(found.as_json() if as_json else found.sentence())
 
 
 @app.command()
@@ -350,11 +347,11 @@ def bench(
                 continue
             done.append(result)
             if not as_json:
-                console.print(tables.show(result))
+                output.print(tables.show(result))
             if store is not None:
                 result.record(store)
     if as_json:
-        typer.echo(whole_json(done, left_out))
+        output.say(whole_json(done, left_out))
     if out is not None:
         from pfa_cli.figures.page import write
 
@@ -367,7 +364,7 @@ def check(db: Db = None) -> None:
     from pfa_cli.store.check import check as look
 
     report = look(db)
-    typer.echo(str(report))
+    output.say(str(report))
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -377,7 +374,7 @@ def upgrade(db: Db = None) -> None:
     from pfa_cli.store.engine import open_store
 
     with open_store(db, write=True, create=False) as store:
-        typer.echo(f"{store.name} is up to date")
+        output.say(f"{store.name} is up to date")
 
 
 @db_app.command()
@@ -387,12 +384,12 @@ def salvage(
     """Save what can be read of a damaged database in a new one; the damaged one is left as it is."""
     from pfa_cli.store.salvage import salvage as save
 
-    typer.echo(str(save(db, out)))
+    output.say(str(save(db, out)))
 
 
 def _note(message: str) -> None:
     """Says something beside the results, which go to standard output."""
-    typer.echo(message, err=True)
+    messages.say(message)
 
 
 def _names(option: str, text: str) -> list[str]:

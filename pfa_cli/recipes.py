@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,11 +18,15 @@ from pfa_cli.arguments import parse_algorithms, parse_overrides, parse_seeds
 from pfa_cli.configuration import BASE_SETTINGS, Configuration, configure, explain
 from pfa_cli.errors import UsageError, unknown
 
+if TYPE_CHECKING:  # rich is for those who print
+    from rich.console import RenderableType
+
 __all__ = [
     "Configuration",
     "Recipe",
     "Sweep",
     "list_recipes",
+    "listing",
     "load_recipe",
     "parse_algorithms",
     "parse_overrides",
@@ -124,6 +128,33 @@ class Recipe:
             for key, option in entry(algorithm).options.items()
         ]
 
+    def page(self) -> "RenderableType":
+        """The recipe whole: the settings all algorithms share, and what each algorithm has of its own."""
+        from rich.console import Group
+        from rich.text import Text
+
+        from pfa_cli.terminal import table
+
+        own = [
+            (name if number == 0 else "", *row)
+            for name in ALGORITHMS
+            for number, row in enumerate(self.algorithm_settings(name))
+        ]
+        sweeps = [
+            f"pfa run {self.name} --sweep {name}: {sweep.algorithm}, {sweep.seeds} seeds, "
+            f"{sweep.key} = {', '.join(map(str, sweep.values))}"
+            for name, sweep in self.sweeps.items()
+        ]
+        words = ("value", "meaning")
+        return Group(
+            Text(f"{self.name}: {self.title}", style="bold"),
+            Text(" ".join(self.description.split())),
+            Text(f"{self.path}\n", style="dim"),
+            table(("setting", "value", "meaning"), self.settings(), "For every algorithm", wraps=words),
+            table(("algorithm", "setting", "value", "meaning"), own, "Of one algorithm", wraps=words),
+            *map(Text, sweeps),
+        )
+
     def _settings(self, algorithm: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         recipe: dict[str, Any] = {**self.base, **self.algorithms.get(entry(algorithm).name, {})}
         shared = {key: value for key, value in overrides.items() if "." not in key}
@@ -170,6 +201,18 @@ def load_recipe(name_or_path: str, recipe_dir: Path | None = None) -> Recipe:
 def list_recipes(recipe_dir: Path | None = None) -> list[Recipe]:
     """All recipes by name: those of ``recipe_dir`` and the shipped ones that it does not replace."""
     return [_read(path) for _, path in sorted(_recipe_files(recipe_dir).items())]
+
+
+def listing(recipes: Iterable[Recipe]) -> "RenderableType":
+    """One line per recipe; a setting that differs between the algorithms with all its values."""
+    from pfa_cli.terminal import table
+
+    def values(recipe: Recipe, key: str) -> str:
+        found = (getattr(recipe.configuration(name), key) for name in ALGORITHMS)
+        return ", ".join(dict.fromkeys(map(str, found)))
+
+    rows = [(r.name, r.title, values(r, "epochs"), values(r, "network")) for r in recipes]
+    return table(("recipe", "what it is", "epochs", "network"), rows, wraps=("what it is",))
 
 
 def _owners(key: str) -> set[str]:

@@ -13,12 +13,12 @@ from pfa_cli.errors import UsageError
 from pfa_cli.recipes import (
     Configuration,
     list_recipes,
+    listing,
     load_recipe,
     parse_algorithms,
     parse_overrides,
     parse_seeds,
 )
-from pfa_cli.tables import recipe_list, recipe_page
 
 # The paper's schedules: epochs, batch, lr, milestones, factor, first-epoch decay of PFA, PFA-o and KP.
 SCHEDULES = {
@@ -218,7 +218,7 @@ def test_a_setting_that_every_algorithm_has_for_itself_is_not_a_shared_one(tmp_p
     assert "epochs" not in {key for key, _, _ in recipe.settings()}
     assert ("epochs", "5") in {(key, value) for key, value, _ in recipe.algorithm_settings("pfa")}
     output = Console(width=200, file=io.StringIO())
-    output.print(recipe_list([recipe]), recipe_page(recipe))
+    output.print(listing([recipe]), recipe.page())
     assert isinstance(output.file, io.StringIO) and "6, 5" in output.file.getvalue()
 
 

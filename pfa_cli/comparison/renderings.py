@@ -6,7 +6,6 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from pfa_cli.columns import Column, FittingTable
 from pfa_cli.comparison.curves import DIFFERENT, EQUAL, NOT_COMPARED
 from pfa_cli.comparison.findings import Findings
 from pfa_cli.comparison.intervals import CONTRADICTED, NOT_RUN, RULES, SUPPORTED, UNDECIDED
@@ -20,6 +19,7 @@ from pfa_cli.comparison.tabular import (
     remarks,
     summary,
 )
+from pfa_cli.terminal import Column, FittingTable
 
 _STYLES = {
     SUPPORTED: "green", EQUAL: "green", CONTRADICTED: "bold red", DIFFERENT: "bold red", UNDECIDED: "yellow",

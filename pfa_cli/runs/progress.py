@@ -12,10 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pfa_cli.columns import Column, FittingTable
 from pfa_cli.records import EpochRecord
 from pfa_cli.runs.events import Ended, EpochDone, Event, Note, Started, Step
 from pfa_cli.runs.wording import count, duration, percent, rate
+from pfa_cli.terminal import Column, FittingTable
 
 _SPARED = ("", "images/s", "train %", "left", "test %")  # where there is no room for all, these go first
 

@@ -15,7 +15,6 @@ from rich.text import Text
 from sqlalchemy import func, select
 
 from pfa_cli.algorithms.registry import ALGORITHMS
-from pfa_cli.columns import Column, FittingTable
 from pfa_cli.errors import PfaError
 from pfa_cli.runs.liveness import shown_state
 from pfa_cli.runs.plan import EpochSeconds
@@ -23,6 +22,7 @@ from pfa_cli.runs.wording import count, duration, in_number_order, percent, rate
 from pfa_cli.store.engine import Store
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.store.schema import attempts
+from pfa_cli.terminal import Column, FittingTable
 
 # With one epoch alone an estimate would mostly be of how long things take to start.
 _EPOCHS_FOR_ETA = 2

@@ -1,7 +1,6 @@
 """A sheet of paper: axes placed in inches, the notes below them, and writing it to files."""
 
 import io
-import tempfile
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pfa_cli import files
 from pfa_cli.errors import PfaError, unknown
 
 # No date and no version of matplotlib in the file: the same database gives the same bytes.
@@ -72,16 +72,8 @@ def save_frame(frame: pd.DataFrame, path: Path) -> Path:
 
 def write(path: Path, content: bytes) -> Path:
     """Writes the whole file or, if the disk is full or read-only, none of it (PfaError)."""
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        return files.write(path, content, durable=False)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise PfaError(f"cannot write {path} ({error.strerror}); name another folder with --out") from None
-    return path

@@ -5,7 +5,6 @@ A checkpoint exists once its JSON file does; it is written last, and both are on
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from safetensors.torch import save as serialise
 from torch import Tensor
+
+from pfa_cli import files
 
 KEPT = 2
 
@@ -34,8 +35,8 @@ def save(folder: Path, trainer: Resumable) -> str:
     tensors, facts = trainer.state()
     payload = serialise({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
     body = json.dumps({"tensors_sha256": _sha256(payload), "facts": facts})
-    _write(folder / f"{name}.safetensors", payload)
-    _write(folder / f"{name}.json", json.dumps({"sha256": _sha256(body.encode()), "body": body}).encode())
+    files.write(folder / f"{name}.safetensors", payload)
+    files.write(folder / f"{name}.json", json.dumps({"sha256": _sha256(body.encode()), "body": body}).encode())
     for old in names(folder)[KEPT:]:
         (folder / f"{old}.json").unlink(missing_ok=True)
         (folder / f"{old}.safetensors").unlink(missing_ok=True)
@@ -81,32 +82,14 @@ def _epoch(name: str) -> int:
 
 
 def _read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    outer = json.loads((folder / f"{name}.json").read_bytes())
+    outer = json.loads(files.read(folder / f"{name}.json"))
     if _sha256(outer["body"].encode()) != outer["sha256"]:
         raise ValueError("its JSON file does not match its checksum")
     body = json.loads(outer["body"])
-    payload = (folder / f"{name}.safetensors").read_bytes()
+    payload = files.read(folder / f"{name}.safetensors")
     if _sha256(payload) != body["tensors_sha256"]:
         raise ValueError("its tensors do not match their checksum")
     return load(payload), body["facts"]
-
-
-def _write(path: Path, payload: bytes) -> None:
-    """Durably and all at once: under another name, to the disk, then renamed, and the folder to the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _sha256(payload: bytes) -> str:

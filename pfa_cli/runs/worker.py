@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from pfa_cli import files
 from pfa_cli.configuration import Configuration
 from pfa_cli.data import Dataset, load_dataset
 from pfa_cli.errors import PfaError
@@ -48,9 +50,31 @@ def checkpoint_folder(store: Store, configuration: Configuration, seed: int) -> 
 
     Named by what the cell is and not by the run's number, which another database would give to another cell.
     """
-    database = store.path or Path("results", f"{store.engine.url.database}")
-    c = configuration
-    return database.with_suffix(".checkpoints") / f"{c.recipe}-{c.algorithm}-seed{seed}-{c.hash}"
+    database = _database(store)
+    return database.with_name(f"{database.name}.checkpoints") / _cell_name(configuration, seed)
+
+
+def prepare_folder(store: Store, task: "Task", claim: writer.Claim) -> Path:
+    """The cell's folder, made if missing, without checkpoints that are ahead of the database.
+
+    Folders were once named without the database's last suffix, so that lr-0.1 and lr-0.2 shared one. What such a
+    folder holds of a run that has begun is copied; the folder stays, as another database may use it, too.
+    """
+    folder = checkpoint_folder(store, task.configuration, task.seed)
+    former = _database(store).with_suffix(".checkpoints") / _cell_name(task.configuration, task.seed)
+    if claim.epochs_done is not None and not folder.exists() and former.is_dir():
+        shutil.copytree(former, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.discard(folder, after_epoch=claim.epochs_done)
+    return folder
+
+
+def _database(store: Store) -> Path:
+    return store.path or Path("results", f"{store.engine.url.database}")
+
+
+def _cell_name(c: Configuration, seed: int) -> str:
+    return f"{c.recipe}-{c.algorithm}-seed{seed}-{c.hash}"
 
 
 class Worker:
@@ -106,7 +130,7 @@ class Worker:
         return ended
 
     def _train(self, task: Task, claim: writer.Claim, folder: Path) -> Ended:
-        checkpoint.discard(folder, after_epoch=claim.epochs_done)
+        prepare_folder(self._store, task, claim)
         self._ranks.from_first((task, folder))  # the others begin
         dataset = self._dataset(task.configuration)
         facts = attempt_facts(self._device, task.configuration.precision, dataset.description)
@@ -116,7 +140,7 @@ class Worker:
         self._report(Started(task.cell, trainer.epochs_done))
         diverged = None
         for record in trainer.epochs(self._should_stop, self._on_step(task, claim)):
-            name = checkpoint.save(folder, trainer)
+            name = self._save(folder, trainer)
             writer.record_epoch(self._store, claim, record, name)
             self._report(EpochDone(task.cell, record))
             diverged = record.epoch if record.diverged else None
@@ -125,9 +149,17 @@ class Worker:
         if trainer.finished:
             writer.finish(self._store, claim, "done")
             return Ended(task.cell, "done", diverged_epoch=diverged)
-        saved = checkpoint.save(folder, trainer) if trainer.step else None
+        saved = self._save(folder, trainer) if trainer.step else None
         writer.finish(self._store, claim, "interrupted", checkpoint=saved)
         return Ended(task.cell, "interrupted")
+
+    def _save(self, folder: Path, trainer: Trainer) -> str:
+        """Saves a checkpoint. A folder that was moved away is not made again: its checkpoints would be lost."""
+        if not folder.is_dir():
+            raise PfaError(
+                f"the folder {folder} was moved or deleted under the run: put it back, then run the same command again"
+            )
+        return checkpoint.save(folder, trainer)
 
     def _restore(self, task: Task, claim: writer.Claim, folder: Path, trainer: Trainer) -> None:
         """Goes back to the newest checkpoint that is whole; those ahead of the database are gone already."""
@@ -208,8 +240,7 @@ class Worker:
             return message
         log = folder / "traceback.txt"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            log.write_text("".join(traceback.format_exception(error)))
+            files.write(log, "".join(traceback.format_exception(error)), durable=False)
         except OSError:  # the disk may be what failed
             return message
         return f"{message} (traceback: {log})"

@@ -29,14 +29,15 @@ class Resumable(Protocol):
 
 
 def save(folder: Path, trainer: Resumable) -> str:
-    """Writes the trainer's state into ``folder``, keeps the last two, and returns the checkpoint's name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the trainer's state into ``folder``, which is there, keeps the last two, and returns the checkpoint's name."""
     name = f"epoch-{trainer.epochs_done:04d}-step-{trainer.step:07d}"
     tensors, facts = trainer.state()
     payload = serialise({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
     body = json.dumps({"tensors_sha256": _sha256(payload), "facts": facts})
     files.write(folder / f"{name}.safetensors", payload)
-    files.write(folder / f"{name}.json", json.dumps({"sha256": _sha256(body.encode()), "body": body}).encode())
+    files.write(
+        folder / f"{name}.json", json.dumps({"sha256": _sha256(body.encode()), "body": body}).encode()
+    )
     for old in names(folder)[KEPT:]:
         (folder / f"{old}.json").unlink(missing_ok=True)
         (folder / f"{old}.safetensors").unlink(missing_ok=True)

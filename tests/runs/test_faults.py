@@ -144,6 +144,63 @@ def test_a_deleted_database_ends_the_command_with_one_message(tmp_path: Path) ->
     assert not db.exists()
 
 
+@pytest.mark.parametrize(("one", "other"), [("lr-0.1", "lr-0.2"), ("pfa.db", "pfa.sqlite")])
+def test_two_databases_never_share_a_folder_of_checkpoints(tmp_path: Path, one: str, other: str) -> None:
+    cells = run_cases.plan(["bp"])
+    for name in (one, other):
+        open_store(str(tmp_path / name), write=True).close()
+    folder, another = (checkpoints(tmp_path / name, cells) for name in (one, other))
+    assert folder.parent != another.parent
+    assert folder.parent.name == f"{one}.checkpoints"
+
+
+def test_checkpoints_in_a_folder_of_the_former_name_are_found_and_stay(
+    tmp_path: Path, small_runs: Path
+) -> None:
+    db, cells = tmp_path / "pfa.db", run_cases.plan(["pfa"])
+    assert run_cases.train(db, cells)[0] == 0
+    former = tmp_path / "pfa.checkpoints"
+    checkpoints(db, cells).parent.rename(former)
+    before = sorted((path, path.read_bytes()) for path in former.rglob("*.*"))
+    set_back(db, state="interrupted")
+    code, said = run_cases.train(db, cells)
+    assert (code, "epoch 0/4" in said) == (0, False)
+    assert_like(small_runs, db)
+    assert sorted((path, path.read_bytes()) for path in former.rglob("*.*")) == before
+
+
+def test_checkpoints_of_another_database_are_not_restored_where_this_one_has_no_epoch(
+    tmp_path: Path, small_runs: Path
+) -> None:
+    cells = run_cases.plan(["pfa"])
+    assert run_cases.train(tmp_path / "lr-0.1", cells)[0] == 0
+    with open_store(str(tmp_path / "lr-0.1"), write=False) as store:
+        checkpoints(Path(store.name), cells).parent.rename(tmp_path / "lr-0.checkpoints")
+    code, said = run_cases.train(tmp_path / "lr-0.2", cells)
+    assert (code, "epoch 0/4" in said) == (0, True)
+    assert_like(small_runs, tmp_path / "lr-0.2")
+    assert list((tmp_path / "lr-0.checkpoints").glob("*/epoch-*.json"))
+
+
+def test_a_folder_moved_away_under_a_run_is_not_made_again(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    db = tmp_path / "results" / "pfa.db"
+    (cell,) = run_cases.plan(["bp"]).cells
+    with open_store(str(db), write=True) as store:
+        run_id = writer.ensure_run(store, cell.configuration, cell.seed)
+
+        def move(event: Event) -> None:
+            if isinstance(event, EpochDone) and event.record.epoch == 1:
+                (tmp_path / "results").rename(tmp_path / "archive")
+
+        worker = Worker(store, torch.device("cpu"), default_data_dir(), move, lambda: False)
+        ended = worker.run(Task(0, run_id, cell.configuration, cell.seed))
+    assert ended.outcome == "failed" and "was moved or deleted under the run: put it back" in str(ended.error)
+    assert os.listdir(tmp_path) == ["archive"]  # noqa: PTH208
+    (row,) = run_cases.stored(tmp_path / "archive" / "pfa.db")
+    assert (row.state, row.epochs_done) == ("running", 1)  # resumes once the folder is back
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 MB."""

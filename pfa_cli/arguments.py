@@ -1,5 +1,6 @@
 """What the command line's lists mean: algorithms, seeds, and ``--set key=value``."""
 
+import re
 import tomllib
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +9,7 @@ from pfa_cli.algorithms.registry import ALGORITHMS, entry
 from pfa_cli.errors import UsageError
 
 _MOST_SEEDS = 1000
+_HALF_DECIMAL = re.compile(r"(?<![\w.])(?:\.(\d+)|(\d+)\.(?!\d))")  # .1 and 1.
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
@@ -17,6 +19,8 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 
     >>> parse_overrides(["expansion=20", "milestones=[5, 8]", "form=literal"])
     {'expansion': 20, 'milestones': [5, 8], 'form': 'literal'}
+    >>> parse_overrides(["learning_rate=.1", "momentum=-1.e-3", "form=1.2.3"])
+    {'learning_rate': 0.1, 'momentum': -0.001, 'form': '1.2.3'}
     """
     overrides: dict[str, Any] = {}
     for assignment in assignments:
@@ -50,7 +54,7 @@ def parse_seeds(text: str) -> list[int]:
     >>> parse_seeds("5"), parse_seeds("0,3"), parse_seeds("2-4,9"), parse_seeds("7,")
     ([0, 1, 2, 3, 4], [0, 3], [2, 3, 4, 9], [7])
     """
-    if text.strip().isdecimal():
+    if _is_seed(text.strip()):
         ranges = [range(int(text))]
     else:
         ranges = [_range(part.strip()) for part in text.split(",") if part.strip()]
@@ -58,7 +62,7 @@ def parse_seeds(text: str) -> list[int]:
         raise UsageError(
             f"--seeds {text}: give a count (5: seeds 0 to 4), a list (0,3; one: 3,) or a range (0-4)"
         )
-    if sum(map(len, ranges)) > _MOST_SEEDS:
+    if sum(numbers.stop - numbers.start for numbers in ranges) > _MOST_SEEDS:
         raise UsageError(
             f"--seeds {text} asks for more than {_MOST_SEEDS} seeds; one seed alone is written 3,"
         )
@@ -69,13 +73,21 @@ def _range(part: str) -> range:
     """The seeds that "3" or "0-4" names; empty if it names none."""
     first, _, last = (side.strip() for side in part.partition("-"))
     last = last or (first if "-" not in part else "")
-    return range(int(first), int(last) + 1) if first.isdecimal() and last.isdecimal() else range(0)
+    return range(int(first), int(last) + 1) if _is_seed(first) and _is_seed(last) else range(0)
+
+
+def _is_seed(text: str) -> bool:
+    """Whether it is a whole number below 2^63, which is what the database can hold."""
+    return text.isdecimal() and len(text) < 20 and int(text) < 1 << 63
 
 
 def _value(text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    value = parsed["value"]
-    return value if len(parsed) == 1 and isinstance(value, bool | int | float | str | list) else text
+    """A value of TOML; ``.1`` and ``1.``, which are numbers to everybody but TOML, too; else ``text`` itself."""
+    for toml in (text, _HALF_DECIMAL.sub(lambda found: f"{found[2] or 0}.{found[1] or 0}", text)):
+        try:
+            parsed = tomllib.loads(f"value = {toml}")
+        except (ValueError, RecursionError):  # ValueError: no TOML, or an integer of thousands of digits
+            continue
+        value = parsed["value"]
+        return value if len(parsed) == 1 and isinstance(value, bool | int | float | str | list) else text
+    return text

@@ -1,14 +1,23 @@
 """The command line: one thin function per command. What a command needs is imported when it runs, so that help is quick."""
 
+import os
 import sys
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pfa_cli import __version__
-from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.errors import PfaError, UsageError, in_words
+from pfa_cli.files import refuse_special
+from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 from pfa_cli.terminal import messages, output, prepare_streams, show_error
+
+# The parser's own exceptions: typer brings them along under names that differ between its versions.
+_CommandLineError: Any = typer.BadParameter.__mro__[2]
+# Bytes. A socket's path has 107 at most; those of worker processes and of torch add up to 45 to their folder's.
+_LONGEST_FOLDER_OF_SOCKETS = 62
 
 app = typer.Typer(
     name="pfa",
@@ -25,32 +34,70 @@ Db = Annotated[
     str | None,
     typer.Option(
         "--db",
+        parser=expanded_database,
+        metavar="FILE",
         help="Results database: a file or an SQLAlchemy URL.",
         show_default="PFA_DB, else results/pfa.db",
     ),
 ]
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name (see `pfa recipes`) or a .toml file.")]
-RecipeDir = Annotated[Path | None, typer.Option(help="Folder with recipes of your own.")]
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        parser=expanded_recipe, metavar="RECIPE", help="A recipe's name (see `pfa recipes`) or a .toml file."
+    ),
+]
+RecipeDir = Annotated[
+    Path | None, typer.Option(parser=expanded, metavar="FOLDER", help="Folder with recipes of your own.")
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeatable.")
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder with the data sets.", show_default="PFA_DATA, else the user's cache"),
+    typer.Option(
+        parser=expanded,
+        metavar="FOLDER",
+        help="Folder with the data sets.",
+        show_default="PFA_DATA, else the user's cache",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Out = Annotated[Path, typer.Option(help="Folder for what is made.")]
+Out = Annotated[Path, typer.Option(parser=expanded, metavar="FOLDER", help="Folder for what is made.")]
 
 
 def main() -> None:
-    """Runs `pfa`; an error that the user can mend is one message and an exit code (2 for wrong usage, 1 otherwise)."""
+    """Runs `pfa`: an error that the user can mend is one message and an exit code (2 for wrong usage, 1 otherwise)."""
+    _prepare_environment()
     prepare_streams()
     try:
-        app()
+        code = app(prog_name="pfa", standalone_mode=False) or 0
     except PfaError as error:
         show_error(str(error))
-        sys.exit(error.exit_code)
+        code = error.exit_code
+    except _CommandLineError as error:
+        code = _wrong_command_line(error)
+    except OSError as error:
+        show_error(in_words(error))
+        code = 1
+    sys.exit(code)
+
+
+def _prepare_environment() -> None:
+    """Figures are drawn to files whatever MPLBACKEND says; sockets need a temporary folder with a short name."""
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's back end is not there for its child processes
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER_OF_SOCKETS and os.access("/tmp", os.W_OK):
+        os.environ["TMPDIR"] = "/tmp"
+        tempfile.tempdir = None  # to be found anew
+
+
+def _wrong_command_line(error: Any) -> int:
+    """What the parser says of a command line that it cannot read; its exit code."""
+    if message := error.format_message():  # empty where typer has shown the help in its place
+        command = error.ctx.command_path if error.ctx else "pfa"
+        end = "" if message.endswith((".", "?")) else "."
+        show_error(f"{message}{end} `{command} --help` says what it takes.")
+    return error.exit_code
 
 
 def _show_version(wanted: bool) -> None:
@@ -187,7 +234,10 @@ def figures(
 @app.command()
 def compare(
     out: Annotated[
-        Path | None, typer.Option(help="Write comparison.md and .json into this folder instead.")
+        Path | None,
+        typer.Option(
+            parser=expanded, metavar="FOLDER", help="Write comparison.md and .json into this folder instead."
+        ),
     ] = None,
     form: Annotated[
         str | None, typer.Option("--format", help="table, md or json", show_default="table")
@@ -228,7 +278,9 @@ def report(out: Out = Path("results"), db: Db = None) -> None:
 
 @app.command()
 def recipes(
-    recipe: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(parser=expanded_recipe, metavar="RECIPE", help="Show this one whole.")
+    ] = None,
     recipe_dir: RecipeDir = None,
 ) -> None:
     """List the recipes, or show one with every setting."""
@@ -242,7 +294,9 @@ def recipes(
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Option(help="The file to write: .csv or .parquet")],
+    out: Annotated[
+        Path, typer.Option(parser=expanded, metavar="FILE", help="The file to write: .csv or .parquet")
+    ],
     table: Annotated[
         str, typer.Option(help="runs, attempts, epochs, layers, simulations or benchmarks")
     ] = "epochs",
@@ -259,7 +313,13 @@ def export(
 
 @app.command()
 def merge(
-    other: Annotated[str, typer.Argument(help="The database to bring in; it is only read.")], db: Db = None
+    other: Annotated[
+        str,
+        typer.Argument(
+            parser=expanded_database, metavar="OTHER", help="The database to bring in; it is only read."
+        ),
+    ],
+    db: Db = None,
 ) -> None:
     """Bring in the results of another machine. Twice is the same as once; conflicts are named and ours is kept."""
     from pfa_cli.store.merge import merge as bring_in
@@ -295,7 +355,12 @@ def cortex(
 def bench(
     recipes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RECIPE", help="Recipes by name or .toml file.", show_default="all there are"),
+        typer.Argument(
+            parser=expanded_recipe,
+            metavar="RECIPE",
+            help="Recipes by name or .toml file.",
+            show_default="all there are",
+        ),
     ] = None,
     algos: Annotated[str, typer.Option(help="all, or names with commas between")] = "all",
     settings: Settings = None,
@@ -314,7 +379,9 @@ def bench(
     growth: Annotated[bool, typer.Option(help="Vary batch, width and expansion ratio, too.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure the peak memory of each, too.")] = True,
     as_json: AsJson = False,
-    out: Annotated[Path | None, typer.Option(help="Write the JSON into this file, too.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=expanded, metavar="FILE", help="Write the JSON into this file, too.")
+    ] = None,
     store_it: Annotated[bool, typer.Option("--store", help="Keep the numbers in the database.")] = False,
     db: Db = None,
     data_dir: DataDir = None,
@@ -379,7 +446,10 @@ def upgrade(db: Db = None) -> None:
 
 @db_app.command()
 def salvage(
-    out: Annotated[Path, typer.Argument(help="A new file for what can be read.")], db: Db = None
+    out: Annotated[
+        Path, typer.Argument(parser=expanded, metavar="FILE", help="A new file for what can be read.")
+    ],
+    db: Db = None,
 ) -> None:
     """Save what can be read of a damaged database in a new one; the damaged one is left as it is."""
     from pfa_cli.store.salvage import salvage as save
@@ -401,13 +471,10 @@ def _names(option: str, text: str) -> list[str]:
 
 def _check_writable(path: Path) -> None:
     """PfaError before the work rather than after it."""
-    from tempfile import TemporaryFile
-
-    if path.is_dir():
-        raise PfaError(f"{path} is a folder; name a file with --out")
     try:
+        refuse_special(path)
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=path.absolute().parent):
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
             pass
     except OSError as error:
         raise PfaError(f"cannot write {path} ({error.strerror}); name another file with --out") from None

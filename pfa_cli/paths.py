@@ -1,10 +1,8 @@
 """Files and folders as users name them: on the command line, in the environment, in a recipe."""
 
-import os
-import stat
 from pathlib import Path
 
-from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.errors import UsageError
 
 
 def expanded(name: str | Path) -> Path:
@@ -27,18 +25,14 @@ def expanded(name: str | Path) -> Path:
         ) from None
 
 
-def refuse_special(path: Path, cure: str) -> None:
-    """PfaError if there is something at ``path`` that is no regular file: a FIFO blocks, a device never ends."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return  # nothing there, or what opens it says why not
-    if stat.S_ISDIR(mode):
-        raise PfaError(f"{path} is a folder; {cure}")
-    if not stat.S_ISREG(mode):
-        raise PfaError(f"{path} is not a regular file; {cure}")
+def expanded_database(name: str) -> str:
+    """The database that a user calls ``name``, a file or an SQLAlchemy URL, with ``~`` expanded as in a path."""
+    scheme, separator, file = name.partition(":///")
+    if separator and scheme.startswith("sqlite"):
+        return f"{scheme}:///{expanded(file)}" if file.startswith("~") else name
+    return name if "://" in name else str(expanded(name))
 
 
-def home_is_known() -> bool:
-    """False without HOME where the user has no entry in the passwd database either, as in some containers."""
-    return os.path.expanduser("~") != "~"  # noqa: PTH111
+def expanded_recipe(name: str) -> str:
+    """The recipe that a user calls ``name``: expanded if it is a file."""
+    return str(expanded(name)) if name.endswith(".toml") else name

@@ -17,6 +17,7 @@ from pfa_cli.algorithms.registry import ALGORITHMS, OptionValue, entry
 from pfa_cli.arguments import parse_algorithms, parse_overrides, parse_seeds
 from pfa_cli.configuration import BASE_SETTINGS, Configuration, configure, explain
 from pfa_cli.errors import UsageError, unknown
+from pfa_cli.files import read
 
 if TYPE_CHECKING:  # rich is for those who print
     from rich.console import RenderableType
@@ -254,24 +255,29 @@ def _recipe_files(recipe_dir: Path | None) -> dict[str, Path]:
         for path in (packaged if packaged.is_dir() else here.parent / "recipes").glob("*.toml")
     }
     if recipe_dir is not None:
-        if not recipe_dir.is_dir():
-            raise UsageError(f"--recipe-dir {recipe_dir}: no such folder")
-        files |= {path.stem: path for path in recipe_dir.glob("*.toml")}
+        try:
+            found = sorted(path for path in recipe_dir.iterdir() if path.suffix == ".toml")
+        except OSError as error:
+            reason = "no such folder" if isinstance(error, FileNotFoundError) else error.strerror
+            raise UsageError(f"--recipe-dir {recipe_dir}: {reason}; name a folder of recipes") from None
+        files |= {path.stem: path for path in found}
     return files
 
 
 def _read(path: Path) -> Recipe:
     try:
-        file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        file = _File.model_validate(tomllib.loads(read(path).decode("utf-8-sig")))
     except FileNotFoundError:
         raise UsageError(f"no recipe file {path}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
     except ValidationError as error:
         tables = {"": _File.model_fields, "sweeps": Sweep.model_fields}
         raise explain(error, str(path), tables) from None
+    except ValueError as error:  # bytes that are not UTF-8, no TOML, or an integer of thousands of digits
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not valid TOML: it is nested too deeply") from None
     recipe = Recipe(
         path.stem, file.title, file.description.strip(), path, file.base, file.algorithms, file.sweeps
     )

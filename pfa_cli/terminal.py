@@ -8,7 +8,6 @@ import io
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,34 +19,15 @@ from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from pfa_cli.errors import shown
+
 _GAP = 2  # characters between two columns
 _EDGES = 2  # characters around a table
 _WORD = 16  # characters, of a long word: a column of text is no narrower
-# Control characters, format characters (among them those that turn the direction of writing), halves of surrogate
-# pairs (bytes of a file name that are not UTF-8), line and paragraph separators.
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
-def printable(text: str) -> str:
-    r"""``text`` with every character that a terminal obeys or hides written as \uXXXX; newlines and tabs stay.
-
-    JSON stays valid by it.
-
-    >>> print(printable("a\x1b[2Jb\u202ec\udcff"))
-    a\u001b[2Jb\u202ec\udcff
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        f"\\u{ord(character):04x}"
-        if character not in "\n\t" and unicodedata.category(character) in _HIDDEN
-        else character
-        for character in text
-    )
 
 
 class Terminal(Console):
-    """rich's console for text of unknown origin: no markup, no emoji names, every piece of text ``printable``.
+    """rich's console for text of unknown origin: no markup, no emoji names, every piece of text ``shown`` (see errors.py).
 
     The escapes of colours and of the live view are rich's own and are added afterwards.
     """
@@ -60,7 +40,7 @@ class Terminal(Console):
             if segment.control or segment.text.isprintable():
                 yield segment
             else:
-                yield Segment(printable(segment.text), segment.style)
+                yield Segment(shown(segment.text), segment.style)
 
     def say(self, message: object) -> None:
         """Prints ``message`` as it is, however wide the terminal: nothing is wrapped or cut."""
@@ -80,7 +60,7 @@ messages = Terminal(stderr=True)
 
 def show_error(message: str) -> None:
     """The one form in which `pfa` says what is wrong."""
-    messages.print(Text.assemble(("pfa: ", "bold red"), printable(message)), soft_wrap=True)
+    messages.print(Text.assemble(("pfa: ", "bold red"), shown(message)), soft_wrap=True)
 
 
 def prepare_streams() -> None:
@@ -170,5 +150,5 @@ def table(
 def _escaped(cell: RenderableType) -> RenderableType:
     """Escaped before it is measured, so that its column is wide enough; str becomes Text, which knows no markup."""
     if isinstance(cell, Text):
-        return cell if cell.plain.isprintable() else Text(printable(cell.plain), cell.style)
-    return Text(printable(cell)) if isinstance(cell, str) else cell
+        return cell if cell.plain.isprintable() else Text(shown(cell.plain), cell.style)
+    return Text(shown(cell)) if isinstance(cell, str) else cell

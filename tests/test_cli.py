@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import Call
 
 from pfa_cli.algorithms.registry import ALGORITHMS
 
@@ -74,29 +75,20 @@ def test_export_is_tidy(trained: Path) -> None:
     assert "path_angle_degrees" in pd.read_csv(trained / "layers.csv")
 
 
-def test_dry_run_trains_nothing_and_creates_nothing(tmp_path: Path) -> None:
-    done = pfa(
-        "run",
-        "mnist",
-        "--algos",
-        "pfa,bp",
-        "--seeds",
-        "0,3",
-        "--set",
-        "expansion=20",
-        "--dry-run",
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "expansion=20" in done.stdout and "seed 3" in done.stdout and "4 cells" in done.stdout
+def test_dry_run_trains_nothing_and_creates_nothing(call: Call, tmp_path: Path) -> None:
+    done = call(
+        "run", "mnist", "--algos", "pfa,bp", "--seeds", "0,3", "--set", "expansion=20", "--dry-run"
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "expansion=20" in done.out and "seed 3" in done.out and "4 cells" in done.out
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sweep_is_one_command(tmp_path: Path) -> None:
-    done = pfa("run", "mnist", "--sweep", "expansion", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0 and "21 cells" in done.stdout and "expansion=100" in done.stdout
-    fewer = pfa("run", "mnist", "--sweep", "expansion", "--seeds", "0,7", "--dry-run", cwd=tmp_path)
-    assert "14 cells" in fewer.stdout and "seed 7" in fewer.stdout
+def test_a_sweep_is_one_command(call: Call) -> None:
+    done = call("run", "mnist", "--sweep", "expansion", "--dry-run")
+    assert done.code == 0 and "21 cells" in done.out and "expansion=100" in done.out
+    fewer = call("run", "mnist", "--sweep", "expansion", "--seeds", "0,7", "--dry-run")
+    assert "14 cells" in fewer.out and "seed 7" in fewer.out
 
 
 BAD_INPUT = [
@@ -146,13 +138,12 @@ BAD_INPUT = [
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_gets_one_message_with_the_cure(
-    arguments: list[str], code: int, hint: str, tmp_path: Path
+    arguments: list[str], code: int, hint: str, call: Call, tmp_path: Path
 ) -> None:
     (tmp_path / "notes.txt").write_text("not a database, but somebody's notes\n" * 40)
     before = (tmp_path / "notes.txt").read_bytes()
-    done = pfa(*arguments, cwd=tmp_path)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert hint in done.stderr and "Traceback" not in done.stderr
+    done = call(*arguments)
+    assert (done.code, hint in done.err) == (code, True), done
     assert (tmp_path / "notes.txt").read_bytes() == before
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
 
@@ -170,16 +161,17 @@ BAD_INPUT_WITH_RESULTS = [
     BAD_INPUT_WITH_RESULTS,
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_where_there_are_results(arguments: list[str], code: int, hint: str, trained: Path) -> None:
-    done = pfa(*arguments, cwd=trained)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert hint in done.stderr and "Traceback" not in done.stderr
+def test_bad_input_where_there_are_results(
+    arguments: list[str], code: int, hint: str, call: Call, trained: Path
+) -> None:
+    done = call(*arguments, "--db", str(trained / "results" / "pfa.db"))
+    assert (done.code, hint in done.err) == (code, True), done
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU")
-def test_no_gpu_for_cuda(tmp_path: Path) -> None:
-    done = pfa("run", "mnist", "--device", "cuda", cwd=tmp_path)
-    assert done.returncode == 2 and "no GPU" in done.stderr and not list(tmp_path.iterdir())
+def test_no_gpu_for_cuda(call: Call, tmp_path: Path) -> None:
+    done = call("run", "mnist", "--device", "cuda")
+    assert done.code == 2 and "no GPU" in done.err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -199,7 +191,7 @@ def test_torch_is_not_imported_by(arguments: list[str], trained: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_command_in_the_readme_exists(tmp_path: Path) -> None:
+def test_every_command_in_the_readme_exists(call: Call) -> None:
     commands = set(
         re.findall(
             r"\bpfa ([a-z]+)(?: |$)",
@@ -209,10 +201,10 @@ def test_every_command_in_the_readme_exists(tmp_path: Path) -> None:
     )
     assert {"run", "status", "figures"} <= commands
     for command in commands:
-        assert pfa(command, "--help", cwd=tmp_path).returncode == 0, command
+        assert call(command, "--help").code == 0, command
 
 
-def test_cortex_gives_the_appendix_estimate(tmp_path: Path) -> None:
-    found = json.loads(pfa("cortex", "--json", cwd=tmp_path).stdout)
+def test_cortex_gives_the_appendix_estimate(call: Call) -> None:
+    found = json.loads(call("cortex", "--json").out)
     assert found["correlation_mean"] == pytest.approx(0.2, abs=0.01)
     assert found["angle_degrees_mean"] == pytest.approx(78.4, abs=0.5)

@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
 from pfa_cli.errors import UsageError
+from pfa_cli.paths import expanded_database
 from pfa_cli.store import sqlite
 from pfa_cli.store.errors import DamagedDatabase, NoResults, StoreError, explained, no_results
 from pfa_cli.store.schema import SCHEMA_REVISION, metadata
@@ -109,7 +110,8 @@ class Store:
 
 def database_name(db: str | None = None) -> str:
     """What names the database, a path or an SQLAlchemy URL: ``db``, else PFA_DB, else ``results/pfa.db``."""
-    return db or os.environ.get("PFA_DB") or DEFAULT_DATABASE
+    named = os.environ.get("PFA_DB")
+    return db or (expanded_database(named) if named else DEFAULT_DATABASE)
 
 
 def database_file(db: str | None = None) -> Path | None:
@@ -119,7 +121,7 @@ def database_file(db: str | None = None) -> Path | None:
     """
     name = database_name(db)
     if "://" not in name:
-        return Path(name).expanduser().resolve()  # SQLite's log lies beside the file, not beside a link to it
+        return _without_links(name)
     try:
         url = make_url(name)
     except ArgumentError as error:
@@ -134,7 +136,18 @@ def database_file(db: str | None = None) -> Path | None:
         raise UsageError(
             f"options in the URL of an SQLite database are not taken: give `--db {url.database}`."
         )
-    return Path(str(url.database)).expanduser().resolve()
+    return _without_links(str(url.database))
+
+
+def _without_links(name: str) -> Path:
+    """The file itself: SQLite's log lies beside it, not beside a link to it."""
+    try:
+        return Path(name).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that form a circle
+        raise StoreError(
+            f"cannot find the database {name} ({getattr(error, 'strerror', None) or 'its links form a circle'}). "
+            "Name another by `--db` or PFA_DB."
+        ) from None
 
 
 def open_store(db: str | None = None, *, write: bool, create: bool = True) -> Store:

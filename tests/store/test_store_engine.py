@@ -29,7 +29,8 @@ def test_the_name_comes_from_the_option_then_the_environment_then_here(
     monkeypatch.setenv("PFA_DB", "mine.db")
     assert database_file() == tmp_path / "mine.db"
     assert database_file("other.db") == tmp_path / "other.db"
-    assert database_file("~/pfa.db") == Path.home() / "pfa.db"
+    monkeypatch.setenv("PFA_DB", "~/pfa.db")
+    assert database_file() == Path.home() / "pfa.db"
     assert database_file("sqlite:///other.db") == tmp_path / "other.db"
     assert database_file("postgresql://host/pfa") is None
 

@@ -15,12 +15,12 @@ from pfa_cli.data.in_memory import InMemoryDataset
 from pfa_cli.networks import build_network
 from pfa_cli.randomness import generator
 from pfa_cli.recipes import Recipe
+from pfa_cli.training.cuda_graph import side_stream
 from pfa_cli.training.device import make_repeatable
 from pfa_cli.training.initialise import initialise
 from pfa_cli.training.metrics import layer_records
 from pfa_cli.training.precision import Precision
-from pfa_cli.training.recorded import side_stream
-from pfa_cli.training.trainer import Trainer, channels_last
+from pfa_cli.training.trainer import Trainer
 
 BP, PFA, LITERAL = "bp", "pfa", "pfa literal"
 Step = Callable[..., object]  # takes what `endless` gives
@@ -68,11 +68,15 @@ class Contender:
         """One training step of `pfa run`; on a GPU the first few are slower, since they are being recorded."""
         self._trainer.advance(request)
 
+    def laid_out(self, images: Tensor) -> Tensor:
+        """``images`` in the memory format of the cell's training."""
+        return self._trainer.precision.lay_out(images)
+
     def metrics_seconds(self) -> float:
         """What an epoch's metrics take: angles, norm ratios and the error angle of every layer."""
         images, labels = self._dataset.probe(self._configuration.probe_images)
         measure = self._trainer.entry.measure
-        return _seconds(lambda: layer_records(self.network, measure, channels_last(images), labels))
+        return _seconds(lambda: layer_records(self.network, measure, self.laid_out(images), labels))
 
     def evaluation_seconds(self) -> float:
         """What an epoch's evaluation takes, scaled up from the images in the data set."""
@@ -88,10 +92,10 @@ def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: 
     """A step of the same network, in the same memory format and precision, by torch alone: no conversion, no sums."""
     network = build_network(configuration, dataset.n_classes, dataset.input_shape)
     initialise(network, generator(0, "weights"))
-    if device.type == "cuda":
-        network.to(memory_format=torch.channels_last)
-    network.to(device).train()
     precision, parts = Precision(configuration.precision, device), configuration.accumulation
+    if device.type == "cuda":
+        network.to(memory_format=precision.memory_format)
+    network.to(device).train()
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=configuration.learning_rate,
@@ -105,7 +109,7 @@ def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: 
         optimizer.zero_grad()
         for x, y in zip(images.chunk(parts), labels.chunk(parts), strict=True):
             with precision.autocast():
-                loss = F.cross_entropy(network(channels_last(x)), y)
+                loss = F.cross_entropy(network(precision.lay_out(x)), y)
             precision.scaler.scale(loss / parts if parts > 1 else loss).backward()
         precision.scaler.step(optimizer)
         precision.scaler.update()

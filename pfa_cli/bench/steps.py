@@ -15,8 +15,7 @@ from pfa_cli.bench.pixels import Pixels, bench_dataset
 from pfa_cli.bench.products import matrix_products
 from pfa_cli.configuration import Configuration
 from pfa_cli.data.in_memory import InMemoryDataset
-from pfa_cli.training.recorded import EAGER_STEPS
-from pfa_cli.training.trainer import channels_last
+from pfa_cli.training.cuda_graph import EAGER_STEPS
 
 PRODUCTS, PLAIN = "products", "plain torch"
 LEAST_REPETITIONS = 3
@@ -69,7 +68,7 @@ def measure(job: Job) -> Samples:
         dataset = bench_dataset(first, job.pixels, job.data_dir, job.device)
         contenders = {label: Contender(c, dataset, job.device) for label, c in job.contenders.items()}
         images, _ = dataset.batch(*next(endless(dataset, first.batch_size)))
-        products = matrix_products(contenders[BP].network, channels_last(images))
+        products = matrix_products(contenders[BP].network, contenders[BP].laid_out(images))
         runners = {
             PRODUCTS: Runner(lambda *request: products(), first.batch_size),
             PLAIN: Runner(plain_torch(first, dataset, job.device), first.batch_size),

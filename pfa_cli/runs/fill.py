@@ -8,7 +8,7 @@ import torch
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.data import Dataset
-from pfa_cli.training.recorded import EAGER_STEPS, side_stream
+from pfa_cli.training.cuda_graph import EAGER_STEPS, side_stream
 from pfa_cli.training.trainer import Trainer
 
 WORTH_IT = 1.1  # what twice the cells must gain in steps per second, since each takes memory, and longer

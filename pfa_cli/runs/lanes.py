@@ -17,7 +17,7 @@ from pfa_cli.runs.processes import Setup
 from pfa_cli.runs.worker import Task, Worker
 from pfa_cli.signals import StopRequest
 from pfa_cli.store.engine import open_store
-from pfa_cli.training.recorded import side_stream
+from pfa_cli.training.cuda_graph import side_stream
 
 
 class Lanes:

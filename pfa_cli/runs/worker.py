@@ -1,7 +1,6 @@
 """One cell's way: claim it, restore its newest checkpoint, train it epoch by epoch, say how it ended."""
 
 import errno
-import gc
 import shutil
 import time
 import traceback
@@ -26,8 +25,8 @@ from pfa_cli.store.errors import LostCell, StoreError
 from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.training import checkpoint
+from pfa_cli.training.cuda_graph import release_memory
 from pfa_cli.training.device import make_repeatable
-from pfa_cli.training.recorded import ONE_RECORDS
 from pfa_cli.training.trainer import Trainer
 
 HEARTBEAT_SECONDS = 15.0
@@ -118,10 +117,7 @@ class Worker:
         except Exception as error:
             return self._ended_alone(self._failed(task, claim, folder, error))
         finally:
-            gc.collect()
-            if self._device.type == "cuda":
-                with ONE_RECORDS:
-                    torch.cuda.empty_cache()
+            release_memory(self._device)
 
     def _ended_alone(self, ended: Ended) -> Ended:
         """``ended``, unless other ranks wait for this one in the middle of a step: then the command ends."""
@@ -135,7 +131,14 @@ class Worker:
         dataset = self._dataset(task.configuration)
         facts = attempt_facts(self._device, task.configuration.precision, dataset.description)
         writer.start_attempt(self._store, claim, facts)
-        trainer = Trainer(task.configuration, dataset, task.seed, self._device, self._ranks)
+        trainer = Trainer(
+            task.configuration,
+            dataset,
+            task.seed,
+            self._device,
+            self._ranks,
+            say=lambda text: self._report(Note(task.cell, text)),
+        )
         self._restore(task, claim, folder, trainer)
         self._report(Started(task.cell, trainer.epochs_done))
         diverged = None

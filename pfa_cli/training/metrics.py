@@ -13,60 +13,92 @@ from pfa_cli.algorithms.layers import FeedbackLayer
 from pfa_cli.records import LayerRecord
 
 
-def angle_degrees(u: Tensor, v: Tensor) -> float:
-    """The angle between two tensors seen as vectors, in degrees; NaN where one of them is zero or not finite.
+class LayerNumbers:
+    """The norms of which `layer_records` is made, on the device of the network: measured there, then fetched at once."""
 
-    By Kahan's formula 2·atan2(‖û - v̂‖, ‖û + v̂‖), which is exact near 0° and 180°, where arccos is not.
-    """
-    u, v = u.detach().double().flatten(), v.detach().double().flatten()
-    u, v = u / u.norm(), v / v.norm()
-    return math.degrees(2 * math.atan2((u - v).norm().item(), (u + v).norm().item()))
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        """``network``: a converted network."""
+        self._network = network
+        self._numbers = torch.zeros(len(_algorithm(network).layers), 6, dtype=torch.float64, device=device)
+        self._has_angle: list[bool] = []
+
+    def measure(self, images: Tensor, labels: Tensor) -> None:
+        """Measures all layers without waiting for the device; the batch is the fixed probe of the error angle."""
+        algorithm = _algorithm(self._network)
+        ours, exact = _both_deltas(self._network, images, labels)
+        undefined = torch.full_like(self._numbers[0, :2], math.nan)
+        paths = [algorithm.path(layer) for layer in algorithm.layers]
+        # DFA's direct path has another shape than W in all layers but the last.
+        self._has_angle = [
+            V.shape == layer.weight.shape for layer, V in zip(algorithm.layers, paths, strict=True)
+        ]
+        rows = []
+        for layer, V, has_angle in zip(algorithm.layers, paths, self._has_angle, strict=True):
+            norms = torch.stack([layer.weight.detach().double().norm(), V.double().norm()])
+            angle = _half_angle(V, layer.weight) if has_angle else undefined
+            error = _half_angle(ours[layer], exact[layer]) if layer in ours else undefined
+            rows.append(torch.cat([norms, angle, error]))
+        self._numbers.copy_(torch.stack(rows))
+
+    def records(self, measure: str) -> tuple[LayerRecord, ...]:
+        """One record per weighted layer, in network order, of what was measured last; waits for the device.
+
+        ``measure``: "weight" where feedback synapses answer W one by one, "path" where only a product of them does.
+        """
+        algorithm = _algorithm(self._network)
+        found = []
+        rows = zip(algorithm.layers, self._numbers.tolist(), self._has_angle, strict=True)
+        for index, (layer, row, has_angle) in enumerate(rows):
+            norm, path_norm, *halves = row
+            ratio = path_norm / norm if norm else math.nan
+            angle = _degrees(*halves[:2]) if has_angle else None
+            error = 0.0 if algorithm.exact else _degrees(*halves[2:])
+            if measure == "path":
+                # There is no synapse from the layer above straight back to the layer below: 90° and 0 by construction.
+                found.append(LayerRecord(index, layer.name, norm, 90.0, 0.0, angle, ratio, error))
+            else:
+                found.append(LayerRecord(index, layer.name, norm, angle, ratio, None, None, error))
+        return tuple(found)
 
 
 def layer_records(
     network: nn.Module, measure: str, images: Tensor, labels: Tensor
 ) -> tuple[LayerRecord, ...]:
-    """One record per weighted layer, in network order.
+    """One record per weighted layer of a converted network, in network order: see `LayerNumbers`."""
+    numbers = LayerNumbers(network, images.device)
+    numbers.measure(images, labels)
+    return numbers.records(measure)
 
-    Args:
-        network: a converted network.
-        measure: "weight" where feedback synapses answer W one by one, "path" where only a product of them does.
-        images, labels: the fixed probe batch of the error angle.
+
+def angle_degrees(u: Tensor, v: Tensor) -> float:
+    """The angle between two tensors seen as vectors, in degrees; NaN where one of them is zero or not finite.
+
+    By Kahan's formula 2·atan2(‖û - v̂‖, ‖û + v̂‖), which is exact near 0° and 180°, where arccos is not.
     """
-    errors = error_angles(network, images, labels)
-    algorithm = _algorithm(network)
-    return tuple(
-        _record(algorithm, layer, index, measure, errors[layer])
-        for index, layer in enumerate(algorithm.layers)
-    )
+    return _degrees(*_half_angle(u, v).tolist())
 
 
-def _record(
-    algorithm: Algorithm, layer: FeedbackLayer, index: int, measure: str, error: float
-) -> LayerRecord:
-    path = algorithm.path(layer)
-    norm = layer.weight.detach().double().norm().item()
-    ratio = path.double().norm().item() / norm if norm else math.nan
-    # DFA's direct path has another shape than W in all layers but the last.
-    angle = angle_degrees(path, layer.weight) if path.shape == layer.weight.shape else None
-    if measure == "path":
-        # There is no synapse from the layer above straight back to the layer below: 90° and 0 by construction.
-        return LayerRecord(index, layer.name, norm, 90.0, 0.0, angle, ratio, error)
-    return LayerRecord(index, layer.name, norm, angle, ratio, None, None, error)
+def _half_angle(u: Tensor, v: Tensor) -> Tensor:
+    """‖û - v̂‖ and ‖û + v̂‖, the sine and the cosine of half the angle, both times 2: float64 [2]."""
+    u, v = u.detach().double().flatten(), v.detach().double().flatten()
+    u, v = u / u.norm(), v / v.norm()
+    return torch.stack([(u - v).norm(), (u + v).norm()])
 
 
-def error_angles(network: nn.Module, images: Tensor, labels: Tensor) -> dict[FeedbackLayer, float]:
-    """Per layer, the angle between the algorithm's delta and BP's on one batch (Proposition 2 speaks of it), in degrees."""
-    algorithm = _algorithm(network)
-    if algorithm.exact:
-        return dict.fromkeys(algorithm.layers, 0.0)
+def _degrees(sine: float, cosine: float) -> float:
+    """The angle of which `_half_angle` gives the numbers."""
+    return math.degrees(2 * math.atan2(sine, cosine))
+
+
+def _both_deltas(
+    network: nn.Module, images: Tensor, labels: Tensor
+) -> tuple[dict[FeedbackLayer, Tensor], dict[FeedbackLayer, Tensor]]:
+    """The algorithm's deltas on one batch and BP's; none where they are the same by construction."""
+    if _algorithm(network).exact:
+        return {}, {}
     ours = _deltas(network, images, labels)
     with exact_backward(network):
-        exact = _deltas(network, images, labels)
-    return {
-        layer: angle_degrees(ours[layer], exact[layer]) if layer in ours else math.nan
-        for layer in algorithm.layers
-    }
+        return ours, _deltas(network, images, labels)
 
 
 def _deltas(network: nn.Module, images: Tensor, labels: Tensor) -> dict[FeedbackLayer, Tensor]:

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from pfa_cli.errors import UsageError
 
@@ -21,6 +22,10 @@ class Precision:
         self.device, self.dtype = device, _AUTOCAST.get(name)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+        # Of images and kernels. Measured on an H200 (ResNet-20): cuDNN's deterministic fp32 convolutions are a quarter faster
+        # with channels first, those of the other precisions with channels last. On the CPU channels last is faster.
+        first = device.type == "cuda" and name == "fp32"
+        self.memory_format = torch.contiguous_format if first else torch.channels_last
         # fp16 gradients underflow unless the loss is scaled; the scaler skips steps whose gradients overflow. A fused
         # optimiser would skip them on the device, unseen by what must skip them too.
         self.keeps_every_step = name != "fp16"
@@ -29,3 +34,7 @@ class Precision:
     def autocast(self) -> AbstractContextManager[object]:
         """The context of the forward pass."""
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
+
+    def lay_out(self, images: Tensor) -> Tensor:
+        """Images [b, c, h, w] in the memory format in which convolutions are fastest; anything else as it is."""
+        return images.contiguous(memory_format=self.memory_format) if images.ndim == 4 else images

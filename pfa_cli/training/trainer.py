@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pfa_cli.algorithms import Algorithm, convert
@@ -19,10 +19,17 @@ from pfa_cli.randomness import generator
 from pfa_cli.ranks import Ranks, share_statistics
 from pfa_cli.records import EpochRecord
 from pfa_cli.training import schedule
+from pfa_cli.training.cuda_graph import (
+    NotRecorded,
+    Recorded,
+    Recorder,
+    cuda_graphs,
+    on_side_stream,
+    side_stream,
+)
 from pfa_cli.training.initialise import initialise
-from pfa_cli.training.metrics import layer_records
+from pfa_cli.training.metrics import LayerNumbers
 from pfa_cli.training.precision import Precision
-from pfa_cli.training.recorded import RecordedStep, Recorder, cuda_graphs, side_stream
 from pfa_cli.training.tally import Tally
 
 if TYPE_CHECKING:
@@ -40,8 +47,8 @@ class Trainer:
 
     Where several ``ranks`` train together, each has a trainer and calls it alike; each takes its part of every batch.
 
-    ``record``: makes recordings of the step (see `pfa_cli.training.recorded`); by default CUDA graphs on a GPU, where the
-    step can be recorded. The results are those of `train_step`.
+    ``eager``: never records on a GPU. ``record``: makes the recordings (see `pfa_cli.training.cuda_graph`); by default CUDA
+    graphs on a GPU. The results are the same with and without. ``say`` is told, in a line, what could not be recorded.
 
     Raises:
         UsageError: a precision that the device has not, or a batch that does not divide among the ranks.
@@ -55,6 +62,8 @@ class Trainer:
         device: torch.device,
         ranks: Ranks | None = None,
         record: Recorder | None = None,
+        eager: bool = False,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.configuration, self.dataset, self.seed, self.device = configuration, dataset, seed, device
         self.ranks = ranks or Ranks()
@@ -62,35 +71,53 @@ class Trainer:
         configuration.check_ranks(self.ranks.size)
         self.entry = entry(configuration.algorithm)
         self.precision = Precision(configuration.precision, device)
-        network = build_network(configuration, dataset.n_classes, dataset.input_shape)
-        initialise(network, generator(seed, "weights"))
-        network = share_statistics(_on_device(network, device), self.ranks, device)
-        self.network = convert(network, configuration.algorithm, seed=seed, **configuration.options)
-        self.algorithm.ranks, self.algorithm.parts = self.ranks, configuration.accumulation
-        self._shared_network = self.ranks.wrap(self.network)
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=configuration.learning_rate,
-            momentum=configuration.momentum,
-            fused=self.precision.keeps_every_step,
-        )
-        # A hook, since a scaler may skip a step, and then nothing may follow it.
-        self.optimizer.register_step_post_hook(
-            lambda optimizer, args, kwargs: self.algorithm.after_step(optimizer)
-        )
+        with side_stream(device):
+            self._build()
         self.epochs_total = configuration.epochs
         self.steps_per_epoch = dataset.steps_per_epoch(configuration.batch_size)
         self.epochs_done = 0  # epochs trained to their end
         self.step = 0  # steps taken in the epoch now in training
         self.diverged = False
         self._measured_start = False
-        self._tally, self._seconds = Tally(device), 0.0  # of the epoch now in training
-        # Ranks talk to one another through the CPU, and of a step that may be skipped the host must know.
-        alone = self.ranks.size == 1 and self.precision.keeps_every_step
-        if record is None and alone and device.type == "cuda":
+        self._seconds = 0.0  # of the epoch now in training
+        if record is None and device.type == "cuda" and not eager:
             record = cuda_graphs(device)
-        self._recorded = None if record is None else RecordedStep(self._step_on, record)
-        self._recorded_for: tuple[float, float] | None = None
+        self._say = say
+        self._recordings: dict[str, Recorded] = {}
+        if record is not None:
+            self._recordings = {_EVALUATION: Recorded(record, 1), _METRICS: Recorded(record, 1)}
+            # Ranks talk to one another through the CPU, and of a step that may be skipped the host must know.
+            if self.ranks.size == 1 and self.precision.keeps_every_step:
+                self._recordings[_STEP] = Recorded(record)
+        self._recorded_for: tuple[float, float] | None = None  # learning rate and weight decay of the step
+
+    def _build(self) -> None:
+        """The network and all else that lies on the device."""
+        c, device = self.configuration, self.device
+        network = build_network(c, self.dataset.n_classes, self.dataset.input_shape)
+        initialise(network, generator(self.seed, "weights"))
+        network.to(device)
+        if device.type == "cuda":  # else cuDNN would turn the kernels to the images' format at every call
+            network.to(memory_format=self.precision.memory_format)
+        network = share_statistics(network, self.ranks, device)
+        self.network = convert(network, c.algorithm, seed=self.seed, **c.options)
+        algorithm = self.algorithm
+        algorithm.ranks, algorithm.parts = self.ranks, c.accumulation
+        self._shared_network = self.ranks.wrap(self.network)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=c.learning_rate,
+            momentum=c.momentum,
+            fused=self.precision.keeps_every_step,
+        )
+        # A hook, since the fp16 scaler may skip a step; then after_step is skipped too. It must not hold this trainer: an
+        # object in a cycle is freed by Python's collector, at any moment and in any thread.
+        self.optimizer.register_step_post_hook(
+            lambda optimizer, args, kwargs: algorithm.after_step(optimizer)
+        )
+        self._tally = Tally(device)  # of the epoch now in training
+        self._evaluated = Tally(device, top5=self.dataset.n_classes > 10)
+        self._numbers = LayerNumbers(self.network, device)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -117,14 +144,12 @@ class Trainer:
 
         Asks ``should_stop`` after every step, and ends there when it says so; calls ``on_step`` after every step.
         """
+        self._check_agreement()
         if not self._measured_start:
-            self.algorithm.prepare()
-            self._measured_start = True
+            self._prepare()
             yield self.measure()
         while not self.finished:
-            with side_stream(self.device):
-                whole = self._train_epoch(should_stop, on_step)
-            if not whole:
+            if not self._train_epoch(should_stop, on_step):
                 return
             record = self.measure()
             self.epochs_done, self.step = record.epoch, 0
@@ -132,6 +157,22 @@ class Trainer:
             self._reset_sums()
             yield record
 
+    def _check_agreement(self) -> None:
+        """PfaError unless this rank goes on from where the first one does."""
+        here = (self.epochs_done, self.step)
+        first = self.ranks.from_first(here)
+        if here != first:
+            raise PfaError(
+                f"this process restored epoch {here[0]}, step {here[1]}, and the first one epoch {first[0]}, step {first[1]}: "
+                "the checkpoints must lie in a folder that all processes see"
+            )
+
+    @on_side_stream
+    def _prepare(self) -> None:
+        self.algorithm.prepare()
+        self._measured_start = True
+
+    @on_side_stream
     def _train_epoch(
         self, should_stop: Callable[[], bool], on_step: Callable[["Trainer"], None] | None
     ) -> bool:
@@ -160,23 +201,53 @@ class Trainer:
         decay = schedule.weight_decay(self.configuration, epoch)
         for group in self.optimizer.param_groups:
             group["lr"], group["weight_decay"] = rate, decay
-        if self._recorded is not None and self._recorded_for != (rate, decay):
-            self._recorded.forget()
+        if _STEP in self._recordings and self._recorded_for != (rate, decay):
+            self._recordings[_STEP].forget()
             self._recorded_for = rate, decay
         if self.step == 0:
             self.algorithm.start_epoch(epoch)
         self.network.train()
 
     def advance(self, request: Sequence[Tensor]) -> None:
-        """One step on the batch that ``request`` asks of the data set: recorded and replayed where it can be.
+        """One step on the batch that ``request`` asks of the data set; on a GPU within `side_stream`."""
+        c = self.configuration
+        kind = (c.algorithm, c.options.get("form"), c.network, c.precision, self.precision.device)
+        self._do(_STEP, self._step_on, request, None if kind in _compared else self._changing)
+        if _STEP in self._recordings and self._recordings[_STEP].recorded:
+            _compared.add(kind)
 
-        On a GPU within `pfa_cli.training.recorded.side_stream`.
-        """
-        if self._recorded is None:
-            self._step_on(*request)
-        else:
-            generator = self.algorithm.generator
-            self._recorded(request, [] if generator is None else [generator])
+    def _do(
+        self,
+        name: str,
+        work: Callable[..., None],
+        inputs: Sequence[Tensor],
+        changes: Callable[[], list[Tensor]] | None = None,
+    ) -> None:
+        """Does ``work`` by its recording; without one from now on where it cannot be recorded."""
+        recording = self._recordings.get(name)
+        if recording is None:
+            work(*inputs)
+            return
+        drawn_from = self.algorithm.generator
+        try:
+            recording(work, inputs, [] if drawn_from is None else [drawn_from], changes)
+        except NotRecorded as reason:
+            del self._recordings[name]
+            if drawn_from is not None:
+                self.algorithm.generator = torch.Generator(device=drawn_from.device)
+                self.algorithm.generator.set_state(*reason.generators)
+            self._say(f"{name} goes on without a CUDA graph: {reason}")
+            work(*inputs)
+
+    def _changing(self) -> list[Tensor]:
+        """Every tensor that a step changes."""
+        momenta = [t for state in self.optimizer.state.values() for t in state.values()]
+        kept = [*momenta, *self._tally.state().values(), *vars(self.algorithm).values()]
+        return [
+            *self.network.parameters(),
+            *self.network.buffers(),
+            *(tensor for tensor in kept if isinstance(tensor, Tensor)),
+        ]
 
     def _step_on(self, *request: Tensor) -> None:
         self.train_step(*self.dataset.batch(*request))
@@ -189,13 +260,14 @@ class Trainer:
             # Ranks exchange gradients once a step, with the last part's.
             with nullcontext() if part == parts else self.ranks.apart(self._shared_network):
                 with self.precision.autocast():
-                    logits = self._shared_network(channels_last(x))
+                    logits = self._shared_network(self.precision.lay_out(x))
                     loss = F.cross_entropy(logits, y)
                 self.precision.scaler.scale(loss / parts if parts > 1 else loss).backward()
             self._tally.add(logits, y, loss)
         self.precision.scaler.step(self.optimizer)
         self.precision.scaler.update()
 
+    @on_side_stream
     def measure(self) -> EpochRecord:
         """What the network is like now, with the sums of the epoch just trained, if one was."""
         trained: dict[str, Any] = {}
@@ -214,7 +286,8 @@ class Trainer:
         for split in self.dataset.splits:
             trained |= {f"{split}_{name}": value for name, value in self._evaluate(split).items()}
         images, labels = self.dataset.probe(self.configuration.probe_images)
-        layers = layer_records(self.network, self.entry.measure, channels_last(images), labels)
+        self._do(_METRICS, self._numbers.measure, [self.precision.lay_out(images), labels])
+        layers = self._numbers.records(self.entry.measure)
         return EpochRecord(
             epoch, seconds=self._seconds + time.perf_counter() - since, layers=layers, **trained
         )
@@ -223,12 +296,15 @@ class Trainer:
     def _evaluate(self, split: str) -> dict[str, float]:
         """Mean loss and top-1 accuracy in percent, and top-5 where there are more than ten classes."""
         self.network.eval()
-        tally = Tally(self.device, top5=self.dataset.n_classes > 10)
-        for x, y in self.dataset.evaluation_batches(split, part=self._part):
-            with self.precision.autocast():
-                logits = self.network(channels_last(x))
-            tally.add(logits, y, F.cross_entropy(logits.float(), y))
-        return tally.over(self.ranks).means()
+        self._evaluated.clear()
+        for batch in self.dataset.evaluation_batches(split, part=self._part):
+            self._do(_EVALUATION, self._evaluate_on, batch)
+        return self._evaluated.over(self.ranks).means()
+
+    def _evaluate_on(self, images: Tensor, labels: Tensor) -> None:
+        with self.precision.autocast():
+            logits = self.network(self.precision.lay_out(images))
+        self._evaluated.add(logits, labels, F.cross_entropy(logits.float(), labels))
 
     def wait(self) -> None:
         """Until the device has done every step so far; not for other cells that train on it."""
@@ -241,8 +317,12 @@ class Trainer:
 
     # Everything a resumed run needs
 
+    @on_side_stream
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors by name, and JSON-able facts. Every rank calls it, since they add up their sums for it."""
+        """Tensors by name, and JSON-able facts. Every rank calls it, since they add up their sums for it.
+
+        On the CPU the tensors are the trainer's own; of those on a GPU they are copies, in the CPU's memory.
+        """
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
@@ -257,20 +337,21 @@ class Trainer:
             "seconds": self._seconds,
             "diverged": self.diverged,
         }
-        return tensors, {
+        return on_host(tensors), {
             "algorithm": facts,
             "progress": progress,
             "scaler": self.precision.scaler.state_dict(),
         }
 
+    @on_side_stream
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Takes back what `state` gave, possibly in another process. PfaError: the state is another version's."""
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-        if self._recorded is not None:
-            self._recorded.forget()
+        for recording in self._recordings.values():
+            recording.forget()
         try:
             self.network.load_state_dict(part("network."))
         except RuntimeError as error:
@@ -301,13 +382,23 @@ class Trainer:
         self._measured_start = True
 
 
-def _on_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """``network`` there, its kernels in the memory format of the images on a GPU: cuDNN would turn them at every call."""
-    if device.type == "cuda":
-        return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.to(device)
+def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` in the CPU's memory; those of a GPU by one transfer for each dtype, since each waits for the GPU."""
+    found = dict(tensors)
+    by_dtype: dict[torch.dtype, list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.is_cuda:
+            by_dtype.setdefault(tensor.dtype, []).append(name)
+    for names in by_dtype.values():
+        flat = torch.cat([tensors[name].detach().reshape(-1) for name in names]).cpu()
+        parts = flat.split([tensors[name].numel() for name in names])
+        found |= {name: part.view(tensors[name].shape) for name, part in zip(names, parts, strict=True)}
+    return found
 
 
-def channels_last(images: Tensor) -> Tensor:
-    """Images [b, c, h, w] in the memory format in which convolutions are fastest; anything else as it is."""
-    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+# What is recorded, as notes name it.
+_STEP, _EVALUATION, _METRICS = "training", "evaluation", "measuring angles"
+
+_compared: set[tuple[object, ...]] = (
+    set()
+)  # kinds of cells whose recording was found to be the step, in this process

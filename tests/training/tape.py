@@ -26,7 +26,7 @@ WAITING = {
 
 
 def tape(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
-    """A `pfa_cli.training.recorded.Recorder`."""
+    """A `pfa_cli.training.cuda_graph.Recorder`."""
     states = [generator.get_state() for generator in generators]
     with _Recording(generators) as recording:
         work()

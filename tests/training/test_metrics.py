@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from pfa_cli.algorithms import convert
-from pfa_cli.training.metrics import angle_degrees, error_angles
+from pfa_cli.training.metrics import angle_degrees, layer_records
+
+
+def error_angles(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[nn.Module, float]:
+    records = layer_records(network, "weight", images, labels)
+    return {
+        layer: record.error_angle_degrees
+        for layer, record in zip(network.algorithm.layers, records, strict=True)
+    }
 
 
 def test_angle_is_the_arccos_of_the_normalised_product() -> None:

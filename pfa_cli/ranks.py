@@ -7,7 +7,10 @@ averaged before it enters V. With BatchNorm over the whole batch the result is t
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -15,6 +18,50 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn import functional as differentiable
 from torch.nn.parallel import DistributedDataParallel
+
+from pfa_cli.errors import UsageError
+
+JOIN_SECONDS = 120.0  # until all processes that torchrun started must have met
+_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What torchrun told this process: it is ``rank`` of ``size``, and ``local_rank`` of ``local_size`` on this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> Launched:
+    """What torchrun told this process; a single rank where nobody started several.
+
+    UsageError where the variables are there but torchrun is not: left over from another command, they would let this
+    one wait for ranks that never come.
+    """
+    names = [name for name in _VARIABLES if name in environment]
+    said = " ".join(f"{name}={environment[name]}" for name in names)
+    if environment.get("WORLD_SIZE", "1") == "1":
+        return Launched()
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        raise UsageError(
+            f"{said}: these variables say that torchrun started several processes, but it did not start this one. "
+            f"`unset {' '.join(names)}` to train in one process, or start it with torchrun"
+        )
+    try:
+        size, rank = int(environment["WORLD_SIZE"]), int(environment["RANK"])
+        local_size = int(environment.get("LOCAL_WORLD_SIZE", size))
+        local_rank = int(environment.get("LOCAL_RANK", rank))
+        if not (0 <= rank < size and 0 <= local_rank < local_size):
+            raise ValueError
+    except (KeyError, ValueError):
+        raise UsageError(f"{said}: not what torchrun sets. Start this command with torchrun again") from None
+    return Launched(rank, size, local_rank, local_size)
+
+
+_LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Socket closed")
 
 
 class Ranks:
@@ -24,15 +71,31 @@ class Ranks:
         self.rank, self.size = rank, size
 
     @classmethod
-    def of_environment(cls, device_type: str) -> "Ranks":
-        """The ranks that torchrun started, joined; a single one where it did not start this process."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
+    def join(cls, process: Launched, device_type: str) -> "Ranks":
+        """This process among those that torchrun started, once all are there. UsageError if they do not come in time."""
+        if process.size == 1:
             return cls()
         if not dist.is_initialized():
+            try:
+                store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
+            except (dist.DistError, ValueError) as error:
+                raise UsageError(
+                    f"rank {process.rank} of {process.size} waited {JOIN_SECONDS:.0f} s in vain for the others ({error}). "
+                    f"If no torchrun is at work, `unset {' '.join(v for v in _VARIABLES if v in os.environ)}`"
+                ) from None
+            store.set_timeout(dist.default_pg_timeout)
             # gloo carries what is on the CPU, above all the agreement to stop; nccl what is on the GPUs.
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo")
-        return cls(dist.get_rank(), size)
+            backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+        return cls(dist.get_rank(), process.size)
+
+    def lost_one(self, error: Exception) -> bool:
+        """Whether ``error`` says that another rank ended in the middle of an exchange.
+
+        gloo raises plain RuntimeErrors.
+        """
+        said = isinstance(error, dist.DistError) or any(sign in str(error) for sign in _LOST)
+        return self.size > 1 and isinstance(error, RuntimeError) and said
 
     @property
     def first(self) -> bool:
@@ -107,7 +170,8 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        size = dist.get_world_size()
+        size, dtype = dist.get_world_size(), x.dtype
+        x = x.to(self.weight.dtype)  # under autocast x is bfloat16, too coarse for statistics
         mean = differentiable.all_reduce(x.mean((0, 2, 3))) / size
         centred = x - mean[:, None, None]
         variance = differentiable.all_reduce(centred.square().mean((0, 2, 3))) / size
@@ -119,4 +183,4 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
                 if self.num_batches_tracked is not None:
                     self.num_batches_tracked.add_(1)
         scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
-        return scaled * self.weight[:, None, None] + self.bias[:, None, None]
+        return (scaled * self.weight[:, None, None] + self.bias[:, None, None]).to(dtype)

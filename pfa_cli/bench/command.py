@@ -19,10 +19,10 @@ from pfa_cli.bench.memory import peak_bytes
 from pfa_cli.bench.pixels import which_pixels
 from pfa_cli.bench.report import Benchmark
 from pfa_cli.bench.steps import Job, Plan, measure, pooled
+from pfa_cli.cores import physical_cores, usable_cores
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import Recipe
-from pfa_cli.runs.launch import default_jobs, usable_cores
 from pfa_cli.runs.provenance import device_name
 from pfa_cli.training.device import choose_device
 
@@ -91,7 +91,8 @@ def _bench(
 ) -> Benchmark | LeftOut:
     name, seconds = setting.recipe.name, 60 * options.minutes
     data_dir = options.data_dir or default_data_dir()
-    processes = options.processes or default_jobs(device)
+    at_a_time = physical_cores() if device.type == "cpu" else 1
+    processes = options.processes or at_a_time
     labels = list(dict.fromkeys([BP, *algorithms]))
     if PFA in labels:
         labels.append(LITERAL)
@@ -126,7 +127,7 @@ def _bench(
             benchmark = replace(benchmark, curves=pool.submit(growth.measure).result())
     if options.memory:
         say(f"{name}: peak memory")
-        benchmark = replace(benchmark, peak_bytes=peak_bytes(job, default_jobs(device)))
+        benchmark = replace(benchmark, peak_bytes=peak_bytes(job, at_a_time))
     return benchmark
 
 

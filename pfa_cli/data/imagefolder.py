@@ -1,7 +1,6 @@
 """Photographs in the ImageNet layout: ``train/<class>/*`` and ``val/<class>/*``. Never downloaded."""
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pfa_cli.configuration import Configuration
+from pfa_cli.cores import decoding_processes
 from pfa_cli.data import Dataset
 from pfa_cli.data.folder import readable
 from pfa_cli.data.part import WHOLE, Part
@@ -135,7 +135,7 @@ class ImageFolderDataset(Dataset):
 
 def load(configuration: Configuration, data_dir: Path, device: torch.device) -> ImageFolderDataset:
     """The photographs under ``data_dir``; PfaError if they are not there."""
-    return ImageFolderDataset(configuration, locate(data_dir), device, workers_from_environment())
+    return ImageFolderDataset(configuration, locate(data_dir), device, decoding_processes())
 
 
 def prepare(data_dir: Path) -> None:
@@ -153,14 +153,3 @@ def locate(data_dir: Path) -> Path:
         f"no photographs in {data_dir}: this recipe reads train/<class>/ and val/<class>/ there, or in its "
         "folder imagenet. They are not downloaded: name the folder that has them with --data-dir or PFA_DATA"
     )
-
-
-def workers_from_environment() -> int:
-    """Worker processes: ``PFA_WORKERS``, else one for each core that this process may use, 16 at most."""
-    named = os.environ.get("PFA_WORKERS", "")
-    if named:
-        if not named.isdecimal():
-            raise PfaError(f"PFA_WORKERS (={named}) must be a whole number: how many processes decode images")
-        return int(named)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

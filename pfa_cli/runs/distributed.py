@@ -1,48 +1,87 @@
 """Several processes, started by torchrun, that train every cell together: the first one leads, the others follow.
 
 The leader alone knows the database: it claims a cell, announces it, and writes what came of it. The others train along and
-need nothing but the data and the leader's checkpoints. A failure on any of them ends the whole command, since the others
-would wait for it for ever; torchrun sees to that, and the same command then goes on from the last checkpoint.
+need nothing but the data and the leader's checkpoints. If any of them ends, the leader gives its cell back as interrupted
+and the whole command ends, since the others cannot go on; the same command resumes from the last checkpoint.
 """
 
-import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 
+from pfa_cli.cores import share_cores
 from pfa_cli.data import load_dataset
-from pfa_cli.ranks import Ranks
-from pfa_cli.runs.worker import Task
+from pfa_cli.errors import PfaError
+from pfa_cli.ranks import launched
+from pfa_cli.runs.backend import Backend, Report, Setup, Task
+from pfa_cli.runs.events import Broken, Event, Said
+from pfa_cli.runs.worker import work
+from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.training import checkpoint
 from pfa_cli.training.device import make_repeatable
 from pfa_cli.training.trainer import Trainer
 
 
-def share_cores(ranks: Ranks) -> None:
-    """Lets each rank decode images with its share of the machine's cores, unless PFA_WORKERS says otherwise."""
-    if ranks.size > 1:
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size))
-        os.environ.setdefault("PFA_WORKERS", str(max(1, (os.cpu_count() or 1) // here)))
+class Distributed(Backend):
+    """One cell at a time, by all ranks; this process is the leader."""
+
+    name = "distributed"
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._broken = False
+        share_cores(launched().local_size)
+
+    @classmethod
+    def fits(cls, setup: Setup) -> bool:
+        return setup.ranks.size > 1
+
+    def workers(self, tasks: Sequence[Task]) -> int:
+        return 1
+
+    def run(self, tasks: Sequence[Task], report: Report, stop: StopRequest) -> None:
+        def listen(event: Event | Said | Broken) -> None:
+            self._broken |= isinstance(event, Broken)
+            report(event)
+
+        work(self.setup, takewhile(lambda _: not stop, tasks), listen, lambda: bool(stop))
+
+    def close(self) -> None:
+        """Tells the other ranks that no cells are left."""
+        if not self._broken:  # else they may wait in the middle of a step; torchrun ends them
+            self.setup.ranks.from_first(None)
 
 
-def dismiss(ranks: Ranks) -> None:
-    """The leader's last word: there are no more cells."""
-    ranks.from_first(None)
+def follow(setup: Setup) -> int:
+    """Trains along with every cell that the leader announces, step by step, until it announces none; the exit code.
 
-
-def follow(ranks: Ranks, device: torch.device, data_dir: Path, should_stop: Callable[[], bool]) -> None:
-    """Trains along with every cell that the leader announces, step by step, until it announces none."""
+    Raises:
+        PfaError: another rank ended.
+    """
+    device, ranks = torch.device(setup.device), setup.ranks
     make_repeatable(device)
-    while (announced := ranks.from_first(None)) is not None:
-        task, folder = announced
-        assert isinstance(task, Task)
-        dataset = load_dataset(task.configuration, data_dir, device)
-        trainer = Trainer(task.configuration, dataset, task.seed, device, ranks)
-        checkpoint.restore(folder, trainer)
-        for _ in trainer.epochs(should_stop):
-            trainer.state()  # the leader saves, and all add up their sums for it
-            if ranks.any(should_stop()):
-                break
-        if not trainer.finished and trainer.step:
-            trainer.state()
+    share_cores(launched().local_size)
+    with stop_signals() as stop:
+
+        def should_stop() -> bool:
+            return bool(stop)
+
+        try:
+            while (announced := ranks.from_first(None)) is not None:
+                task, folder = announced
+                assert isinstance(task, Task)
+                dataset = load_dataset(task.configuration, setup.data_dir, device)
+                trainer = Trainer(task.configuration, dataset, task.seed, device, ranks)
+                checkpoint.restore(folder, trainer)
+                for _ in trainer.epochs(should_stop):
+                    trainer.state()  # the leader saves, and all add up their sums for it
+                    if ranks.any(should_stop()):
+                        break
+                if not trainer.finished and trainer.step:
+                    trainer.state()
+        except RuntimeError as error:
+            if not ranks.lost_one(error):
+                raise
+            raise PfaError(f"rank {ranks.rank} ends: another process of this run has ended") from None
+        return stop.exit_code

@@ -44,6 +44,13 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Said:
+    """What a person should know about the whole command."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Ended:
     """The cell is no longer ours; ``error`` says why if it failed."""
 

@@ -8,31 +8,41 @@ import multiprocessing
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 
-from pfa_cli.errors import PfaError
-from pfa_cli.runs.events import Broken, Ended, EpochDone, Event, Note
-from pfa_cli.runs.worker import Task, Worker
+from pfa_cli.cores import physical_cores, share_cores
+from pfa_cli.runs.backend import Backend, Report, Setup, Task
+from pfa_cli.runs.events import Broken, Ended, EpochDone, Event, Note, Said
+from pfa_cli.runs.worker import give_up, work
 from pfa_cli.signals import StopRequest, signals_blocked, stop_signals
-from pfa_cli.store.engine import open_store
-from pfa_cli.training.device import choose_device
 
 _LOOK_SECONDS = 0.2  # how long a signal may wait for the parent to pass it on
 _DEATHS = 2  # of workers on one cell, without an epoch between them, after which the cell has failed
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What a worker process needs to begin."""
+class Processes(Backend):
+    """Cells side by side, each in a process of its own; a single one in this process."""
 
-    db: str | None
-    device: str
-    data_dir: Path
+    name = "processes"
+
+    @classmethod
+    def fits(cls, setup: Setup) -> bool:
+        return True
+
+    def workers(self, tasks: Sequence[Task]) -> int:
+        return min(self.setup.jobs or physical_cores(), len(tasks))
+
+    def run(self, tasks: Sequence[Task], report: Report, stop: StopRequest) -> None:
+        workers = self.workers(tasks)
+        if workers == 1:
+            work(self.setup, takewhile(lambda _: not stop, tasks), report, lambda: bool(stop))
+        else:
+            Pool(self.setup, workers, report, stop).run(tasks)
 
 
 @dataclass
@@ -49,14 +59,10 @@ class Pool:
         self,
         setup: Setup,
         jobs: int,
-        report: Callable[[Event | Broken], None],
-        say: Callable[[str], None],
-        give_up: Callable[[Task, str], None],
+        report: Report,
         stop: StopRequest,
     ) -> None:
-        """``give_up`` hears of a cell whose workers died, and why: none is left to store that it failed."""
-        self._setup, self._jobs, self._stop = setup, jobs, stop
-        self._report, self._say, self._give_up = report, say, give_up
+        self._setup, self._jobs, self._report, self._stop = setup, jobs, report, stop
         self._context = multiprocessing.get_context("spawn")
         self._members: list[_Member] = []
         self._waiting: deque[Task] = deque()
@@ -75,8 +81,10 @@ class Pool:
                 if self._stop and not asked:
                     # By SIGTERM: the terminal sent Ctrl-C to the workers too, and a second one is an order.
                     asked = True
-                    self._say(
-                        "stopping: every worker finishes its step and saves; Ctrl-C again leaves at once"
+                    self._report(
+                        Said(
+                            "stopping: every worker finishes its step and saves; Ctrl-C again leaves at once"
+                        )
                     )
                     self._waiting.clear()
                     for member in self._members:
@@ -93,7 +101,8 @@ class Pool:
         resource_tracker.ensure_running()  # here, since starting it unblocks signals
         while self._waiting and len(self._members) < self._jobs:
             ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=_work, args=(theirs, self._setup), name="pfa worker")
+            setup = replace(self._setup, jobs=self._jobs)
+            process = self._context.Process(target=_work, args=(theirs, setup), name="pfa worker")
             with signals_blocked():
                 process.start()
             theirs.close()  # so that the pipe ends when the worker does
@@ -138,10 +147,13 @@ class Pool:
             self._waiting.appendleft(task)
             self._start_missing()
         else:
-            self._give_up(
-                task,
-                f"its worker {how}, {_DEATHS} times without an epoch between; if memory ran out, "
-                "fewer --jobs leave more for each",
+            self._report(
+                give_up(
+                    self._setup,
+                    task,
+                    f"its worker {how}, {_DEATHS} times without an epoch between; if memory ran out, "
+                    "fewer --jobs leave more for each",
+                )
             )
             self._start_missing()
 
@@ -162,17 +174,17 @@ def _work(pipe: Connection, setup: Setup) -> None:
         def should_stop() -> bool:
             return bool(stop) or os.getppid() != parent.pid
 
-        def report(event: Event | Broken) -> None:
+        def report(event: Event | Said | Broken) -> None:
             with contextlib.suppress(OSError):  # nobody listens any more: `should_stop` says so too
                 pipe.send(event)
 
-        try:
-            with open_store(setup.db, write=True) as store:
-                worker = Worker(store, choose_device(setup.device), setup.data_dir, report, should_stop)
-                while not should_stop() and (task := _next(pipe)) is not None:
-                    report(worker.run(task))
-        except PfaError as error:
-            report(Broken(str(error)))
+        share_cores(setup.jobs or 1)
+        work(setup, _tasks(pipe, should_stop), report, should_stop)
+
+
+def _tasks(pipe: Connection, should_stop: Callable[[], bool]) -> Iterator[Task]:
+    while not should_stop() and (task := _next(pipe)) is not None:
+        yield task
 
 
 def _next(pipe: Connection) -> Task | None:

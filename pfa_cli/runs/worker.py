@@ -1,11 +1,11 @@
 """One cell's way: claim it, restore its newest checkpoint, train it epoch by epoch, say how it ended."""
 
+import contextlib
 import errno
 import shutil
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -16,11 +16,12 @@ from pfa_cli.configuration import Configuration
 from pfa_cli.data import Dataset, load_dataset
 from pfa_cli.errors import PfaError
 from pfa_cli.ranks import Ranks
-from pfa_cli.runs.events import Ended, EpochDone, Event, Note, Outcome, Started, Step
+from pfa_cli.runs.backend import Report, Setup, Task
+from pfa_cli.runs.events import Broken, Ended, EpochDone, Note, Outcome, Started, Step
 from pfa_cli.runs.liveness import is_alive
 from pfa_cli.runs.provenance import attempt_facts
 from pfa_cli.store import writer
-from pfa_cli.store.engine import Store
+from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import LostCell, StoreError
 from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, runs
@@ -34,16 +35,6 @@ STEP_SECONDS = 0.5  # between two reports within an epoch
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 
 
-@dataclass(frozen=True)
-class Task:
-    """A cell to train: its number in the plan, its run in the database."""
-
-    cell: int
-    run_id: int
-    configuration: Configuration
-    seed: int
-
-
 def checkpoint_folder(store: Store, configuration: Configuration, seed: int) -> Path:
     """Where the cell's checkpoints lie: beside the database; for a server's database, in ``results``.
 
@@ -53,7 +44,7 @@ def checkpoint_folder(store: Store, configuration: Configuration, seed: int) -> 
     return database.with_name(f"{database.name}.checkpoints") / _cell_name(configuration, seed)
 
 
-def prepare_folder(store: Store, task: "Task", claim: writer.Claim) -> Path:
+def prepare_folder(store: Store, task: Task, claim: writer.Claim) -> Path:
     """The cell's folder, made if missing, without checkpoints that are ahead of the database.
 
     Folders were once named without the database's last suffix, so that lr-0.1 and lr-0.2 shared one. What such a
@@ -88,7 +79,7 @@ class Worker:
         store: Store,
         device: torch.device,
         data_dir: Path,
-        report: Callable[[Event], None],
+        report: Report,
         should_stop: Callable[[], bool],
         ranks: Ranks | None = None,
     ) -> None:
@@ -225,7 +216,8 @@ class Worker:
     def _failed(self, task: Task, claim: writer.Claim, folder: Path, error: Exception) -> Ended:
         """Stores what became of a cell whose training raised ``error``."""
         # A stop signal may have reached helpers of ours too, such as the processes that decode images.
-        stopped = self._should_stop() and not isinstance(error, StoreError)
+        lost_one = self._ranks.lost_one(error)
+        stopped = lost_one or (self._should_stop() and not isinstance(error, StoreError))
         outcome: Literal["interrupted", "failed"] = "interrupted" if stopped else "failed"
         message = None if stopped else self._explained(error, folder)
         try:
@@ -234,6 +226,8 @@ class Worker:
             return Ended(task.cell, "lost")
         except StoreError:
             pass  # the run stays "running" without a process, which is shown as stale, and resumes
+        if lost_one:
+            message = "another process of this run has ended; the same command resumes the cell from its last checkpoint"
         return Ended(task.cell, outcome, message)
 
     def _explained(self, error: Exception, folder: Path) -> str:
@@ -247,6 +241,27 @@ class Worker:
         except OSError:  # the disk may be what failed
             return message
         return f"{message} (traceback: {log})"
+
+
+def work(setup: Setup, tasks: Iterable[Task], report: Report, should_stop: Callable[[], bool]) -> None:
+    """Trains the tasks in this process, one after the other; what ends all of them is told as `Broken`."""
+    try:
+        with open_store(setup.db, write=True) as store:
+            device = torch.device(setup.device)
+            worker = Worker(store, device, setup.data_dir, report, should_stop, setup.ranks)
+            for task in tasks:
+                report(worker.run(task))
+    except PfaError as error:
+        report(Broken(str(error)))
+
+
+def give_up(setup: Setup, task: Task, error: str) -> Ended:
+    """Stores that the cell failed, where its worker no longer can."""
+    with contextlib.suppress(StoreError), open_store(setup.db, write=True) as store:
+        claim = writer.claim(store, task.run_id, Owner.current(), is_alive=is_alive)
+        if claim is not None:
+            writer.finish(store, claim, "failed", error=error)
+    return Ended(task.cell, "failed", error)  # a run that could not be stored as failed stays stale
 
 
 def describe(error: Exception, device: torch.device, folder: Path) -> str:

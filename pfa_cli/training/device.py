@@ -5,6 +5,7 @@ import os
 import torch
 
 from pfa_cli.errors import UsageError
+from pfa_cli.ranks import launched
 
 
 def choose_device(name: str) -> torch.device:
@@ -28,10 +29,17 @@ def choose_device(name: str) -> torch.device:
             )
         if (device.index or 0) >= found:
             raise UsageError(f"--device {name}: there are {found} GPUs here, cuda:0 to cuda:{found - 1}")
-        index = (
-            int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
-        )  # torchrun's word
-        device = torch.device("cuda", index)
+        ranks = launched()
+        if ranks.local_size > 1 and device.index is not None:
+            raise UsageError(
+                f"--device {name}: under torchrun each process takes a GPU of its own; use --device cuda"
+            )
+        if ranks.local_rank >= found:
+            raise UsageError(
+                f"--device {name}: {ranks.local_size} processes on this machine, but {found} GPUs; "
+                f"start torchrun with --nproc-per-node={found}"
+            )
+        device = torch.device("cuda", ranks.local_rank if device.index is None else device.index)
     return device
 
 

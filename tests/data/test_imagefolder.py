@@ -16,7 +16,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from pfa_cli.data import load_dataset
-from pfa_cli.data.imagefolder import MEAN, STD, ImageFolderDataset, workers_from_environment
+from pfa_cli.data.imagefolder import MEAN, STD, ImageFolderDataset
 from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.recipes import load_recipe
 
@@ -200,13 +200,3 @@ def test_a_folder_without_the_layout_is_told_what_belongs_there(root: Path, tmp_
         PfaError, match="train and val must have the same classes; only in one of them: extra"
     ):
         load_dataset(configuration, tmp_path, CPU)
-
-
-def test_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PFA_WORKERS", "3")
-    assert workers_from_environment() == 3
-    monkeypatch.setenv("PFA_WORKERS", "many")
-    with pytest.raises(PfaError, match=r"PFA_WORKERS \(=many\) must be a whole number"):
-        workers_from_environment()
-    monkeypatch.delenv("PFA_WORKERS")
-    assert 1 <= workers_from_environment() <= 16

@@ -17,9 +17,10 @@ from sqlalchemy import delete, select, update
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import PfaError
 from pfa_cli.recipes import load_recipe
+from pfa_cli.runs.backend import Task
 from pfa_cli.runs.events import Ended, EpochDone, Event
 from pfa_cli.runs.plan import Plan, make_plan
-from pfa_cli.runs.worker import Task, Worker, checkpoint_folder
+from pfa_cli.runs.worker import Worker, checkpoint_folder
 from pfa_cli.store import schema, writer
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.owner import Owner

@@ -8,12 +8,11 @@ import run_cases
 import torch
 
 from pfa_cli.data import default_data_dir, load_dataset
+from pfa_cli.runs.backend import Setup, Task
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Event
 from pfa_cli.runs.fill import Trial, cells_at_a_time
 from pfa_cli.runs.lanes import Lanes
 from pfa_cli.runs.plan import Plan
-from pfa_cli.runs.processes import Setup
-from pfa_cli.runs.worker import Task
 from pfa_cli.signals import StopRequest
 from pfa_cli.store import writer
 from pfa_cli.store.engine import open_store

@@ -8,9 +8,9 @@ from pathlib import Path
 import run_cases
 
 from pfa_cli.data import default_data_dir
-from pfa_cli.runs.events import Broken, Event, Note
-from pfa_cli.runs.processes import Pool, Setup
-from pfa_cli.runs.worker import Task
+from pfa_cli.runs.backend import Setup, Task
+from pfa_cli.runs.events import Broken, Ended, Event, Note, Said
+from pfa_cli.runs.processes import Pool
 from pfa_cli.signals import StopRequest
 from pfa_cli.store import writer
 from pfa_cli.store.engine import open_store
@@ -22,8 +22,7 @@ def test_a_cell_is_given_up_after_two_deaths_without_an_epoch_between(tmp_path: 
     (cell,) = run_cases.plan(["bp"], train_images=60_000, hidden_sizes=[2000, 2000]).cells
     with open_store(str(db), write=True) as store:
         run_id = writer.ensure_run(store, cell.configuration, cell.seed)
-    told: list[Event | Broken] = []
-    given_up: list[tuple[Task, str]] = []
+    told: list[Event | Said | Broken] = []
     killed: list[int] = []
 
     def kill_two() -> None:
@@ -38,14 +37,7 @@ def test_a_cell_is_given_up_after_two_deaths_without_an_epoch_between(tmp_path: 
             os.kill(row.pid, signal.SIGKILL)
 
     task = Task(0, run_id, cell.configuration, cell.seed)
-    pool = Pool(
-        Setup(str(db), "cpu", default_data_dir()),
-        2,
-        told.append,
-        lambda message: None,
-        lambda *given: given_up.append(given),
-        StopRequest(),
-    )
+    pool = Pool(Setup(str(db), "cpu", default_data_dir()), 2, told.append, StopRequest())
     killer = threading.Thread(target=kill_two)
     killer.start()
     pool.run([task])
@@ -53,6 +45,8 @@ def test_a_cell_is_given_up_after_two_deaths_without_an_epoch_between(tmp_path: 
     assert [note.message for note in told if isinstance(note, Note)] == [
         "its worker was killed by SIGKILL; another resumes it from its last checkpoint"
     ]
-    ((abandoned, why),) = given_up
-    assert abandoned == task
-    assert why.startswith("its worker was killed by SIGKILL, 2 times without an epoch between")
+    ended = told[-1]
+    assert isinstance(ended, Ended) and ended.outcome == "failed" and ended.error is not None
+    assert ended.error.startswith("its worker was killed by SIGKILL, 2 times without an epoch between")
+    (row,) = run_cases.stored(db)
+    assert (row.state, row.error) == ("failed", ended.error)

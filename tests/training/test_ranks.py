@@ -12,7 +12,7 @@ from stand_ins import Pictures, configuration
 
 from pfa_cli.algorithms import ALGORITHMS
 from pfa_cli.errors import UsageError
-from pfa_cli.ranks import Ranks
+from pfa_cli.ranks import Ranks, launched
 from pfa_cli.training.trainer import Trainer
 
 CASES = [*ALGORITHMS, "pfa literal"]
@@ -55,7 +55,7 @@ def _trained(case: str, ranks: Ranks) -> tuple[Trainer, list[dict[str, float | N
 
 
 def main(out: Path) -> None:
-    ranks = Ranks.of_environment("cpu")
+    ranks = Ranks.join(launched(), "cpu")
     for case in CASES:
         trainer, measured = trained(case, ranks)
         tensors, _ = trainer.state()

@@ -1,0 +1,67 @@
+"""The interface of a back end: how the cells of a command are trained, and by which processes.
+
+A back end is one class. To add one, derive it from `Backend` and put it into ``BACKENDS`` in `pfa_cli.runs.launch`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from pfa_cli.configuration import Configuration
+from pfa_cli.ranks import Ranks
+from pfa_cli.runs.events import Broken, Event, Said
+from pfa_cli.signals import StopRequest
+
+Report = Callable[[Event | Said | Broken], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A cell to train: its number in the plan, its run in the database."""
+
+    cell: int
+    run_id: int
+    configuration: Configuration
+    seed: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a back end and its workers need to begin; can be sent to another process."""
+
+    db: str | None
+    device: str
+    data_dir: Path
+    jobs: int | None = None  # cells trained at a time; None: as the back end thinks best
+    ranks: Ranks = field(default_factory=Ranks)
+
+
+class Backend(ABC):
+    """Trains cells. It knows nothing of the terminal, and the caller nothing of its processes."""
+
+    name: ClassVar[str]
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, setup: Setup) -> bool:
+        """Whether this back end is the one to use."""
+
+    @abstractmethod
+    def workers(self, tasks: Sequence[Task]) -> int:
+        """How many of the tasks `run` will train at a time."""
+
+    @abstractmethod
+    def run(self, tasks: Sequence[Task], report: Report, stop: StopRequest) -> None:
+        """Tries every task once; returns when each has ended, or, once ``stop`` is set, when all workers have saved.
+
+        ``report`` hears of progress, from the thread that called `run`: for every task an ``Ended`` (none if it was not
+        begun before a stop), or a ``Broken`` if no more can be done. A task in another command's hands ends "busy".
+        """
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to do)
+        """Called once, when no more is to be run."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import signature
 from typing import Any
 
 import torch
@@ -61,6 +62,9 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launched:
     return Launched(rank, size, local_rank, local_size)
 
 
+_PARAMETERS = signature(DistributedDataParallel.__init__).parameters
+# What torch 2.14 calls the option; earlier versions know the other name only.
+_SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers"
 _LOST = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Socket closed")
 
 
@@ -103,7 +107,9 @@ class Ranks:
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """What to call in training in place of ``network``: it averages the gradients over the ranks."""
-        return network if self.size == 1 else DistributedDataParallel(network, broadcast_buffers=False)
+        if self.size == 1:
+            return network
+        return DistributedDataParallel(network, **{_SYNC_BUFFERS: False})
 
     def apart(self, wrapped: nn.Module) -> AbstractContextManager[None]:
         """Within it, gradients of the wrapped network stay with their rank."""

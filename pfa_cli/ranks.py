@@ -109,7 +109,8 @@ class Ranks:
         """What to call in training in place of ``network``: it averages the gradients over the ranks."""
         if self.size == 1:
             return network
-        return DistributedDataParallel(network, **{_SYNC_BUFFERS: False})
+        options: dict[str, Any] = {_SYNC_BUFFERS: False}
+        return DistributedDataParallel(network, **options)
 
     def apart(self, wrapped: nn.Module) -> AbstractContextManager[None]:
         """Within it, gradients of the wrapped network stay with their rank."""

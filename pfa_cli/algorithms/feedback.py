@@ -1,5 +1,6 @@
 """What every algorithm is: a feedback path and how it changes; and `convert`, which gives one to any network."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -95,8 +96,15 @@ class Algorithm:
         """Takes back what `state` gave."""
         self._epoch, self.generator = facts["noise_epoch"], None
         if "generator" in tensors:
-            self.generator = torch.Generator(device=facts["noise_device"])
-            self.generator.set_state(tensors["generator"].cpu())
+            state, device = tensors["generator"].cpu(), self.layers[0].weight.device
+            if torch.device(facts["noise_device"]).type == device.type:
+                self.generator = torch.Generator(device=device)
+                self.generator.set_state(state)
+            else:
+                # Generators of the CPU and of GPUs cannot go on from one another. This one is new, and so is its noise: from
+                # (seed, epoch) alone, what this epoch has had already would come again.
+                state_hash = hashlib.sha256(state.numpy().tobytes()).hexdigest()
+                self.generator = generator(self.seed, "noise", self._epoch, state_hash, device=device)
 
 
 def convert(network: nn.Module, algorithm: str, *, seed: int = 0, **options: object) -> nn.Module:

@@ -102,6 +102,7 @@ class PAL(Algorithm):
     def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
         super().__init__(options, seed)
         self._ear: _Ear | None = None  # while a forward pass is listened to
+        self._samples: dict[tuple[object, ...], Tensor | int] = {}  # see `_count`
         self._forget()
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
@@ -203,12 +204,21 @@ class PAL(Algorithm):
         da = layer.response(p.rate(p.u + p.noise) - p.h)
         fast = q.rate(q.u + da + q.noise) - q.h + leak * (q.h - self.ranks.previous(q.h))
         power = p.deviation.square() * (p.gain * q.gain)
-        correlation = layer.outer(fast, p.noise, layer.weight.shape) / layer.samples(p.noise, fast) / power
+        correlation = (
+            layer.outer(fast, p.noise, layer.weight.shape) / self._count(layer, p.noise, fast) / power
+        )
         # A silent population has no noise to learn from.
         target = torch.where(p.deviation > 0, self.ranks.mean(correlation), torch.zeros_like(correlation))
         layer.V.lerp_(target, rate if self.parts == 1 else 1 - (1 - rate) ** (1 / self.parts))
         bound = NORM_BOUND * layer.get_buffer("V0_norm")
         layer.V.mul_((bound / layer.V.norm()).clamp(max=1))
+
+    def _count(self, layer: FeedbackLayer, noise: Tensor, fast: Tensor) -> Tensor | int:
+        """How many samples the weight gradient of ``fast`` and ``noise`` sums over; counted once for each shape."""
+        key = (layer.name, noise.shape, fast.shape, noise.device, noise.dtype)
+        if key not in self._samples:
+            self._samples[key] = layer.samples(noise, fast)
+        return self._samples[key]
 
 
 class _Ear(TorchFunctionMode):

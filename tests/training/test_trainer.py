@@ -200,3 +200,25 @@ def test_a_convolutional_network_resumes_bit_for_bit_too(case: str, tmp_path: Pa
     assert found == expected
     for key, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("case", ["wm", "pal"])
+def test_noise_begun_on_a_gpu_goes_on_on_the_cpu_and_does_not_come_again(case: str) -> None:
+    """A generator's state is of no use on another kind of device; what it has drawn already must not be drawn twice."""
+    begun = trainer(case)
+    list(begun.epochs(lambda: begun.step == 5))
+    tensors, facts = begun.state()
+    facts["algorithm"]["noise_device"] = "cuda:3"
+    tensors["algorithm.generator"] = torch.arange(16, dtype=torch.uint8)  # as long as a GPU's
+    noises = []
+    for _ in range(2):
+        resumed = trainer(case)
+        resumed.restore(tensors, facts)
+        noises.append(resumed.algorithm.noise((8,), CPU, torch.float32))
+    of_this_epoch = generator(0, "noise", 1)
+    assert torch.equal(*noises)  # from the checkpoint alone
+    assert not torch.equal(noises[0], torch.randn(8, generator=of_this_epoch))
+    assert [record.epoch for record in resumed.epochs()] == [1, 2, 3]
+    assert torch.equal(
+        resumed.algorithm.generator.get_state()[:8], generator(0, "noise", 3).get_state()[:8]
+    )  # the next epoch has its own noise again

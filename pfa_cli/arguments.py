@@ -5,8 +5,10 @@ import tomllib
 from collections.abc import Iterable
 from typing import Any
 
-from pfa_cli.algorithms.registry import ALGORITHMS, entry
+from pfa_cli import registry
 from pfa_cli.errors import UsageError
+from pfa_cli.plugins import is_file
+from pfa_cli.registry import ALGORITHMS
 
 _MOST_SEEDS = 1000
 _HALF_DECIMAL = re.compile(r"(?<![\w.])(?:\.(\d+)|(\d+)\.(?!\d))")  # .1 and 1.
@@ -35,17 +37,18 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def parse_algorithms(text: str) -> list[str]:
-    """``all``, or names separated by commas.
+    """``all`` (of this package), or names and files of plug-ins separated by commas.
 
     >>> parse_algorithms("pfa, BP")
     ['pfa', 'bp']
     """
     if text.strip().lower() == "all":
         return list(ALGORITHMS)
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name if is_file(name) else name.lower() for name in names]
     if not names:
         raise UsageError(f"--algos names no algorithm. Valid: all, {', '.join(ALGORITHMS)}")
-    return list(dict.fromkeys(entry(name).name for name in names))
+    return list(dict.fromkeys(name for name in names if registry.algorithm(name)))
 
 
 def parse_seeds(text: str) -> list[int]:

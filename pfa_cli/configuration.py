@@ -3,25 +3,35 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pfa_cli.algorithms.registry import OptionValue, entry
-from pfa_cli.errors import UsageError, unknown
+from pfa_cli import registry
+from pfa_cli.errors import PfaError, UsageError, unknown
+from pfa_cli.plugins import Source
+from pfa_cli.registry import DATASETS, NETWORKS, DatasetEntry, Entry, NetworkEntry, OptionValue
 
 # Lists of TOML and JSON become tuples; all else is taken as it is written ("2" is not 2, true is not 1).
 _Whole = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
 
-# Settings that mean something for one network or data set only; elsewhere they are None.
-_BELONGS_TO = {
-    "hidden_sizes": ("network", "mlp"),
-    "image_size": ("dataset", "imagefolder"),
-    "corrupt_share_percent": ("dataset", "imagefolder"),
+_E = TypeVar("_E", Entry, NetworkEntry, DatasetEntry)
+_Role = Literal["algorithm", "network", "dataset"]
+_FIND: Mapping[str, Callable[[str], Entry | NetworkEntry | DatasetEntry]] = {
+    "algorithm": registry.algorithm,
+    "network": registry.network,
+    "dataset": registry.dataset,
 }
+_OPTIONS_OF = {"algorithm": "options", "network": "network_options", "dataset": "dataset_options"}
 
-_TRAINING_IMAGES = {"mnist": 60_000, "cifar10": 50_000}  # a folder's images are counted when it is read
+# Settings and options that enter the hash at their default too, as all did at first. A later one enters only where it
+# differs from its default, so that it renames no cell of before; hence such a default may never change.
+_HASHED_AT_DEFAULT = {
+    "validation_images", "split_seed", "precision", "probe_images", "accumulation", "options",
+    "mirror_samples", "mirror_rate", "rate", "noise", "leak", "expansion", "form",
+}  # fmt: skip
+_LARGEST = 2**63 - 1  # of a whole number in the database and in torch
 
 
 class Configuration(BaseModel):
@@ -31,8 +41,8 @@ class Configuration(BaseModel):
 
     recipe: str
     algorithm: str
-    dataset: Literal["mnist", "cifar10", "imagefolder"] = Field(description="data set")
-    network: Literal["mlp", "resnet20", "resnet18"] = Field(description="network")
+    dataset: str = Field(description="data set, or file.py:function")
+    network: str = Field(description="network, or file.py:function")
     hidden_sizes: _Whole | None = Field(None, description="units of each hidden layer (mlp)")
     epochs: int = Field(gt=0, description="epochs of training")
     batch_size: int = Field(gt=0, description="images per step; an epoch's last incomplete batch is dropped")
@@ -58,34 +68,62 @@ class Configuration(BaseModel):
     probe_images: int = Field(128, gt=0, description="training images on which the error angle is measured")
     accumulation: int = Field(1, gt=0, description="parts a batch is split into, to fit a small GPU")
     options: dict[str, OptionValue] = Field(default_factory=dict)
-
-    @field_validator("algorithm")
-    @classmethod
-    def _known_algorithm(cls, algorithm: str) -> str:
-        return entry(algorithm).name
+    network_options: dict[str, OptionValue] | None = None
+    dataset_options: dict[str, OptionValue] | None = None
+    sources: dict[_Role, str] | None = Field(None, description="sha256 of the files of plug-ins")
+    # Where the plug-ins are. It travels to other processes with the configuration, and is not stored with it.
+    plugins: dict[_Role, Source] = Field(default_factory=dict, exclude=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _complete_options(cls, data: Any) -> Any:
-        """Every option of the algorithm enters, so that a changed default changes the hash."""
-        if not isinstance(data, Mapping) or not isinstance(data.get("algorithm"), str):
+    def _resolve(cls, data: Any) -> Any:
+        """Names in place of the files of plug-ins, and every option of what they name, so that each has a value."""
+        if not isinstance(data, Mapping):
             return data
-        options = data.get("options", {})
-        for name, value in options.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UsageError(f"{name} (={value}) must be a finite number")
-        return {**data, "options": entry(data["algorithm"]).check_options(options)}
+        _check_numbers(data)
+        settings = dict(data)
+        plugins: dict[str, Source] = {}
+        for role, find in _FIND.items():
+            if not isinstance(settings.get(role), str):
+                continue
+            entry = find(settings[role])
+            settings[role] = entry.name
+            if entry.source is not None:
+                plugins[role] = entry.source
+            given = settings.get(_OPTIONS_OF[role])
+            if given is None or isinstance(given, Mapping):
+                options = entry.check_options(given or {})
+                settings[_OPTIONS_OF[role]] = options if options or role == "algorithm" else None
+        if plugins:
+            settings["sources"] = {role: source.sha256 for role, source in plugins.items()}
+            settings["plugins"] = plugins
+        return settings
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name, (kind, owner) in _BELONGS_TO.items():
-            given, needed = getattr(self, name) is not None, getattr(self, kind) == owner
-            if needed and not given:
-                raise ValueError(f"{kind} {owner} needs {name}")
-            if given and not needed:
-                raise ValueError(f"{name} is a setting of {kind} {owner}, not of {getattr(self, kind)}")
-        if self.network != "mlp" and self.dataset == "mnist":
-            raise ValueError(f"network {self.network} needs colour images; mnist is for network mlp")
+        for kind, entry, all_ in (
+            ("network", self.network_entry, NETWORKS),
+            ("dataset", self.dataset_entry, DATASETS),
+        ):
+            for name in _own(all_):
+                needed, given = name in entry.settings, getattr(self, name) is not None
+                if needed and not given:
+                    raise ValueError(f"{kind} {entry.name} needs {name}")
+                if given and not needed:
+                    owners = ", ".join(other.name for other in all_.values() if name in other.settings)
+                    raise ValueError(f"{name} is a setting of {kind} {owners}, not of {entry.name}")
+        shape = self.dataset_entry.input_shape
+        if shape is not None and len(shape) == 1 and not self.network_entry.takes_vectors:
+            raise ValueError(f"network {self.network} needs images, and {self.dataset} has rows of pixels")
+        try:
+            last_rate = self.learning_rate * self.learning_rate_factor ** len(self.milestones)
+        except OverflowError:
+            last_rate = math.inf
+        if last_rate == math.inf:
+            raise ValueError(
+                f"learning_rate_factor (={self.learning_rate_factor:g}) makes the learning rate infinite at the "
+                f"last of {len(self.milestones)} milestones"
+            )
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"milestones (={list(self.milestones)}) must be in ascending order")
         if self.batch_size % self.accumulation:
@@ -104,29 +142,130 @@ class Configuration(BaseModel):
 
     def check_batch(self) -> None:
         """UsageError if a batch takes more images than there are in the training set."""
-        there_are = _TRAINING_IMAGES.get(self.dataset, math.inf) - self.validation_images
-        images = max(0, min(there_are, self.train_images or math.inf))
+        entry = self.dataset_entry
+        there_are = entry.train_images if entry.train_images is not None and entry.fixed_size else math.inf
+        images = max(0, min(there_are - self.validation_images, self.train_images or math.inf))
         if self.batch_size > images:
             raise UsageError(
                 f"batch_size (={self.batch_size}) must be at most the number of training images (={images})"
             )
 
     @property
-    def hash(self) -> str:
-        """16 hex digits of sha256 over the canonical JSON of every setting that is not None.
+    def algorithm_entry(self) -> Entry:
+        """What the registry says of the algorithm. PfaError if its plug-in is not the one that was planned with."""
+        return self._entry("algorithm", registry.algorithm)
 
-        None is left out so that a setting introduced later, None by default, renames no earlier cell.
+    @property
+    def network_entry(self) -> NetworkEntry:
+        """What the registry says of the network; raises as `algorithm_entry`."""
+        return self._entry("network", registry.network)
+
+    @property
+    def dataset_entry(self) -> DatasetEntry:
+        """What the registry says of the data set; raises as `algorithm_entry`."""
+        return self._entry("dataset", registry.dataset)
+
+    @property
+    def algorithm_reference(self) -> str:
+        """What `Recipe.configuration` takes for this algorithm: its name, or where its file is."""
+        return self.plugins["algorithm"].reference if "algorithm" in self.plugins else self.algorithm
+
+    def _entry(self, role: _Role, find: Callable[[str], _E]) -> _E:
+        planned = self.plugins.get(role)
+        if planned is None:
+            return find(getattr(self, role))
+        entry = find(planned.reference)
+        if entry.source is None or entry.source.sha256 != planned.sha256:
+            raise PfaError(
+                f"{planned.reference} was edited after this run was planned: give the command again, and it is "
+                "another configuration"
+            )
+        return entry
+
+    @property
+    def source_texts(self) -> dict[str, str] | None:
+        """The files of the plug-ins, name → text, to be stored with the run; None if it has none."""
+        return {source.file: source.text for source in self.plugins.values()} or None
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """The shape of one image; None where it is known only once the data set is read."""
+        if "image_size" in self.dataset_entry.settings and self.image_size is not None:
+            return (3, self.image_size, self.image_size)
+        return self.dataset_entry.input_shape
+
+    @property
+    def dataset_identity(self) -> str:
+        """Equal for configurations that train on the same images, as text."""
+        shared = {
+            "dataset", "train_images", "test_images", "validation_images", "split_seed", "dataset_options",
+            *self.dataset_entry.settings,
+        }  # fmt: skip
+        source = (self.sources or {}).get("dataset", "")
+        return self.model_dump_json(include=shared) + source
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of sha256 over the canonical JSON of the settings: see `hash_of`."""
+        return self.hash_of(self.model_dump(mode="json"))
+
+    @classmethod
+    def hash_of(cls, stored: Mapping[str, Any]) -> str:
+        """The hash of a configuration as it is stored, also of one whose plug-ins are not at hand.
+
+        Neither None nor a later setting's default enters, so that a setting introduced later renames no earlier cell.
         """
-        settings = self.model_dump(mode="json", exclude_none=True)
-        text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        options = stored["options"]
+        if (ours := registry.ALGORITHMS.get(stored["algorithm"])) is not None:
+            defaults = {name: option.default for name, option in ours.options.items()}
+            options = {
+                name: value
+                for name, value in options.items()
+                if name in _HASHED_AT_DEFAULT or name not in defaults or value != defaults[name]
+            }
+        settings = {
+            name: value
+            for name, value in stored.items()
+            if value is not None
+            and (name in _HASHED_AT_DEFAULT or name not in cls.model_fields or value != _default(cls, name))
+        }
+        text = json.dumps(
+            settings | {"options": options}, sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _own(entries: Mapping[str, NetworkEntry] | Mapping[str, DatasetEntry]) -> list[str]:
+    """The settings that some networks (or data sets) have and others have not; elsewhere they are None."""
+    return sorted({name for entry in entries.values() for name in entry.settings})
+
+
+def _default(model: type[BaseModel], name: str) -> Any:
+    """The default of a setting as it is stored; for one that has none, something that equals no value."""
+    default = model.model_fields[name].get_default(call_default_factory=True)
+    return list(default) if isinstance(default, tuple) else default
+
+
+def _check_numbers(value: Any, name: str = "") -> None:
+    """UsageError for a number that neither the database nor torch can hold."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_numbers(inner, str(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_numbers(inner, name)
+    elif isinstance(value, int) and abs(value) > _LARGEST:
+        digits = str(value) if abs(value) < 10**30 else f"about 10^{int(math.log10(abs(value)))}"
+        raise UsageError(f"{name} (={digits}) must be below 2^63")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} (={value}) must be a finite number")
 
 
 # What a recipe's [base] table and --set may name for every algorithm, with its meaning.
 BASE_SETTINGS: Mapping[str, str] = {
     name: field.description or ""
     for name, field in Configuration.model_fields.items()
-    if name not in ("recipe", "algorithm", "options")
+    if name not in ("recipe", "algorithm", "sources", "plugins") and not name.endswith("options")
 }
 
 

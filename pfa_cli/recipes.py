@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pfa_cli.algorithms.registry import ALGORITHMS, OptionValue, entry
+from pfa_cli import registry
 from pfa_cli.arguments import parse_algorithms, parse_overrides, parse_seeds
 from pfa_cli.configuration import BASE_SETTINGS, Configuration, configure, explain
 from pfa_cli.errors import UsageError, unknown
 from pfa_cli.files import read
+from pfa_cli.plugins import absolute
+from pfa_cli.registry import ALGORITHMS, Entry, Option, OptionValue
 
 if TYPE_CHECKING:  # rich is for those who print
     from rich.console import RenderableType
@@ -34,8 +36,6 @@ __all__ = [
     "parse_seeds",
 ]
 
-_OPTIONS = {name for algorithm in ALGORITHMS.values() for name in algorithm.options}
-
 
 class Sweep(BaseModel):
     """One setting of one algorithm over several values: ``pfa run <recipe> --sweep <name>``."""
@@ -49,7 +49,8 @@ class Sweep(BaseModel):
 
     def overrides(self) -> list[dict[str, OptionValue]]:
         """What ``--set`` would have to say, once for each value."""
-        return [{f"{self.algorithm}.{self.key}": value} for value in self.values]
+        name = registry.algorithm(self.algorithm).name
+        return [{f"{name}.{self.key}": value} for value in self.values]
 
 
 class _File(BaseModel):
@@ -77,10 +78,19 @@ class Recipe:
     def configuration(self, algorithm: str, overrides: Mapping[str, Any] | None = None) -> Configuration:
         """The settings of ``algorithm``; an override that is another algorithm's option is passed over.
 
+        ``algorithm`` is a name, or the file of a plug-in: "frsf.py:FRSF".
+
         Raises:
-            UsageError: an unknown algorithm or key, or a value that its rule forbids.
+            UsageError: an unknown algorithm or key, a value that its rule forbids, or a plug-in that is of no use.
         """
-        return configure(self._settings(algorithm, overrides or {}), "--set" if overrides else str(self.path))
+        return self._configuration(algorithm, overrides or {}, _known([algorithm]))
+
+    def _configuration(
+        self, algorithm: str, overrides: Mapping[str, Any], known: Mapping[str, Entry]
+    ) -> Configuration:
+        settings = self._settings(registry.algorithm(algorithm), overrides, known)
+        where = "--set" if overrides else str(self.path)
+        return configure({**settings, "recipe": self.name, "algorithm": algorithm}, where)
 
     def grid(
         self, algorithms: Iterable[str], overrides: Mapping[str, Any] | None = None
@@ -91,14 +101,16 @@ class Recipe:
             UsageError: also where an override concerns none of these algorithms.
         """
         overrides = overrides or {}
-        names = list(algorithms)
+        references = list(algorithms)
+        known = _known(references)
+        names = [registry.algorithm(reference).name for reference in references]
         for key in overrides:
-            owners = _owners(key)
+            owners = self._owners(key, overrides, known)
             if owners and not owners & set(names):
                 raise UsageError(
                     f"--set {key}: a setting of {', '.join(sorted(owners))}; this run has {', '.join(names)}"
                 )
-        configurations = [self.configuration(name, overrides) for name in names]
+        configurations = [self._configuration(reference, overrides, known) for reference in references]
         notes = [note for c in configurations if (note := self._milestones_note(c, overrides))]
         return configurations, list(dict.fromkeys(notes))
 
@@ -123,10 +135,10 @@ class Recipe:
     def algorithm_settings(self, algorithm: str) -> list[tuple[str, str, str]]:
         """(key, value, meaning) of the algorithm's options and of what differs from the base."""
         configuration = self.configuration(algorithm)
-        differing = [key for key in self.algorithms.get(algorithm, {}) if key in BASE_SETTINGS]
+        differing = [key for key in self.algorithms.get(configuration.algorithm, {}) if key in BASE_SETTINGS]
         return [(key, _show(getattr(configuration, key)), BASE_SETTINGS[key]) for key in differing] + [
             (key, _show(configuration.options[key]), option.meaning)
-            for key, option in entry(algorithm).options.items()
+            for key, option in configuration.algorithm_entry.options.items()
         ]
 
     def page(self) -> "RenderableType":
@@ -156,26 +168,60 @@ class Recipe:
             *map(Text, sweeps),
         )
 
-    def _settings(self, algorithm: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        recipe: dict[str, Any] = {**self.base, **self.algorithms.get(entry(algorithm).name, {})}
+    def _settings(
+        self, algorithm: Entry, overrides: Mapping[str, Any], known: Mapping[str, Entry]
+    ) -> dict[str, Any]:
+        """What `Configuration` takes; ``known``: the algorithms that an override may name."""
+        recipe: dict[str, Any] = {**self.base, **self.algorithms.get(algorithm.name, {})}
         shared = {key: value for key, value in overrides.items() if "." not in key}
         own = {
             key.partition(".")[2]: value
             for key, value in overrides.items()
-            if algorithm in _owners(key) and "." in key
+            if key.partition(".")[0] == algorithm.name and "." in key
         }
         for key in overrides:
-            _owners(key)  # a misspelled key is an error for every algorithm
-        changed = {key: value for key, value in {**shared, **own}.items() if _is_setting(algorithm, key)}
+            self._owners(key, overrides, known)  # a misspelled key is an error for every algorithm
+        others = {key for other in known.values() for key in other.options} - algorithm.options.keys()
+        changed = {key: value for key, value in {**shared, **own}.items() if key not in others}
         settings = {**recipe, **changed}
         if "epochs" in changed and "milestones" not in changed:
             settings["milestones"] = _scale(recipe.get("milestones", ()), recipe["epochs"], changed["epochs"])
-        options = {key: value for key, value in settings.items() if key in entry(algorithm).options}
-        shared = {key: value for key, value in settings.items() if key not in options}
-        return {**shared, "recipe": self.name, "algorithm": algorithm, "options": options}
+        for field, options in (
+            ("options", algorithm.options),
+            ("network_options", _options_of(settings, "network")),
+            ("dataset_options", _options_of(settings, "dataset")),
+        ):
+            given = {key: settings.pop(key) for key in options if key in settings}
+            if given or field == "options":
+                settings[field] = given
+        return settings
+
+    def _owners(self, key: str, overrides: Mapping[str, Any], known: Mapping[str, Entry]) -> set[str]:
+        """The algorithms that an override concerns; empty for a setting of all of them. UsageError if unknown."""
+        name, dot, own = key.rpartition(".")
+        shared = self._shared(overrides)
+        if dot:
+            if name not in known:
+                raise unknown("algorithm", name, known)
+            if own not in shared | known[name].options.keys():
+                raise unknown(f"setting of {name}", own, shared | known[name].options.keys())
+            return {name}
+        if own in shared:
+            return set()
+        owners = {entry.name for entry in known.values() if own in entry.options}
+        if not owners:
+            raise unknown("setting", key, shared.union(*(entry.options for entry in known.values())))
+        return owners
+
+    def _shared(self, overrides: Mapping[str, Any]) -> set[str]:
+        """What may be set for every algorithm: the settings, and the options of the networks and data sets named."""
+        named = [self.base, overrides, *self.algorithms.values()]
+        named += [{key.rpartition(".")[2]: value} for key, value in overrides.items()]
+        options = [_options_of(settings, role) for settings in named for role in ("network", "dataset")]
+        return set(BASE_SETTINGS).union(*options)
 
     def _milestones_note(self, configuration: Configuration, overrides: Mapping[str, Any]) -> str | None:
-        before = self.configuration(configuration.algorithm)
+        before = self.configuration(configuration.algorithm_reference)
         explicit = {"milestones", f"{configuration.algorithm}.milestones"} & set(overrides)
         if explicit or before.milestones == configuration.milestones:
             return None
@@ -216,22 +262,24 @@ def listing(recipes: Iterable[Recipe]) -> "RenderableType":
     return table(("recipe", "what it is", "epochs", "network"), rows, wraps=("what it is",))
 
 
-def _owners(key: str) -> set[str]:
-    """The algorithms that an override concerns; empty for a setting of all of them. UsageError if unknown."""
-    if "." in key:
-        name, _, own = key.partition(".")
-        if not _is_setting(entry(name).name, own):
-            raise unknown(f"setting of {name}", own, BASE_SETTINGS.keys() | entry(name).options.keys())
-        return {name}
-    if key in BASE_SETTINGS:
-        return set()
-    if key not in _OPTIONS:
-        raise unknown("setting", key, BASE_SETTINGS.keys() | _OPTIONS)
-    return {name for name, algorithm in ALGORITHMS.items() if key in algorithm.options}
+def _known(references: Iterable[str]) -> dict[str, Entry]:
+    """The algorithms that an override may name: this package's, and plug-ins among ``references``. By name."""
+    known = dict(ALGORITHMS)
+    for reference in references:
+        entry = registry.algorithm(reference)
+        if known.setdefault(entry.name, entry) != entry:
+            raise UsageError(
+                f"two different algorithms are called {entry.name!r}: run one at a time, or rename one"
+            )
+    return known
 
 
-def _is_setting(algorithm: str, key: str) -> bool:
-    return key in BASE_SETTINGS or key in entry(algorithm).options
+def _options_of(settings: Mapping[str, Any], role: str) -> Mapping[str, Option]:
+    """The options of the network or the data set that ``settings`` name; none if they name none."""
+    name = settings.get(role)
+    if not isinstance(name, str):
+        return {}
+    return (registry.network if role == "network" else registry.dataset)(name).options
 
 
 def _scale(milestones: Any, epochs: int, new_epochs: Any) -> Any:
@@ -278,27 +326,48 @@ def _read(path: Path) -> Recipe:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise UsageError(f"{path}: not valid TOML: it is nested too deeply") from None
-    recipe = Recipe(
-        path.stem, file.title, file.description.strip(), path, file.base, file.algorithms, file.sweeps
-    )
-    _check(recipe)
+    try:
+        recipe = Recipe(
+            path.stem,
+            file.title,
+            file.description.strip(),
+            path,
+            _located(file.base, path.parent),
+            {
+                registry.algorithm(absolute(name, path.parent)).name: _located(settings, path.parent)
+                for name, settings in file.algorithms.items()
+            },
+            {
+                name: sweep.model_copy(update={"algorithm": absolute(sweep.algorithm, path.parent)})
+                for name, sweep in file.sweeps.items()
+            },
+        )
+        _check(recipe, _known(absolute(name, path.parent) for name in file.algorithms))
+    except UsageError as error:
+        text = str(error).removeprefix("--set: ").removeprefix(f"{path}: ")
+        raise UsageError(f"{path}: {text}") from None
     return recipe
 
 
-def _check(recipe: Recipe) -> None:
+def _located(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """``settings``, where the files of plug-ins have their full paths; they are named relative to the recipe's folder."""
+    return {
+        key: absolute(value, folder) if key in ("network", "dataset") and isinstance(value, str) else value
+        for key, value in settings.items()
+    }
+
+
+def _check(recipe: Recipe, known: Mapping[str, Entry]) -> None:
     """Every table of the file against what may stand in it, so that later errors are the command line's."""
-    try:
-        for key in recipe.base:
-            if key not in BASE_SETTINGS:
-                raise unknown("setting in [base]", key, BASE_SETTINGS)
-        for algorithm, settings in recipe.algorithms.items():
-            for key in settings:
-                _owners(f"{algorithm}.{key}")
-        for sweep in recipe.sweeps.values():
-            for overrides in sweep.overrides():
-                recipe.configuration(sweep.algorithm, overrides)
-        for algorithm in ALGORITHMS:
-            recipe.configuration(algorithm)
-    except UsageError as error:
-        text = str(error).removeprefix("--set: ").removeprefix(f"{recipe.path}: ")
-        raise UsageError(f"{recipe.path}: {text}") from None
+    shared = recipe._shared({})
+    for key in recipe.base:
+        if key not in shared:
+            raise unknown("setting in [base]", key, shared)
+    for algorithm, settings in recipe.algorithms.items():
+        for key in settings:
+            recipe._owners(f"{algorithm}.{key}", {}, known)
+    for sweep in recipe.sweeps.values():
+        for overrides in sweep.overrides():
+            recipe.configuration(sweep.algorithm, overrides)
+    for name in ALGORITHMS:
+        recipe.configuration(name)

@@ -1,23 +1,29 @@
 """The algorithms, networks and data sets there are, with what the command line and the figures say about them. No torch.
 
-Each is declared beside its code, as ``entry = Entry(...)``, ``NetworkEntry(...)`` or ``DatasetEntry(...)``. The declarations
-of this package are read from the text of its files, as setuptools reads ``attr:``, because running these files would import
-torch, which takes seconds.
+Each is declared beside its code, as ``entry = Entry(...)``, ``NetworkEntry(...)`` or ``DatasetEntry(...)``: for an algorithm
+in its class, for the others at the top of their file. The declarations of this package are read from the text of its files,
+as setuptools reads ``attr:``, because running these files would import torch, which takes seconds.
+
+Others come from plug-ins: files that the user names ("frsf.py:FRSF"), or entry points of installed packages in the groups
+pfa.algorithms, pfa.networks and pfa.datasets. See pfa_cli/algorithms/README.md.
 """
 
 import ast
+import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeVar
 
+from pfa_cli import plugins
 from pfa_cli.errors import UsageError, unknown
+from pfa_cli.plugins import Plugin, Source
 
-if TYPE_CHECKING:
-    from pfa_cli.algorithms.feedback import Algorithm
+_log = logging.getLogger(__name__)
 
 OptionValue = float | int | str
 Limit = tuple[float | None, float | None]
@@ -70,7 +76,8 @@ class Entry:
             properties of the algorithm, not results. None: not known. "†" carries the table's footnote: it is unclear how
             the brain would learn the weights.
         variant_of: the algorithm in whose column of Table 1 it stands.
-        implementation: "module:Class"; set by the registry.
+        implementation: "module:Class", or a plug-in's class; set by the registry.
+        source: of a plug-in; set by the registry.
     """
 
     name: str
@@ -85,37 +92,121 @@ class Entry:
     no_magnitude_transport: bool | None = None
     no_separate_phase: bool | Literal["†"] | None = None
     variant_of: str | None = None
-    implementation: str = ""
+    implementation: Any = field(default="", repr=False)
+    source: Source | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)
 
-    def load(self) -> "type[Algorithm]":
+    def load(self) -> type[Any]:
         """The class that implements the algorithm (imports torch)."""
-        return _named(self.implementation)
+        return _loaded(self.implementation)
 
     def limit_of(self, options: Mapping[str, Any]) -> Limit:
         """Angle in degrees and norm ratio after learning, as far as theory knows them; the ratio is else BP's, 1."""
         if self.limit is None:
             return None, 1.0
-        function = _named(self.limit) if isinstance(self.limit, str) else self.limit
-        return function(options)
+        return _loaded(self.limit)(options)
 
     def check_options(self, given: Mapping[str, object]) -> dict[str, OptionValue]:
         """Every option with its value; UsageError for an unknown name or a value out of range."""
-        for name in given:
-            if name not in self.options:
-                raise unknown(f"option of {self.name}", name, self.options)
-        return {
-            name: option.check(name, given.get(name, option.default)) for name, option in self.options.items()
-        }
+        return _checked(self, given)
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """One network as recipes see it.
+
+    Args:
+        name: in small letters.
+        title: in words.
+        implementation: "module:function", called as ``f(input_shape=..., n_classes=...)`` with its settings and options.
+            ``input_shape`` is that of one image: (pixels,) or (channels, height, width).
+        settings: those of `Configuration`'s settings that this network has, such as hidden_sizes.
+        options: more settings, of its own.
+        takes_vectors: whether an image may be a row of pixels.
+        source: of a plug-in; set by the registry.
+    """
+
+    name: str
+    title: str = ""
+    implementation: Any = field(default="", repr=False)
+    settings: tuple[str, ...] = ()
+    options: Mapping[str, Option] = field(default_factory=dict)
+    takes_vectors: bool = True
+    source: Source | None = field(default=None, repr=False)
+
+    def load(self) -> Callable[..., Any]:
+        """What makes the network (imports torch)."""
+        return _loaded(self.implementation)
+
+    def check_options(self, given: Mapping[str, object]) -> dict[str, OptionValue]:
+        """As of `Entry`."""
+        return _checked(self, given)
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """One data set as recipes see it.
+
+    Args:
+        name: in small letters.
+        title: in words.
+        implementation: "module:function", called as ``f(configuration, data_dir, device)``; see `pfa_cli.data.load_dataset`.
+        prepare: "module:function", called as ``f(data_dir)`` once before training begins, to fetch what is missing.
+        settings, options: as of `NetworkEntry`.
+        train_images, test_images, n_classes: its sizes; None where they are known only once it is read.
+        input_shape: of one image, (pixels,) or (channels, height, width); None as above.
+        fixed_size: whether these sizes always hold, or are those of a usual case.
+        in_memory: whether it is kept on the device whole; else its images come from the disk in training.
+        source: of a plug-in; set by the registry.
+    """
+
+    name: str
+    title: str = ""
+    implementation: Any = field(default="", repr=False)
+    prepare: str | None = None
+    settings: tuple[str, ...] = ()
+    options: Mapping[str, Option] = field(default_factory=dict)
+    train_images: int | None = None
+    test_images: int | None = None
+    n_classes: int | None = None
+    input_shape: tuple[int, ...] | None = None
+    fixed_size: bool = True
+    in_memory: bool = True
+    source: Source | None = field(default=None, repr=False)
+
+    def load(self) -> Callable[..., Any]:
+        """What reads the data set (imports torch)."""
+        return _loaded(self.implementation)
+
+    def fetch(self, data_dir: Path) -> None:
+        """Fetches what is missing in ``data_dir``, where it can be fetched."""
+        if self.prepare is not None:
+            _loaded(self.prepare)(data_dir)
+
+    def check_options(self, given: Mapping[str, object]) -> dict[str, OptionValue]:
+        """As of `Entry`."""
+        return _checked(self, given)
 
 
 def algorithm(name: str) -> Entry:
-    """The algorithm ``name``; UsageError with the nearest valid name if there is none."""
-    if name not in ALGORITHMS:
-        raise unknown("algorithm", name, ALGORITHMS)
-    return ALGORITHMS[name]
+    """The algorithm ``name``, or that of a plug-in's file, "path/file.py:Class".
+
+    Raises:
+        UsageError: there is none (says the nearest valid name), or the plug-in is of no use (says why, in one sentence).
+    """
+    return _find("algorithm", name, ALGORITHMS, _algorithm_of)
+
+
+def network(name: str) -> NetworkEntry:
+    """The network ``name``, or that of a plug-in's file; raises as `algorithm` does."""
+    return _find("network", name, NETWORKS, lambda found: _callable_of(found, NetworkEntry))
+
+
+def dataset(name: str) -> DatasetEntry:
+    """The data set ``name``, or that of a plug-in's file; raises as `algorithm` does."""
+    return _find("data set", name, DATASETS, lambda found: _callable_of(found, DatasetEntry))
 
 
 def described(name: str) -> Entry:
@@ -123,7 +214,14 @@ def described(name: str) -> Entry:
 
     Never fails: an algorithm that is not known here has its name as its label, and no limit and no properties.
     """
-    return ALGORITHMS.get(name) or Entry(name)
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    if name in plugins.installed("pfa.algorithms"):
+        try:
+            return algorithm(name)
+        except UsageError as error:
+            _log.warning("%s; its results are shown without its label", error)
+    return Entry(name)
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -136,36 +234,111 @@ def in_order(names: Iterable[str]) -> list[str]:
     return [name for name in ALGORITHMS if name in wanted] + sorted(wanted - ALGORITHMS.keys())
 
 
-def _named(reference: str) -> Any:
-    """What "module:name" names."""
-    module, _, name = reference.partition(":")
+def _algorithm_of(found: Plugin) -> Entry:
+    """The entry of a plug-in's class. UsageError if it is no algorithm."""
+    if not isinstance(found.value, type) or not hasattr(found.value, "declared"):
+        raise UsageError(f"{found.value!r} must be a class derived from pfa_cli.algorithms.Algorithm")
+    entry: Entry = found.value.declared()
+    if entry.colour is not None and not re.fullmatch("#[0-9A-Fa-f]{6}", entry.colour):
+        raise UsageError(f"colour (={entry.colour!r}) must be written as #RRGGBB")
+    return replace(entry, source=found.source)
+
+
+_E = TypeVar("_E", Entry, NetworkEntry, DatasetEntry)
+
+
+def _find(kind: str, name: str, ours: Mapping[str, _E], entry_of: Callable[[Plugin], _E]) -> _E:
+    if name in ours:
+        return ours[name]
+    if plugins.is_file(name):
+        found = plugins.load_file(kind, name)
+    else:
+        outside = plugins.installed(f"pfa.{kind.replace('data set', 'dataset')}s")
+        if name not in outside:
+            raise unknown(kind, name, ours.keys() | outside.keys())
+        found = plugins.load_installed(kind, outside[name])
+    try:
+        entry = entry_of(found)
+    except UsageError as error:
+        raise UsageError(f"{kind} {name}: {error}") from None
+    if not re.fullmatch("[a-z0-9][a-z0-9_-]*", entry.name):
+        raise UsageError(
+            f"{kind} {name}: its name (={entry.name!r}) must be of small letters, digits, - and _"
+        )
+    if entry.name in ours:
+        raise UsageError(f"{kind} {name}: {entry.name!r} is the name of one of pfa's own; give it another")
+    if not plugins.is_file(name) and entry.name != name:
+        raise UsageError(
+            f"{kind} {name}: its entry point and its declaration ({entry.name!r}) differ in name"
+        )
+    return entry
+
+
+def _callable_of(found: Plugin, make: type[_E]) -> _E:
+    """The entry that a plug-in's file declares at its top; without one, the file's name in small letters."""
+    if not callable(found.value):
+        raise UsageError(f"{found.value!r} must be a function or a class")
+    entry = getattr(found.module, "entry", None)
+    if not isinstance(entry, make):
+        stem = found.source.file.removesuffix(".py").lower()
+        entry = make(re.sub("[^a-z0-9_-]", "-", stem).strip("_-") or "plugin")
+    return replace(entry, implementation=found.value, source=found.source)
+
+
+def _checked(
+    entry: Entry | NetworkEntry | DatasetEntry, given: Mapping[str, object]
+) -> dict[str, OptionValue]:
+    """Every option with its value; UsageError for an unknown name or a value out of range."""
+    for name in given:
+        if name not in entry.options:
+            raise unknown(f"option of {entry.name}", name, entry.options)
+    return {
+        name: option.check(name, given.get(name, option.default)) for name, option in entry.options.items()
+    }
+
+
+def _loaded(implementation: Any) -> Any:
+    """What "module:name" names; anything else as it is."""
+    if not isinstance(implementation, str):
+        return implementation
+    module, _, name = implementation.partition(":")
     return getattr(import_module(module), name)
 
 
-def _declared_algorithms() -> dict[str, Entry]:
-    """The entries of this package's algorithms: those of Table 1 in its order, then later ones by name."""
+def _declared(folder: str, kind: str) -> dict[str, Any]:
+    """The entries that the files of one of this package's folders declare, by name."""
     found = {}
-    for file in Path(__file__).with_name("algorithms").glob("*.py"):
-        if "entry = Entry(" in (text := file.read_text(encoding="utf-8")):
-            for owner in ast.parse(text).body:
-                if isinstance(owner, ast.ClassDef) and (entry := _declaration(owner.body)) is not None:
-                    implementation = f"pfa_cli.algorithms.{file.stem}:{owner.name}"
-                    found[entry.name] = replace(entry, implementation=implementation)
-    ordered = [name for name in _TABLE_1 if name in found] + sorted(found.keys() - set(_TABLE_1))
-    return {name: found[name] for name in ordered}
+    for file in Path(__file__).with_name(folder).glob("*.py"):
+        if f"entry = {kind}(" in (text := file.read_text(encoding="utf-8")):
+            tree = ast.parse(text)
+            owners: list[ast.Module | ast.ClassDef] = [tree]
+            owners += [node for node in tree.body if isinstance(node, ast.ClassDef)]
+            for owner in owners:
+                for call in _declarations(owner.body, kind):
+                    entry = eval(compile(ast.Expression(call), str(file), "eval"), dict(_NAMES))
+                    if isinstance(owner, ast.ClassDef):
+                        module = f"pfa_cli.{folder}.{file.stem}"
+                        entry = replace(entry, implementation=f"{module}:{owner.name}")
+                    found[entry.name] = entry
+    return {name: found[name] for name in sorted(found)}
 
 
-def _declaration(statements: Iterable[ast.stmt]) -> Any:
-    """What the line ``entry = Entry(...)`` among ``statements`` makes; None if there is no such line."""
+def _declarations(statements: Iterable[ast.stmt], kind: str) -> Iterator[ast.Call]:
+    """The right sides of the lines ``entry = Entry(...)``."""
     for statement in statements:
         match statement:
-            case ast.Assign(targets=[ast.Name("entry")], value=ast.Call(func=ast.Name(kind)) as call):
-                if kind in _KINDS:
-                    return eval(compile(ast.Expression(call), "entry", "eval"), _KINDS | {"Option": Option})
-    return None
+            case ast.Assign(targets=[ast.Name("entry")], value=ast.Call(func=ast.Name(name)) as call):
+                if name == kind:
+                    yield call
 
 
-_KINDS: dict[str, Any] = {"Entry": Entry}
+_NAMES: Mapping[str, Any] = {
+    "Entry": Entry, "NetworkEntry": NetworkEntry, "DatasetEntry": DatasetEntry, "Option": Option,
+}  # fmt: skip
 _TABLE_1 = ("bp", "fa", "dfa", "sf", "kp", "wm", "pal", "pfa", "pfa-o")
 
-ALGORITHMS: Mapping[str, Entry] = _declared_algorithms()
+# Algorithms in the order of the paper's Table 1, later ones after them by name.
+_algorithms = _declared("algorithms", "Entry")
+ALGORITHMS: Mapping[str, Entry] = {name: _algorithms[name] for name in (*_TABLE_1, *_algorithms)}
+NETWORKS: Mapping[str, NetworkEntry] = _declared("networks", "NetworkEntry")
+DATASETS: Mapping[str, DatasetEntry] = _declared("data", "DatasetEntry")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from command_line import Call
 
-from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.registry import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
 # Small enough to train all nine algorithms in seconds; still MNIST.

@@ -9,8 +9,7 @@ It is what the other algorithms approximate, and what torch's autograd computes;
 
 from torch import Tensor
 
-from pfa_cli.algorithms.feedback import Algorithm
-from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.algorithms.base import Algorithm, FeedbackLayer
 from pfa_cli.registry import Entry
 
 

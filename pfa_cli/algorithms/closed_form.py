@@ -23,8 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pfa_cli.algorithms.feedback import Algorithm
-from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.algorithms.base import Algorithm, FeedbackLayer
 from pfa_cli.errors import PfaError
 from pfa_cli.registry import OptionValue
 

@@ -17,9 +17,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from pfa_cli.algorithms.base import Algorithm, FeedbackConv2d, FeedbackLayer
 from pfa_cli.algorithms.drawing import glorot
-from pfa_cli.algorithms.feedback import Algorithm
-from pfa_cli.algorithms.layers import FeedbackConv2d, FeedbackLayer
 from pfa_cli.errors import PfaError
 from pfa_cli.randomness import generator
 from pfa_cli.registry import Entry, OptionValue

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.algorithms.base import FeedbackLayer
 
 
 def glorot(

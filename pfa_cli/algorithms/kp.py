@@ -11,9 +11,9 @@ algorithm"). It is PFA with B = I, and trains by PFA's schedule; V is never stor
 import torch
 from torch import Tensor
 
+from pfa_cli.algorithms.base import FeedbackLayer
 from pfa_cli.algorithms.closed_form import ClosedForm
 from pfa_cli.algorithms.drawing import glorot_path
-from pfa_cli.algorithms.layers import FeedbackLayer
 from pfa_cli.registry import Entry
 
 

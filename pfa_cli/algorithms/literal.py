@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pfa_cli.algorithms.feedback import Algorithm
-from pfa_cli.algorithms.layers import FeedbackLayer, pass_on
+from pfa_cli.algorithms.base import Algorithm, FeedbackLayer, pass_on
 from pfa_cli.registry import OptionValue
 
 DrawPair = Callable[[FeedbackLayer, float, torch.Generator], tuple[Tensor, Tensor]]

@@ -30,9 +30,8 @@ from torch.autograd.graph import Node
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from pfa_cli.algorithms.base import Algorithm, FeedbackLayer
 from pfa_cli.algorithms.drawing import glorot_path
-from pfa_cli.algorithms.feedback import Algorithm
-from pfa_cli.algorithms.layers import FeedbackLayer
 from pfa_cli.registry import Entry, Option, OptionValue
 
 NORM_BOUND = 3.0

@@ -20,10 +20,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from pfa_cli.algorithms.base import Algorithm, FeedbackLayer, FeedbackLinear
 from pfa_cli.algorithms.closed_form import ClosedForm
 from pfa_cli.algorithms.drawing import glorot
-from pfa_cli.algorithms.feedback import Algorithm
-from pfa_cli.algorithms.layers import FeedbackLayer, FeedbackLinear
 from pfa_cli.algorithms.literal import Literal
 from pfa_cli.registry import Entry, Option, OptionValue
 

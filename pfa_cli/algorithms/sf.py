@@ -8,9 +8,8 @@ s is the standard deviation of the layer's Glorot initialisation. Recomputed at 
 
 from torch import Tensor
 
+from pfa_cli.algorithms.base import Algorithm, FeedbackLayer
 from pfa_cli.algorithms.drawing import glorot_std
-from pfa_cli.algorithms.feedback import Algorithm
-from pfa_cli.algorithms.layers import FeedbackLayer
 from pfa_cli.registry import Entry
 
 

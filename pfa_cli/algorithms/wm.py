@@ -18,9 +18,8 @@ import math
 import torch
 from torch import Tensor
 
+from pfa_cli.algorithms.base import Algorithm, FeedbackLayer
 from pfa_cli.algorithms.drawing import glorot_path
-from pfa_cli.algorithms.feedback import Algorithm
-from pfa_cli.algorithms.layers import FeedbackLayer
 from pfa_cli.registry import Entry, Option
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pfa_cli.algorithms import Algorithm
-from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.algorithms.base import FeedbackLayer
 
 
 def matrix_products(network: nn.Module, images: Tensor) -> Callable[[], None]:

@@ -1,9 +1,8 @@
 """Data sets: fetched on first use, verified, and handed out as batches on the device."""
 
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pfa_cli.data.folder import default_data_dir
 from pfa_cli.data.part import WHOLE, Part
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["WHOLE", "Dataset", "Part", "default_data_dir", "load_dataset", "prepare_data"]
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """What the trainer asks of a data set; to be inherited. Batches: float32 images, normalised, and int64 labels."""
 
@@ -66,11 +66,17 @@ def load_dataset(configuration: "Configuration", data_dir: Path, device: "torch.
     """The configuration's data set on ``device``, fetched into ``data_dir`` first if it is not there.
 
     Raises:
-        PfaError: it cannot be fetched, or a file is damaged; says what to put where.
+        PfaError: it cannot be fetched, or a file is damaged; says what to put where. A plug-in gave no data set.
     """
-    return import_module(f"pfa_cli.data.{configuration.dataset}").load(configuration, data_dir, device)
+    entry = configuration.dataset_entry
+    found = entry.load()(configuration, data_dir, device)
+    if isinstance(found, Dataset):
+        return found
+    from pfa_cli.data.in_memory import from_tensors
+
+    return from_tensors(entry.title or entry.name, found, configuration, device)
 
 
 def prepare_data(configuration: "Configuration", data_dir: Path) -> None:
     """Fetches the data set if it is not there, without loading it: for a launcher, before its workers."""
-    import_module(f"pfa_cli.data.{configuration.dataset}").prepare(data_dir)
+    configuration.dataset_entry.fetch(data_dir)

@@ -18,12 +18,24 @@ from safetensors.numpy import load_file, save_file
 from pfa_cli.data.fetch import Download, check_regular, damaged, fetch, sha256
 from pfa_cli.data.folder import readable
 from pfa_cli.data.sources import NpmPackage, SourceFailed, Torchvision
+from pfa_cli.registry import DatasetEntry
 
 if TYPE_CHECKING:
     import torch
 
     from pfa_cli.configuration import Configuration
     from pfa_cli.data.in_memory import InMemoryDataset
+
+entry = DatasetEntry(
+    "cifar10",
+    title="CIFAR-10",
+    implementation="pfa_cli.data.cifar10:load",
+    prepare="pfa_cli.data.cifar10:prepare",
+    train_images=50_000,
+    test_images=10_000,
+    n_classes=10,
+    input_shape=(3, 32, 32),
+)
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training pixels, scaled to [0, 1]
 FILE = "cifar10.safetensors"

@@ -16,6 +16,20 @@ from pfa_cli.data.photographs import find_photographs
 from pfa_cli.data.pipeline import Batch, Loader, Pipeline, Request, Unreadable, collate
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
 from pfa_cli.errors import PfaError, shown, unknown
+from pfa_cli.registry import DatasetEntry
+
+entry = DatasetEntry(
+    "imagefolder",
+    title="photographs in folders",
+    implementation="pfa_cli.data.imagefolder:load",
+    prepare="pfa_cli.data.imagefolder:prepare",
+    settings=("image_size", "corrupt_share_percent"),
+    train_images=1_281_167,  # those of ImageNet; a folder's own are counted when it is read
+    test_images=50_000,
+    n_classes=1000,
+    fixed_size=False,
+    in_memory=False,
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, scaled to [0, 1]
 _log = logging.getLogger(__name__)

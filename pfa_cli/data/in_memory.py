@@ -15,7 +15,7 @@ from pfa_cli.data import Dataset
 from pfa_cli.data.augment import CropAndFlip
 from pfa_cli.data.part import WHOLE, Part
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
-from pfa_cli.errors import unknown
+from pfa_cli.errors import PfaError, unknown
 from pfa_cli.randomness import generator
 
 
@@ -107,4 +107,42 @@ class InMemoryDataset(Dataset):
         return self._normalise(first.images), first.labels
 
     def _normalise(self, images: Tensor) -> Tensor:
-        return images.to(torch.float32).mul_(self._scale).add_(self._shift)
+        return images.to(torch.float32, copy=True).mul_(self._scale).add_(self._shift)
+
+
+def from_tensors(
+    name: str, tensors: object, configuration: Configuration, device: torch.device
+) -> InMemoryDataset:
+    """The data set of what a plug-in returned: training images and labels, test images and labels.
+
+    Images [n, pixels] or [n, channels, height, width]: bytes, which are normalised by the mean and standard deviation of the
+    training images, per channel; or floats, which are taken as they are. Labels: whole numbers from 0, [n].
+
+    Raises:
+        PfaError: they have another form; says which.
+    """
+    if not isinstance(tensors, tuple | list) or len(tensors) != 4:
+        raise PfaError(
+            f"data set {name}: its function must return a Dataset, or four tensors (training images, training labels, "
+            f"test images, test labels), not {type(tensors).__name__}"
+        )
+    parts = [torch.as_tensor(tensor) for tensor in tensors]
+    for what, images, labels in (("training", parts[0], parts[1]), ("test", parts[2], parts[3])):
+        if images.ndim not in (2, 4) or labels.shape != images.shape[:1] or not len(images):
+            raise PfaError(
+                f"data set {name}: {what} images must be [n, pixels] or [n, channels, height, width] and labels [n], "
+                f"not {list(images.shape)} and {list(labels.shape)}"
+            )
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise PfaError(f"data set {name}: {what} images must be uint8 or float, not {images.dtype}")
+        if labels.is_floating_point() or labels.min() < 0 or labels.max() > parts[1].max():
+            raise PfaError(f"data set {name}: {what} labels must be whole numbers from 0 to {parts[1].max()}")
+    if parts[0].dtype != parts[2].dtype or parts[0].shape[1:] != parts[2].shape[1:]:
+        raise PfaError(f"data set {name}: training and test images must have the same type and shape")
+    mean, std = [0.0], [1 / 255]  # floats as they are: the data set divides by 255
+    if parts[0].dtype == torch.uint8:
+        channels = 1 if parts[0].ndim == 2 else parts[0].shape[1]
+        scaled = parts[0].reshape(len(parts[0]), channels, -1).double() / 255
+        mean, std = scaled.mean((0, 2)).tolist(), scaled.std((0, 2)).clamp(min=1 / 255).tolist()
+    training, test = (LabelledImages(parts[i], parts[i + 1].long()) for i in (0, 2))
+    return InMemoryDataset(name, training, test, configuration, device, mean, std)

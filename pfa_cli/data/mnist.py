@@ -9,12 +9,24 @@ from numpy.typing import NDArray
 from pfa_cli.data.fetch import Download, check_regular, damaged, fetch, sha256
 from pfa_cli.data.folder import readable
 from pfa_cli.data.sources import NpmPackage, SourceFailed, Torchvision
+from pfa_cli.registry import DatasetEntry
 
 if TYPE_CHECKING:
     import torch
 
     from pfa_cli.configuration import Configuration
     from pfa_cli.data.in_memory import InMemoryDataset
+
+entry = DatasetEntry(
+    "mnist",
+    title="MNIST",
+    implementation="pfa_cli.data.mnist:load",
+    prepare="pfa_cli.data.mnist:prepare",
+    train_images=60_000,
+    test_images=10_000,
+    n_classes=10,
+    input_shape=(784,),
+)
 
 MEAN, STD = (0.1307,), (0.3081,)  # of the training pixels, scaled to [0, 1]
 FOLDER = Path("MNIST", "raw")  # torchvision's layout: a folder that torchvision filled serves as it is

@@ -1,4 +1,4 @@
-"""The networks of the paper. Initialisation is the trainer's business; here it is torch's default."""
+"""The networks, one file each. Initialisation is the trainer's business; here it is torch's default."""
 
 from typing import TYPE_CHECKING
 
@@ -15,19 +15,19 @@ __all__ = ["build_network"]
 def build_network(
     configuration: "Configuration", n_classes: int, input_shape: tuple[int, ...]
 ) -> "nn.Module":
-    """The configuration's network for images of ``input_shape``, with ``n_classes`` outputs."""
-    if configuration.network == "mlp":
-        from pfa_cli.networks.mlp import mlp
+    """The configuration's network for images of ``input_shape``, with ``n_classes`` outputs.
 
-        return mlp(input_shape, configuration.hidden_sizes or (), n_classes)
-    if len(input_shape) != 3:
-        raise UsageError(
-            f"network {configuration.network} needs images, not vectors of {input_shape[0]} numbers"
-        )
-    if configuration.network == "resnet20":
-        from pfa_cli.networks.resnet20 import ResNet20
+    Raises:
+        UsageError: the network does not take such images, or a plug-in made no network.
+    """
+    from torch import nn
 
-        return ResNet20(n_classes, input_shape[0])
-    from torchvision.models import resnet18
-
-    return resnet18(num_classes=n_classes)
+    entry = configuration.network_entry
+    if len(input_shape) != 3 and not entry.takes_vectors:
+        raise UsageError(f"network {entry.name} needs images, not vectors of {input_shape[0]} numbers")
+    settings = {name: getattr(configuration, name) for name in entry.settings}
+    settings |= configuration.network_options or {}
+    network = entry.load()(input_shape=input_shape, n_classes=n_classes, **settings)
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"network {entry.name}: made a {type(network).__name__}, not a torch.nn.Module")
+    return network

@@ -7,6 +7,15 @@ from itertools import pairwise
 
 from torch import nn
 
+from pfa_cli.registry import NetworkEntry
+
+entry = NetworkEntry(
+    "mlp",
+    title="multilayer perceptron with ReLU",
+    implementation="pfa_cli.networks.mlp:mlp",
+    settings=("hidden_sizes",),
+)
+
 
 def mlp(input_shape: Sequence[int], hidden_sizes: Sequence[int], n_classes: int) -> nn.Sequential:
     """Linear layers ``layer1``, ``layer2``, … with a ReLU after all but the last.

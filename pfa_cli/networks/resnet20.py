@@ -4,6 +4,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pfa_cli.registry import NetworkEntry
+
+entry = NetworkEntry(
+    "resnet20",
+    title="ResNet-20 for small images",
+    implementation="pfa_cli.networks.resnet20:resnet20",
+    takes_vectors=False,
+)
+
 
 class Shortcut(nn.Module):
     """Option A: every second pixel, and black channels on both sides to make up the number."""
@@ -52,3 +61,8 @@ class ResNet20(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.stage3(self.stage2(self.stage1(self.relu1(self.bn1(self.conv1(x))))))
         return self.linear(torch.flatten(self.pool(h), 1))
+
+
+def resnet20(input_shape: tuple[int, ...], n_classes: int) -> ResNet20:
+    """The network for images of ``input_shape``, (channels, height, width)."""
+    return ResNet20(n_classes, input_shape[0])

@@ -50,7 +50,7 @@ class Gpu(Backend):
     def _try(self, tasks: Sequence[Task]) -> int:
         first, device = tasks[0].configuration, torch.device(self.setup.device)
         # Photographs come from the disk, which one cell keeps busy.
-        if len(tasks) == 1 or first.dataset == "imagefolder":
+        if len(tasks) == 1 or not first.dataset_entry.in_memory:
             return 1
         make_repeatable(device)
         trial = Trial(first, load_dataset(first, self.setup.data_dir, device), device)

@@ -73,7 +73,9 @@ def _train(backend: Backend, plan: Plan, console: Console) -> int:
         if not todo:
             console.print(f"nothing to do: {count(len(plan.cells), 'cell')} done already", highlight=False)
             return 0
-        for configuration in {cell.configuration.dataset: cell.configuration for _, cell in todo}.values():
+        for configuration in {
+            cell.configuration.dataset_identity: cell.configuration for _, cell in todo
+        }.values():
             prepare_data(configuration, setup.data_dir)
         tasks = [
             Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)

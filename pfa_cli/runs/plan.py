@@ -186,6 +186,6 @@ def _with_row(cell: Cell, row: RunRow | None, epoch_seconds: EpochSeconds) -> Ce
 
 
 def _variant(recipe: "Recipe", configuration: "Configuration") -> str:
-    usual = recipe.configuration(configuration.algorithm).options
+    usual = recipe.configuration(configuration.algorithm_reference).options
     changed = {name: value for name, value in configuration.options.items() if value != usual[name]}
     return " ".join(setting(name, value) for name, value in changed.items())

@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy import func, select
 
-from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.errors import PfaError
+from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs.liveness import shown_state
 from pfa_cli.runs.plan import EpochSeconds
 from pfa_cli.runs.wording import count, duration, in_number_order, percent, rate, setting

@@ -187,17 +187,7 @@ class Worker:
 
     def _dataset(self, configuration: Configuration) -> Dataset:
         """The cell's data set; the one of the cell before if it is the same."""
-        same = configuration.model_dump_json(
-            include={
-                "dataset",
-                "train_images",
-                "test_images",
-                "validation_images",
-                "split_seed",
-                "image_size",
-                "corrupt_share_percent",
-            }
-        )
+        same = configuration.dataset_identity
         if self._loaded is None or self._loaded[0] != same:
             self._loaded = None  # before the next one takes its memory
             self._loaded = same, load_dataset(configuration, self._data_dir, self._device)

@@ -54,6 +54,8 @@ class Configuration(Protocol):
     @property
     def epochs(self) -> int: ...
     @property
+    def source_texts(self) -> dict[str, str] | None: ...
+    @property
     def hash(self) -> str: ...
     def model_dump(self, *, mode: Literal["json"]) -> dict[str, Any]: ...
 
@@ -92,6 +94,7 @@ def ensure_run(store: Store, configuration: Configuration, seed: int) -> int:
         return found
     row = cell | {
         "configuration": configuration.model_dump(mode="json"),
+        "sources": configuration.source_texts,
         "dataset": configuration.dataset,
         "state": "queued",
         "epochs_total": configuration.epochs,

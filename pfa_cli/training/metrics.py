@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pfa_cli.algorithms import Algorithm, exact_backward, unobserved
-from pfa_cli.algorithms.layers import FeedbackLayer
+from pfa_cli.algorithms.base import FeedbackLayer
 from pfa_cli.records import LayerRecord
 
 

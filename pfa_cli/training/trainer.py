@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pfa_cli.algorithms import Algorithm, convert
-from pfa_cli.algorithms.registry import entry
 from pfa_cli.data.part import Part
 from pfa_cli.errors import PfaError
 from pfa_cli.networks import build_network
@@ -69,7 +68,7 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self._part = Part(self.ranks.rank, self.ranks.size)  # of every batch
         configuration.check_ranks(self.ranks.size)
-        self.entry = entry(configuration.algorithm)
+        self.entry = configuration.algorithm_entry
         self.precision = Precision(configuration.precision, device)
         with side_stream(device):
             self._build()
@@ -100,7 +99,7 @@ class Trainer:
         if device.type == "cuda":  # else cuDNN would turn the kernels to the images' format at every call
             network.to(memory_format=self.precision.memory_format)
         network = share_statistics(network, self.ranks, device)
-        self.network = convert(network, c.algorithm, seed=self.seed, **c.options)
+        self.network = convert(network, self.entry.load(), seed=self.seed, **c.options)
         algorithm = self.algorithm
         algorithm.ranks, algorithm.parts = self.ranks, c.accumulation
         self._shared_network = self.ranks.wrap(self.network)

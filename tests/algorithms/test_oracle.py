@@ -11,7 +11,7 @@ from oracle.network import Layer
 from oracle.training import train_step
 from torch import Tensor, nn
 
-from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.registry import ALGORITHMS
 
 SCHEDULE = [{"lr": 0.05, "weight_decay": 0.02}] * 3 + [{"lr": 0.02, "weight_decay": 0.3}] * 3
 MOMENTUM = 0.9  # of oracle.comparison.sgd

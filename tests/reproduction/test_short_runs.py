@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.registry import ALGORITHMS
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "imagenette-mini"
 MIRROR = ["--set", "wm.mirror_samples=32", "--set", "wm.mirror_rate=0.5"]

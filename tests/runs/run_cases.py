@@ -15,9 +15,9 @@ from PIL import Image
 from rich.console import Console
 from sqlalchemy import select
 
-from pfa_cli.algorithms.registry import ALGORITHMS
 from pfa_cli.configuration import Configuration
 from pfa_cli.recipes import load_recipe
+from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs import launch
 from pfa_cli.runs.plan import Plan, make_plan
 from pfa_cli.runs.worker import checkpoint_folder

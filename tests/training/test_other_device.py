@@ -11,7 +11,7 @@ from stand_ins import Blobs, Pictures, configuration
 from torch import Tensor, nn
 
 from pfa_cli.algorithms import ALGORITHMS
-from pfa_cli.algorithms.feedback import Algorithm
+from pfa_cli.algorithms.base import Algorithm
 from pfa_cli.training.tally import Tally
 from pfa_cli.training.trainer import Trainer
 

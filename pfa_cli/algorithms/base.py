@@ -1,0 +1,323 @@
+"""What every algorithm is, a feedback path and how it changes; and the layers whose backward pass asks it for the error."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
+
+from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.randomness import generator, stream_seed
+from pfa_cli.ranks import Ranks
+from pfa_cli.registry import Entry, OptionValue
+
+_ONE_OF = ("path", "draw", "send_back", "connect")  # what an algorithm overrides, at least one
+
+
+class Algorithm:
+    """The base of the algorithms; one object serves one network.
+
+    With ``a = W·h + b`` and ``delta = dLoss/da``, an algorithm replaces only the tensor that carries delta down:
+    ``grad_h = Vᵀ·delta`` in place of ``Wᵀ·delta``. A subclass says what V is (`path`), what it starts from (`draw`) and
+    how it changes (`after_step`, or hooks that it sets in `attach`). The defaults are those of a path that never changes.
+    """
+
+    entry: ClassVar[Entry]  # what the command line and the figures say of it
+    exact = False  # True: the layers backpropagate by W itself
+
+    def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
+        self.options = dict(options)
+        self.seed = seed
+        self.layers: list[FeedbackLayer] = []
+        self.ranks = Ranks()  # the processes that train this network together
+        self.parts = 1  # in which a batch passes, one after the other (accumulated gradients)
+        self.observing = True  # False while a probe passes that nothing may learn from
+        self.generator: torch.Generator | None = None  # of the noise; None before the first is drawn
+        self._epoch = 0
+
+    @classmethod
+    def declared(cls) -> Entry:
+        """Its `entry`; one that declares none is called by its class's name and has its base's options.
+
+        Raises:
+            UsageError: the class has no feedback path, or its entry is none.
+        """
+        if all(getattr(cls, method) is getattr(Algorithm, method) for method in _ONE_OF):
+            raise UsageError(
+                f"{cls.__name__} has no feedback path: it needs one of the methods {', '.join(_ONE_OF)}"
+            )
+        entry = cls.__dict__.get("entry")
+        if entry is None:
+            base = getattr(cls, "entry", None) or Entry("")
+            entry = Entry(
+                cls.__name__.lower(), label=cls.__name__, options=base.options, measure=base.measure
+            )
+        if not isinstance(entry, Entry):
+            raise UsageError(f"{cls.__name__}.entry must be an Entry(...) of pfa_cli.registry, not {entry!r}")
+        return replace(entry, implementation=cls)
+
+    @classmethod
+    def create(cls, options: Mapping[str, OptionValue], seed: int) -> "Algorithm":
+        """The algorithm for these options."""
+        return cls(options, seed)
+
+    # What a subclass says
+
+    def draw(self, layer: "FeedbackLayer", stream: torch.Generator) -> dict[str, Tensor]:
+        """The initial feedback tensors of ``layer``, registered as its buffers under their names."""
+        return {}
+
+    def path(self, layer: "FeedbackLayer") -> Tensor:
+        """The feedback path V of ``layer``, shape of W."""
+        try:
+            return layer.V
+        except AttributeError:
+            raise PfaError(
+                f"{type(self).__name__} has neither a method `path` nor a V that `draw` makes"
+            ) from None
+
+    def send_back(self, layer: "FeedbackLayer", delta: Tensor, input_shape: torch.Size) -> Tensor:
+        """The error at the layer's input, of shape ``input_shape``, from the error ``delta`` at its output."""
+        return layer.transpose(delta, self.path(layer), input_shape)
+
+    # The moments at which it is called
+
+    def attach(self, network: nn.Module) -> None:
+        """Once, in `convert`, when every layer has its feedback tensors."""
+
+    def prepare(self) -> None:
+        """Once, before the first training step."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Before each epoch: from here on, noise comes from (seed, epoch) alone."""
+        self._epoch = epoch
+        if self.generator is not None:  # the same object: what was recorded for a GPU draws from it
+            self.generator.manual_seed(stream_seed(self.seed, "noise", epoch))
+
+    def connect(self, layer: "FeedbackLayer", x: Tensor, a: Tensor) -> Tensor:
+        """In the forward pass: joins the input ``x`` to the output ``a``, which was computed from a detached ``x``."""
+        return Reroute.apply(x, a, layer)
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """After each optimiser step."""
+
+    # Noise and state
+
+    def noise(self, shape: torch.Size | tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Standard normal noise from the algorithm's own stream."""
+        if self.generator is None or self.generator.device != device:
+            self.generator = generator(self.seed, "noise", self._epoch, device=device)
+        return torch.randn(shape, generator=self.generator, device=device, dtype=dtype)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values, beside the layers' buffers, that a resumed run needs."""
+        stream = {} if self.generator is None else {"generator": self.generator.get_state()}
+        device = None if self.generator is None else str(self.generator.device)
+        return stream, {"noise_epoch": self._epoch, "noise_device": device}
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Takes back what `state` gave."""
+        self._epoch, self.generator = facts["noise_epoch"], None
+        if "generator" in tensors:
+            state, device = tensors["generator"].cpu(), self.layers[0].weight.device
+            if torch.device(facts["noise_device"]).type == device.type:
+                self.generator = torch.Generator(device=device)
+                self.generator.set_state(state)
+            else:
+                # Generators of the CPU and of GPUs cannot go on from one another. This one is new, and so is its noise: from
+                # (seed, epoch) alone, what this epoch has had already would come again.
+                state_hash = hashlib.sha256(state.numpy().tobytes()).hexdigest()
+                self.generator = generator(self.seed, "noise", self._epoch, state_hash, device=device)
+
+
+class FeedbackLayer(nn.Module):
+    """What an algorithm may ask of a weighted layer, whether it is dense or convolutional.
+
+    ``weight`` W has shape [N_out, N_in] (dense) or [N_out, N_in / groups, kh, kw] (convolution). The tensors below are
+    buffers that an algorithm registers when it needs them; their letters are those of the paper.
+    """
+
+    weight: Tensor
+    groups: int
+    name: str
+    algorithm: "Algorithm"
+    V: Tensor  # feedback path, shape of W
+    D: Tensor  # direct feedback from the output error
+    B: Tensor  # [groups · N̄, N_out / groups], from the errors to the extra population
+    R: Tensor  # [groups · N̄, …] like W, from the extra population to the layer below
+    G: Tensor  # BᵀB by group: [groups, N_out / groups, N_out / groups]
+    C0: Tensor  # how the initial feedback path and G·W differ, shape of W
+
+    @property
+    def fan_in(self) -> int:
+        return self.weight[0].numel()
+
+    @property
+    def fan_out(self) -> int:
+        return self.weight.shape[0] * self.weight[0, 0].numel()
+
+    @property
+    def n_out(self) -> int:
+        return self.weight.shape[0]
+
+    def by_group(self, tensor: Tensor) -> Tensor:
+        """``tensor`` with one row per output unit, seen as [groups, rows / groups, fan_in]."""
+        return tensor.reshape(self.groups, tensor.shape[0] // self.groups, -1)
+
+    def response(self, x: Tensor) -> Tensor:
+        """W·x without the bias; ``x`` has the shape of the layer's input."""
+        raise PfaError(f"{type(self).__name__} defines no response")
+
+    def transpose(self, delta: Tensor, path: Tensor, input_shape: torch.Size) -> Tensor:
+        """``path``ᵀ·delta: the error at the layer's input, of shape ``input_shape``."""
+        raise PfaError(f"{type(self).__name__} defines no transpose")
+
+    def outer(self, delta: Tensor, x: Tensor, shape: torch.Size) -> Tensor:
+        """delta·xᵀ summed over the batch: a weight gradient of ``shape``."""
+        raise PfaError(f"{type(self).__name__} defines no outer product")
+
+    def samples(self, x: Tensor, a: Tensor) -> Tensor | int:
+        """How many samples `outer` sums over for input ``x`` and output ``a``: a number, or one per tap, [1, 1, kh, kw]."""
+        raise PfaError(f"{type(self).__name__} counts no samples")
+
+
+class FeedbackLinear(FeedbackLayer, nn.Linear):
+    """A dense layer, a = W·h + b, whose error travels down by its algorithm's feedback path."""
+
+    groups = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.algorithm.exact:
+            return F.linear(x, self.weight, self.bias)
+        return self.algorithm.connect(self, x, F.linear(x.detach(), self.weight, self.bias))
+
+    def response(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+    def transpose(self, delta: Tensor, path: Tensor, input_shape: torch.Size) -> Tensor:
+        return delta @ path.to(delta.dtype)
+
+    def outer(self, delta: Tensor, x: Tensor, shape: torch.Size) -> Tensor:
+        return delta.flatten(0, -2).T @ x.flatten(0, -2)
+
+    def samples(self, x: Tensor, a: Tensor) -> int:
+        return a.numel() // a.shape[-1]
+
+
+class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
+    """A convolution, a = W * h + b, whose error travels down by its algorithm's feedback path."""
+
+    groups: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise PfaError(
+                f"layer {self.name!r} takes images [batch, channels, height, width], not {list(x.shape)}"
+            )
+        if self._zeros is None:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
+        if self.algorithm.exact:
+            return F.conv2d(x, self.weight, self.bias, **self.geometry)
+        return self.algorithm.connect(self, x, F.conv2d(x.detach(), self.weight, self.bias, **self.geometry))
+
+    @property
+    def _zeros(self) -> tuple[int, ...] | None:
+        """The zero padding that the convolution itself does; None where it is done before, with autograd's own gradient."""
+        if self.padding_mode != "zeros":
+            return None
+        if not isinstance(self.padding, str):
+            return self.padding
+        left, right, top, bottom = self._reversed_padding_repeated_twice
+        return (top, left) if (top, left) == (bottom, right) else None
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """Stride, padding, dilation and groups of the convolution proper."""
+        padding = self._zeros or (0, 0)
+        return {"stride": self.stride, "padding": padding, "dilation": self.dilation, "groups": self.groups}
+
+    def response(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, **self.geometry)
+
+    def transpose(self, delta: Tensor, path: Tensor, input_shape: torch.Size) -> Tensor:
+        # conv_transpose flips the kernel itself: the path is not flipped again. Output padding is for the positions at
+        # the far edges that a stride leaves out.
+        stride, padding, dilation = (self.geometry[name] for name in ("stride", "padding", "dilation"))
+        left_out = [
+            input_shape[2 + i]
+            - (delta.shape[2 + i] - 1) * stride[i]
+            + 2 * padding[i]
+            - dilation[i] * (self.kernel_size[i] - 1)
+            - 1
+            for i in (0, 1)
+        ]
+        return F.conv_transpose2d(delta, path.to(delta.dtype), output_padding=left_out, **self.geometry)
+
+    def outer(self, delta: Tensor, x: Tensor, shape: torch.Size) -> Tensor:
+        return conv2d_weight(x, shape, delta, **self.geometry)
+
+    def samples(self, x: Tensor, a: Tensor) -> Tensor:
+        # The weight gradient of ones counts the positions where a tap lies inside the image.
+        inputs, outputs = (torch.ones_like(t[:1, :1]) for t in (x, a))
+        geometry = self.geometry | {"groups": 1}
+        inside = conv2d_weight(inputs, (1, 1, *self.kernel_size), outputs, **geometry)
+        return x.shape[0] * inside.clamp(min=1)  # a tap that only ever meets padding has nothing to divide
+
+
+def pass_on(ctx: Any, a: Tensor) -> Tensor:
+    """``a`` as the output of an autograd function that does not change it."""
+    if a._is_view():  # of a product in two dimensions: autograd would take another backward for a view's base
+        return a.clone()
+    # Marked as changed in place, so that no copy is made and an in-place ReLU may follow.
+    ctx.mark_dirty(a)
+    return a
+
+
+class Reroute(torch.autograd.Function):
+    """The identity on a layer's output; backward, it sends delta to the layer's input by the feedback path.
+
+    The weight and bias gradients do not pass here: they are autograd's own, through the second argument.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor, layer: "FeedbackLayer") -> Tensor:
+        ctx.layer, ctx.input_shape = layer, x.shape
+        return pass_on(ctx, a)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        grad_h = None
+        if ctx.needs_input_grad[0]:
+            grad_h = ctx.layer.algorithm.send_back(ctx.layer, delta, ctx.input_shape)
+        return grad_h, delta, None
+
+
+@contextmanager
+def exact_backward(network: nn.Module) -> Iterator[None]:
+    """Within it, ``network`` backpropagates by its own weights: BP's deltas in a network that learns otherwise."""
+    algorithm = network.algorithm
+    assert isinstance(algorithm, Algorithm)
+    before = algorithm.exact
+    algorithm.exact = True
+    try:
+        yield
+    finally:
+        algorithm.exact = before
+
+
+@contextmanager
+def unobserved(network: nn.Module) -> Iterator[None]:
+    """Within it, nothing learns from what passes through ``network``."""
+    algorithm = network.algorithm
+    assert isinstance(algorithm, Algorithm)
+    algorithm.observing = False
+    try:
+        yield
+    finally:
+        algorithm.observing = True

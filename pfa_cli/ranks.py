@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn import functional as differentiable
 from torch.nn.parallel import DistributedDataParallel
 
 from pfa_cli.errors import UsageError
@@ -179,9 +178,9 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         size, dtype = dist.get_world_size(), x.dtype
         x = x.to(self.weight.dtype)  # under autocast x is bfloat16, too coarse for statistics
-        mean = differentiable.all_reduce(x.mean((0, 2, 3))) / size
+        mean = _sum_over_ranks(x.mean((0, 2, 3))) / size
         centred = x - mean[:, None, None]
-        variance = differentiable.all_reduce(centred.square().mean((0, 2, 3))) / size
+        variance = _sum_over_ranks(centred.square().mean((0, 2, 3))) / size
         if self.running_mean is not None and self.running_var is not None and self.momentum is not None:
             n = size * x.numel() / x.shape[1]
             with torch.no_grad():
@@ -191,3 +190,23 @@ class _SharedBatchNorm2d(nn.BatchNorm2d):
                     self.num_batches_tracked.add_(1)
         scaled = centred * torch.rsqrt(variance + self.eps)[:, None, None]
         return (scaled * self.weight[:, None, None] + self.bias[:, None, None]).to(dtype)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Every rank's loss depends on the sum, so the gradients of all ranks are summed, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _SumOverRanks.forward(ctx, gradient)
+
+
+def _sum_over_ranks(x: Tensor) -> Tensor:
+    total = _SumOverRanks.apply(x)
+    assert isinstance(total, Tensor)
+    return total

@@ -1,56 +1,152 @@
-"""`torchrun … -m pfa_cli run`: two processes train the cells together, one of them writes."""
+"""`torchrun … -m pfa_cli run`: several processes train the cells together, one of them writes and speaks."""
 
-import json
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psutil
 import pytest
+import run_cases
+import torch
+import torch.distributed as dist
+from torch import nn
 
-SETTINGS = [
-    "--epochs",
-    "2",
-    "--set",
-    "train_images=640",
-    "--set",
-    "test_images=500",
-    "--algos",
-    "bp,pfa,pal,dfa",
-]
+from pfa_cli import ranks
+from pfa_cli.errors import UsageError
+from pfa_cli.ranks import Launched, Ranks, launched, share_statistics
+from pfa_cli.training.device import choose_device
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
+BY_TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "1",
+    "WORLD_SIZE": "4",
+    "RANK": "3",
+    "LOCAL_WORLD_SIZE": "2",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "1",
+}
 
 
-def _run(folder: Path, *launcher: str) -> list[dict[str, object]]:
-    folder.mkdir()
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [
-        sys.executable,
-        *launcher,
-        "-m",
-        "pfa_cli",
-        "run",
-        "mnist",
-        "--device",
-        "cpu",
-        "--jobs",
-        "1",
-        *SETTINGS,
-    ]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("4 cells: 4 done") == 1
-    status = [sys.executable, "-m", "pfa_cli", "status", "--json"]
-    shown = subprocess.run(status, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
-    rows = json.loads(shown.stdout)
-    return rows if isinstance(rows, list) else rows["runs"]
+def command(folder: Path, algorithms: str, *launcher: str, **changes: object) -> subprocess.Popen[str]:
+    settings = {"epochs": 2, "train_images": 640, "test_images": 500} | changes
+    return subprocess.Popen(
+        [
+            *(sys.executable, *launcher, "-m", "pfa_cli", "run", "mnist", "--device=cpu", "--jobs=1"),
+            *(f"--algos={algorithms}", f"--db={folder / 'pfa.db'}"),
+            *(f"--set={key}={value}" for key, value in settings.items()),
+        ],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_two_ranks_fill_one_database_with_the_same_results(tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    alone, together = _run(tmp_path / "alone"), _run(tmp_path / "together", *launcher)
-    assert len(together) == 4
-    for one, two in zip(alone, together, strict=True):
-        assert (one["algorithm"], two["state"]) == (two["algorithm"], "done")
+    rows = {}
+    for name, launcher in (("alone", ()), ("together", (*TORCHRUN, "--nproc-per-node=2"))):
+        (tmp_path / name).mkdir()
+        process = command(tmp_path / name, "bp,pfa,pal,dfa", *launcher)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+        assert out.count("4 cells: 4 done") == 1
+        assert "Warning" not in err
+        rows[name] = run_cases.stored(tmp_path / name / "pfa.db")
+    assert len(rows["together"]) == 4
+    for one, two in zip(rows["alone"], rows["together"], strict=True):
+        assert (one.algorithm, two.state) == (two.algorithm, "done")
         # Not to the bit: two ranks sum in another order than one. Of 500 test images a few lie on the boundary.
-        assert two["test_accuracy_percent"] == pytest.approx(one["test_accuracy_percent"], abs=1.0)
-        assert two["train_accuracy_percent"] == pytest.approx(one["train_accuracy_percent"], abs=0.5)
+        assert two.test_accuracy_percent == pytest.approx(one.test_accuracy_percent, abs=1.0)
+        assert two.train_accuracy_percent == pytest.approx(one.train_accuracy_percent, abs=0.5)
+
+
+def test_a_killed_rank_leaves_its_cell_to_be_resumed(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+    torchrun = command(tmp_path, "bp", *TORCHRUN, "--nproc-per-node=2", epochs=400, train_images=6400)
+    (row,) = run_cases.until(lambda: run_cases.running(db, epochs=1), "a running cell")
+    (follower,) = [child for child in psutil.Process(torchrun.pid).children() if child.pid != row.pid]
+    follower.kill()
+    out, err = torchrun.communicate(timeout=60)
+    assert torchrun.returncode == 1
+    assert "gloo" not in out and "RuntimeError" not in err
+    (row,) = run_cases.stored(db)
+    assert (row.state, row.error) == ("interrupted", None)
+
+
+def test_what_concerns_all_ranks_is_said_once(tmp_path: Path) -> None:
+    process = command(tmp_path, "bp", *TORCHRUN, "--nproc-per-node=3")
+    _, err = process.communicate(timeout=100)
+    assert err.count("batch_size (=64) must be divisible by ranks × accumulation (=3 × 1)") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_torchrun_says_is_understood() -> None:
+    assert launched({}) == launched({"WORLD_SIZE": "1", "RANK": "0"}) == Launched(0, 1, 0, 1)
+    assert launched(BY_TORCHRUN) == Launched(rank=3, size=4, local_rank=1, local_size=2)
+
+
+@pytest.mark.parametrize(
+    "left_over",
+    [
+        {"WORLD_SIZE": "2"},
+        {"WORLD_SIZE": "abc"},
+        {"WORLD_SIZE": ""},
+        {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"},
+        BY_TORCHRUN | {"RANK": "4"},
+        BY_TORCHRUN | {"LOCAL_RANK": "x"},
+        {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"},
+    ],
+)
+def test_variables_left_over_are_wrong_usage_that_names_them(left_over: Mapping[str, str]) -> None:
+    with pytest.raises(UsageError) as error:
+        launched(left_over)
+    for name, value in left_over.items():
+        assert name.startswith("TORCHELASTIC") or f"{name}={value}" in str(error.value)
+
+
+def test_ranks_that_never_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "JOIN_SECONDS", 1.0)
+    for name, value in BY_TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=r"rank 3 of 4 waited 1 s in vain .*`unset WORLD_SIZE RANK"):
+        Ranks.join(launched(), "cpu")
+
+
+def test_each_rank_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in BY_TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert choose_device("cuda") == torch.device("cuda", 1)
+    with pytest.raises(UsageError, match="each process takes a GPU of its own"):
+        choose_device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="2 processes on this machine, but 1 GPU"):
+        choose_device("cuda")
+
+
+@contextlib.contextmanager
+def group_of_one(folder: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 1), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def test_shared_statistics_are_of_the_weights_precision_under_bf16(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    images = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    expected = nn.BatchNorm2d(4)
+    with group_of_one(tmp_path):
+        share_statistics(network, Ranks(0, 2), torch.device("cpu"))
+        with torch.autocast("cpu", torch.bfloat16):
+            found, wanted = network(images), expected(network[0](images))
+            found.square().mean().backward()
+    assert found.dtype == wanted.dtype == torch.bfloat16
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(network[1].running_mean, expected.running_mean)
+    torch.testing.assert_close(network[1].running_var, expected.running_var)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pfa_cli import files
 from pfa_cli.errors import UsageError, unknown
 
 _FILE = re.compile(r"(?P<path>.+\.py)(:(?P<attribute>\w*))?")
@@ -71,11 +72,9 @@ def load_file(kind: str, reference: str) -> Plugin:
     assert found is not None
     path = Path(found["path"])
     try:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{kind} {reference}: {path} is not a plain file")
-        content = path.read_bytes()
+        content = files.read(path)
     except OSError as error:
-        raise UsageError(f"{kind} {reference}: cannot read {path} ({error.strerror})") from None
+        raise UsageError(f"{kind} {reference}: cannot read it ({error.strerror})") from None
     module, text = _run(path, content)
     if not found["attribute"]:
         raise UsageError(f"{kind} {reference}: say what in that file, for example {path.name}:MyName")

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Row, func, select, text
 
+from pfa_cli.store import checksums
 from pfa_cli.store.engine import Store, database_file, open_store
 from pfa_cli.store.errors import DamagedDatabase
-from pfa_cli.store.schema import epochs, layers, runs
+from pfa_cli.store.schema import STATES, epochs, layers, metadata, runs
+
+_ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class CheckReport:
 
 
 def check(db: str | None = None) -> CheckReport:
-    """Looks at the pages, the references and the runs of the database that ``db`` names.
+    """Looks at the pages, the references, every value and the runs of the database that ``db`` names.
 
     Raises NoResults if there is none, and StoreError if it cannot be read as one of pfa's (another kind of
     database, or another schema). All else that is wrong is in the report.
@@ -55,15 +58,16 @@ def check(db: str | None = None) -> CheckReport:
 
 
 def _check(store: Store) -> CheckReport:
-    if store.path is not None:
-        broken = store.read(_broken_pages)
-        if broken:
-            problem = Problem(f"damaged: {'; '.join(broken)}", _way_out(store.name))
-            return CheckReport(store.name, 0, (problem,))
+    broken = store.read(_broken_pages) if store.path is not None else []
+    if broken:
+        problem = Problem(f"damaged: {'; '.join(broken)}", _way_out(store.name))
+        return CheckReport(store.name, 0, (problem,))
     count = store.read(lambda connection: connection.execute(select(func.count(runs.c.id))).scalar_one())
-    found = store.read(lambda connection: list(_half_written(connection)))
-    problems = (Problem(f"{_title(run)}: {what}", _way_out(store.name)) for run, what in found)
-    return CheckReport(store.name, count, tuple(problems))
+    store.read(_read_all)
+    found = store.read(
+        lambda c: [*_half_written(c), *(f"{what} does not match its checksum" for what in checksums.wrong(c))]
+    )
+    return CheckReport(store.name, count, tuple(Problem(what, _way_out(store.name)) for what in found))
 
 
 def _broken_pages(connection: Connection) -> list[str]:
@@ -74,10 +78,23 @@ def _broken_pages(connection: Connection) -> list[str]:
     return [f"rows of {table} refer to rows that do not exist" for table in sorted(tables)]
 
 
-def _half_written(connection: Connection) -> Iterator[tuple[Row, str]]:
+def _read_all(connection: Connection) -> None:
+    """Raises DamagedValue at the first value that pfa cannot have written."""
+    for table in metadata.sorted_tables:
+        for _ in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(table)):
+            pass
+
+
+def _half_written(connection: Connection) -> Iterator[str]:
     stored: dict[int, list[int]] = defaultdict(list)
-    for run_id, epoch in connection.execute(select(epochs.c.run_id, epochs.c.epoch).order_by(epochs.c.epoch)):
+    diverged: dict[int, int] = {}
+    every = select(epochs.c.run_id, epochs.c.epoch, epochs.c.diverged).order_by(
+        epochs.c.run_id, epochs.c.epoch
+    )
+    for run_id, epoch, has_diverged in connection.execute(every):
         stored[run_id].append(epoch)
+        if has_diverged:
+            diverged.setdefault(run_id, epoch)
     n_layers: dict[int, dict[int, int]] = defaultdict(dict)
     per_epoch = select(layers.c.run_id, layers.c.epoch, func.count()).group_by(
         layers.c.run_id, layers.c.epoch
@@ -85,26 +102,36 @@ def _half_written(connection: Connection) -> Iterator[tuple[Row, str]]:
     for run_id, epoch, count in connection.execute(per_epoch):
         n_layers[run_id][epoch] = count
     for run in connection.execute(select(runs).order_by(runs.c.id)):
-        have, counts = stored[run.id], n_layers[run.id]
-        holes = sorted(set(range(run.epochs_done + 1 if run.epochs_done is not None else 0)) - set(have))
-        if holes:
-            yield run, f"lacks {_listed('epoch', holes)}"
-        elif have and have[-1] != run.epochs_done:
-            yield run, f"has epochs up to {have[-1]}, but says {run.epochs_done}"
-        elif run.state == "done" and run.epochs_done != run.epochs_total and run.diverged_epoch is None:
-            yield run, f"is done, but after {run.epochs_done} of {run.epochs_total} epochs"
-        thin = [epoch for epoch in have if counts.get(epoch, 0) < max(counts.values(), default=1)]
-        if thin:
-            yield run, f"lacks layers in {_listed('epoch', thin)}"
+        for what in _wrong_with(run, stored[run.id], n_layers[run.id], diverged.get(run.id)):
+            yield f"run {run.id} ({run.recipe} {run.algorithm} seed {run.seed}, {run.state}): {what}"
+
+
+def _wrong_with(run: Row, have: list[int], counts: dict[int, int], diverged: int | None) -> Iterator[str]:
+    """``have``: its stored epochs in order; ``counts``: their numbers of layers; ``diverged``: the first that did."""
+    done = -1 if run.epochs_done is None else run.epochs_done
+    if run.state not in STATES:
+        yield f"its state is none that this pfa knows ({', '.join(STATES)})"
+    if done > run.epochs_total:
+        yield f"has done {done} epochs of {run.epochs_total}"
+    elif have != list(range(done + 1)):
+        missing = sorted(set(range(done + 1)) - set(have))
+        yield (
+            f"lacks {_listed('epoch', missing)}"
+            if missing
+            else f"has epochs up to {have[-1]}, but says {done}"
+        )
+    elif run.state == "done" and done != run.epochs_total and run.diverged_epoch is None:
+        yield f"is done, but after {done} of {run.epochs_total} epochs"
+    elif run.diverged_epoch != diverged:
+        yield f"diverged in epoch {diverged}, but says {run.diverged_epoch}"
+    thin = [epoch for epoch in have if counts.get(epoch, 0) < max(counts.values(), default=1)]
+    if thin:
+        yield f"lacks layers in {_listed('epoch', thin)}"
 
 
 def _listed(noun: str, numbers: list[int]) -> str:
     shown = ", ".join(map(str, numbers[:10]))
     return f"{noun}{'s' * (len(numbers) > 1)} {shown}{', …' * (len(numbers) > 10)}"
-
-
-def _title(run: Row) -> str:
-    return f"run {run.id} ({run.recipe} {run.algorithm} seed {run.seed}, {run.state})"
 
 
 def _way_out(path: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,7 +10,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event, inspect, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    NullPool,
+    QueuePool,
+    StaticPool,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
@@ -17,7 +28,7 @@ from pfa_cli.errors import UsageError
 from pfa_cli.paths import expanded_database
 from pfa_cli.store import sqlite
 from pfa_cli.store.errors import DamagedDatabase, NoResults, StoreError, explained, no_results
-from pfa_cli.store.schema import SCHEMA_REVISION, metadata
+from pfa_cli.store.schema import METRICS, SCHEMA_REVISION, epochs, layers, metadata
 
 T = TypeVar("T")
 
@@ -31,10 +42,13 @@ class Store:
     ``path`` is the database's file, or None where it is not a file; ``name`` is what messages call it.
     """
 
-    def __init__(self, engine: Engine, path: Path | None, *, writable: bool):
+    def __init__(self, engine: Engine, path: Path | None, *, writable: bool, in_memory: bool = False):
+        """``in_memory``: what is read is a copy of the file."""
+        self._whole = path is None or writable or in_memory  # a transaction sees one state
         self.engine = engine
         self.path = path
         self.writable = writable
+        self.verified = False  # whether the stored numbers were found to match their checksums
         self.name = str(path) if path else engine.url.render_as_string(hide_password=True)
         self._identity = _identity(path)
 
@@ -42,7 +56,7 @@ class Store:
         """What ``query`` makes of one consistent state of the database. It may be called more than once."""
         with self.explained():
             self._check_in_place()
-            if self.path is None or self.writable:
+            if self._whole or self.path is None:
                 return self._read_once(query)
             return self._read_unchanged(query, self.path)
 
@@ -154,7 +168,8 @@ def open_store(db: str | None = None, *, write: bool, create: bool = True) -> St
     """Opens the results database that ``db`` names (see ``database_name``).
 
     ``write=True`` creates it and its folder if missing (unless ``create`` is False), and brings an older schema up
-    to date; several processes may do so at once. ``write=False`` changes nothing on the disk.
+    to date; several processes may do so at once. ``write=False`` changes nothing on the disk: an older schema is brought
+    up to date in memory.
 
     Raises NoResults if there is nothing to read, and StoreError, with the cure, if the file is damaged, is
     something else, is of a newer pfa, or cannot be written as asked.
@@ -167,13 +182,17 @@ def open_store(db: str | None = None, *, write: bool, create: bool = True) -> St
             sqlite.refuse_to_read(path)
         if sqlite.create_if_missing(path):
             with _file_store(path, write=False) as found:
+                _has_todays_schema(found)
                 _refuse_damaged(found)
         store = _file_store(path, write=True)
     else:
         sqlite.refuse_to_read(path)
         store = _file_store(path, write=False)
     try:
-        _check_schema(store, create=create and write)
+        if not _has_todays_schema(store):
+            store = _brought_up_to_date(store, create=create and write)
+        if path is not None and not write:
+            _refuse_damaged(store, "runs")
     except BaseException:
         store.close()
         raise
@@ -192,63 +211,103 @@ def open_if_there(db: str | None = None) -> Iterator[Store | None]:
         yield store
 
 
-def revision_of(store: Store) -> str | None:
-    """The revision of the database's schema; None if it holds nothing.
-
-    Raises StoreError if it is not one of pfa's, of a newer pfa, or lacks a table.
-    """
-
-    def query(connection: Connection) -> tuple[set[str], str | None]:
-        tables = set(inspect(connection).get_table_names())
-        if "alembic_version" not in tables:
-            return tables, None
-        return tables, connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-
-    tables, revision = store.read(query)
-    empty = not tables - {"alembic_version"}
-    if not (empty if revision is None else _is_of_pfa(revision, tables)):
+def _has_todays_schema(store: Store) -> bool:
+    """Whether it needs no upgrade. StoreError if it is not one of pfa's, of a newer pfa, or lacks what it should have."""
+    revision, columns = store.read(_schema_of)
+    if not _is_of_pfa(revision, columns):
         raise StoreError(
             f"{store.name} is a database, but not one of pfa's; nothing was written to it. "
             "Name another by `--db` or PFA_DB."
         )
     if revision is not None and revision > SCHEMA_REVISION:
-        raise StoreError(
-            f"the database {store.name} was written by a newer pfa (schema {revision}, this one knows "
-            f"{SCHEMA_REVISION}). Update pfa, or name another database by `--db` or PFA_DB."
-        )
-    lost = sorted(metadata.tables.keys() - tables)
-    if revision == SCHEMA_REVISION and lost:
-        raise DamagedDatabase(store.name, f"it lacks the table{'s' * (len(lost) > 1)} {', '.join(lost)}")
-    return revision
+        raise _newer(store.name, f"schema {revision}, this one knows {SCHEMA_REVISION}")
+    return revision == SCHEMA_REVISION and not _lacks_metrics(store.name, columns)
 
 
-def _is_of_pfa(revision: str, tables: set[str]) -> bool:
-    """Whether this is pfa's, of today's schema, an earlier or a later one; other programs use alembic, too."""
-    numbered = re.fullmatch(r"[0-9]{4}", revision) is not None and int(revision) > 0
-    return numbered and not tables.isdisjoint(metadata.tables)
-
-
-def _check_schema(store: Store, *, create: bool) -> None:
-    revision = revision_of(store)
-    if revision == SCHEMA_REVISION:
-        return
-    if revision is None and not create:
+def _brought_up_to_date(store: Store, *, create: bool) -> Store:
+    """``store`` with today's schema; where it is only read, a copy in memory has it and the file stays as it is."""
+    if not create and store.read(_schema_of)[0] is None:
         raise no_results(store.name)
-    if store.writable:
-        from pfa_cli.store.migrations import upgrade  # alembic is slow to import
+    from pfa_cli.store.migrations import upgrade  # alembic is slow to import
 
-        upgrade(store)
-    else:
-        raise StoreError(
-            f"the database {store.name} is of an older pfa (schema {revision}, this one reads "
-            f"{SCHEMA_REVISION}). `pfa db upgrade` brings it up to date and keeps everything in it."
-        )
+    if not store.writable and store.path is not None:
+        with store:
+            store = _copy_in_memory(store)
+    with store.explained(), store.engine.execution_options(write=True).connect() as connection:
+        upgrade(connection)
+    return store
 
 
-def _refuse_damaged(store: Store) -> None:
-    """Looks at all pages (0.07 s for 100 runs of 200 epochs, 20 layers) before the first byte is written."""
-    revision_of(store)
-    verdict = store.read(lambda connection: connection.execute(text("PRAGMA quick_check(1)")).scalar())
+def _schema_of(connection: Connection) -> tuple[str | None, dict[str, set[str]]]:
+    """The revision, None if there is none, and the columns of every table."""
+    inspector = inspect(connection)
+    columns = {
+        table: {column["name"] for column in inspector.get_columns(table)}
+        if table in metadata.tables
+        else set()
+        for table in inspector.get_table_names()
+    }
+    if "alembic_version" not in columns:
+        return None, columns
+    revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if revision is None else str(revision), columns
+
+
+def _is_of_pfa(revision: str | None, columns: dict[str, set[str]]) -> bool:
+    """Whether this is empty or pfa's, of today's schema, an earlier or a later one; others use alembic, too."""
+    if revision is None:
+        return columns.keys() <= {"alembic_version"}
+    numbered = re.fullmatch(r"[0-9]{4}", revision) is not None and int(revision) > 0
+    return numbered and not columns.keys().isdisjoint(metadata.tables)
+
+
+def _lacks_metrics(name: str, columns: dict[str, set[str]]) -> bool:
+    """Whether a database of today's revision is of before some metric; DamagedDatabase if it lacks anything else."""
+    lost = sorted(metadata.tables.keys() - columns)
+    if lost:
+        raise DamagedDatabase(name, f"it lacks the table{'s' * (len(lost) > 1)} {', '.join(lost)}")
+    incomplete = False
+    for table in metadata.tables.values():
+        known = set(table.columns.keys())
+        missing, new = sorted(known - columns[table.name]), sorted(columns[table.name] - known)
+        if missing and (new or any((table.name, column) not in METRICS for column in missing)):
+            raise DamagedDatabase(name, f"its table {table.name} lacks the column {missing[0]}")
+        if new and table in (epochs, layers):
+            raise _newer(name, f"its table {table.name} has the column {new[0]}")
+        incomplete = incomplete or bool(missing)
+    return incomplete
+
+
+def _newer(name: str, how: str) -> StoreError:
+    return StoreError(
+        f"the database {name} was written by a newer pfa ({how}). Update pfa, or name another database by `--db` or "
+        "PFA_DB."
+    )
+
+
+def _copy_in_memory(store: Store) -> Store:
+    """What ``store`` holds now, in memory, where it can be brought up to date while the file stays as it is."""
+
+    def copy(connection: Connection) -> sqlite3.Connection:
+        memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        source = connection.connection.driver_connection
+        assert isinstance(source, sqlite3.Connection)
+        source.backup(memory)
+        return memory
+
+    memory = store.read(copy)
+    engine = _with_transactions(create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool))
+    return Store(engine, store.path, writable=False, in_memory=True)
+
+
+def _refuse_damaged(store: Store, table: str | None = None) -> None:
+    """Looks at all pages and indexes, or at those of one table.
+
+    All: 0.03 s for 4,500 epochs of 10 layers, 0.3 s for 20,000 of 20. The table of runs: 0.1 ms; its unique index is
+    what keeps a cell from being trained, and counted, twice.
+    """
+    pragma = f"PRAGMA integrity_check({table or 1})"
+    verdict = store.read(lambda connection: connection.execute(text(pragma)).scalar())
     if verdict != "ok":
         raise DamagedDatabase(store.name, str(verdict))
 
@@ -269,13 +328,18 @@ def _file_store(path: Path, *, write: bool) -> Store:
         )
     else:
         engine = create_engine("sqlite://", creator=lambda: sqlite.connect_to_read(path), poolclass=NullPool)
+    return Store(_with_transactions(engine), path, writable=write)
+
+
+def _with_transactions(engine: Engine) -> Engine:
+    """Transactions begin where we say so, not where the driver thinks."""
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         immediate = connection.get_execution_options().get("write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
-    return Store(engine, path, writable=write)
+    return engine
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:

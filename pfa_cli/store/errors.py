@@ -11,6 +11,21 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from pfa_cli.errors import PfaError
 
 _NEARLY_FULL_BYTES = 1 << 20
+_DAMAGE = (
+    "SQLITE_CORRUPT",
+    "SQLITE_NOTADB",
+    "SQLITE_FORMAT",
+    "SQLITE_CONSTRAINT",
+    "SQLITE_TOOBIG",
+    "SQLITE_MISMATCH",
+)
+_DAMAGE_IN_WORDS = (  # errors whose code says nothing
+    "Could not decode to UTF-8",
+    "malformed JSON",
+    "no such table",
+    "no such column",
+    "unsupported file format",
+)
 
 
 class StoreError(PfaError):
@@ -33,6 +48,10 @@ class DamagedDatabase(StoreError):
         self.reason = reason
 
 
+class DamagedValue(ValueError):
+    """A stored value is not what pfa can have written. ``explained`` turns it into DamagedDatabase."""
+
+
 class LostCell(StoreError):
     """Another worker owns the run by now: the one that meets this stops quietly and writes nothing more."""
 
@@ -42,6 +61,8 @@ def explained(place: str, folder: Path | None = None) -> Iterator[None]:
     """Turns database errors that a person can mend into StoreError; any other passes."""
     try:
         yield
+    except DamagedValue as error:
+        raise DamagedDatabase(place, str(error)) from error
     except DBAPIError as error:
         cause = error.orig if isinstance(error.orig, sqlite3.Error) else None
         explanation = _explain(cause, place, folder) if cause else None
@@ -67,7 +88,7 @@ def no_results(place: str) -> NoResults:
 def _explain(error: sqlite3.Error, place: str, folder: Path | None) -> StoreError | None:
     code = getattr(error, "sqlite_errorname", "")
     kind = "_".join(code.split("_")[:2])  # without its detail: SQLITE_IOERR_WRITE → SQLITE_IOERR
-    if kind in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
+    if kind in _DAMAGE or any(text in str(error) for text in _DAMAGE_IN_WORDS):
         return DamagedDatabase(place, str(error))
     if kind == "SQLITE_FULL" or (kind == "SQLITE_IOERR" and folder is not None and _nearly_full(folder)):
         return StoreError(

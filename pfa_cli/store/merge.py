@@ -15,11 +15,11 @@ from typing import Any
 from sqlalchemy import Connection, Table, and_, insert, select, update
 
 from pfa_cli.errors import UsageError
+from pfa_cli.store import checksums
+from pfa_cli.store.checksums import Row, rows
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import NoResults
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
-
-Row = dict[str, Any]
 
 _CELL = ("recipe", "algorithm", "seed", "config_hash")
 _PROGRESS = (
@@ -95,14 +95,15 @@ def merge(db: str | None, other_db: str) -> MergeReport:
     with there as other, open_store(db, write=True) as store:
         if _same(store.path, other.path):
             raise UsageError(f"{other.name} is the database to merge into; name another one.")
+        other.read(checksums.verify)
         for run_id in other.read(lambda connection: connection.execute(select(runs.c.id)).scalars().all()):
             theirs = other.read(partial(_history, which=runs.c.id == run_id))
             if theirs and (theirs.epochs or theirs.run["state"] != "queued"):
                 with store.write() as connection:
                     _merge_run(connection, theirs, report)
         with store.write() as connection:
-            _merge_simulations(connection, other.read(lambda c: _rows(c, simulations)), report)
-            _merge_benchmarks(connection, other.read(lambda c: _rows(c, benchmarks)), report)
+            _merge_simulations(connection, other.read(lambda c: rows(c, simulations)), report)
+            _merge_benchmarks(connection, other.read(lambda c: rows(c, benchmarks)), report)
     return report
 
 
@@ -129,8 +130,22 @@ def _merge_run(connection: Connection, theirs: _History, report: MergeReport) ->
     else:
         state = {name: theirs.run[name] for name in _PROGRESS}
         connection.execute(update(runs).where(runs.c.id == ours.run["id"]).values(state))
-        _append(connection, ours.run["id"], theirs, known=ours.attempts, after=ours.last_epoch)
+        _append(
+            connection, ours.run["id"], _of_cell(theirs, ours.run), known=ours.attempts, after=ours.last_epoch
+        )
         report.extended += 1
+
+
+def _of_cell(theirs: _History, run: Row) -> _History:
+    """``theirs`` with checksums that fit ``run``: a later pfa may describe the same configuration by more settings."""
+    cell = checksums.of_cell(run)
+    if cell == checksums.of_cell(theirs.run):
+        return theirs
+    for row in theirs.epochs:
+        if row["checksum"] is not None:
+            parts = [layer for layer in theirs.layers if layer["epoch"] == row["epoch"]]
+            row["checksum"] = checksums.of_epoch(cell, row, parts)
+    return theirs
 
 
 def _append(connection: Connection, run_id: int, theirs: _History, *, known: list[Row], after: int) -> None:
@@ -176,7 +191,7 @@ def _first_difference(ours: _History, theirs: _History) -> str | None:
 
 def _merge_simulations(connection: Connection, theirs: list[Row], report: MergeReport) -> None:
     key = [column.name for column in simulations.primary_key]
-    ours = {tuple(row[name] for name in key): row for row in _rows(connection, simulations)}
+    ours = {tuple(row[name] for name in key): row for row in rows(connection, simulations)}
     complete = {(row["kind"], row["parameters_hash"]) for row in ours.values()}
     conflicts: dict[tuple[str, str], str] = {}
     new = []
@@ -195,7 +210,7 @@ def _merge_simulations(connection: Connection, theirs: list[Row], report: MergeR
 
 
 def _merge_benchmarks(connection: Connection, theirs: list[Row], report: MergeReport) -> None:
-    known = {_benchmark_key(row) for row in _rows(connection, benchmarks)}
+    known = {_benchmark_key(row) for row in rows(connection, benchmarks)}
     new = [row for row in theirs if _benchmark_key(row) not in known]
     _insert(connection, benchmarks, ({n: v for n, v in row.items() if n != "id"} for row in new))
     report.benchmarks += len(new)
@@ -203,7 +218,11 @@ def _merge_benchmarks(connection: Connection, theirs: list[Row], report: MergeRe
 
 def _benchmark_key(row: Row) -> str:
     return repr(
-        [sorted(value.items()) if name == "machine" else value for name, value in row.items() if name != "id"]
+        [
+            sorted(value.items()) if name == "machine" else value
+            for name, value in row.items()
+            if name not in ("id", "checksum")
+        ]
     )
 
 
@@ -211,22 +230,12 @@ def _history(connection: Connection, which: Any) -> _History | None:
     found = connection.execute(select(runs).where(which)).mappings().one_or_none()
     if found is None:
         return None
-    tables = [
-        connection.execute(
-            select(table).where(table.c.run_id == found["id"]).order_by(*table.primary_key)
-        ).mappings()
-        for table in (attempts, epochs, layers)
-    ]
-    return _History(dict(found), *([dict(row) for row in rows] for rows in tables))
+    tables = (rows(connection, table, table.c.run_id == found["id"]) for table in (attempts, epochs, layers))
+    return _History(dict(found), *tables)
 
 
-def _rows(connection: Connection, table: Table) -> list[Row]:
-    query = select(table).order_by(*table.primary_key)
-    return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def _insert(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
-    several = list(rows)
+def _insert(connection: Connection, table: Table, new: Iterable[Row]) -> None:
+    several = list(new)
     if several:
         connection.execute(insert(table), several)
 

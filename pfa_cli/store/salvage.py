@@ -27,12 +27,12 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from pfa_cli.errors import UsageError
+from pfa_cli.store import checksums
+from pfa_cli.store.checksums import Row
 from pfa_cli.store.engine import Store, database_file, open_store
 from pfa_cli.store.errors import StoreError, no_results
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
 from pfa_cli.store.sqlite import refuse_folder
-
-Row = dict[str, Any]
 
 _UNREADABLE = (
     SQLAlchemyError,
@@ -123,7 +123,7 @@ def _save_run(damaged: Engine, store: Store, run: Row, report: SalvageReport) ->
     stored = _readable(damaged, epochs, epochs.c.epoch, 0, total, epochs.c.run_id == run["id"])
     parts = _readable(damaged, layers, layers.c.epoch, 0, total, layers.c.run_id == run["id"])
     n_stored = 0 if run["epochs_done"] is None else run["epochs_done"] + 1
-    n_whole = min(_whole_epochs(stored, parts), n_stored)
+    n_whole = min(_whole_epochs(run, stored, parts), n_stored)
     row = run | {"token": None, "epochs_done": n_whole - 1 if n_whole else None}
     if n_whole < n_stored:
         row |= {"state": "interrupted", "diverged_epoch": None, "finished_at": None}
@@ -153,25 +153,31 @@ def _save_run(damaged: Engine, store: Store, run: Row, report: SalvageReport) ->
         report.whole += 1
 
 
-def _whole_epochs(stored: list[Row], parts: list[Row]) -> int:
-    """How many epochs, from 0 on, are there with all their layers; without a layer none is whole."""
+def _whole_epochs(run: Row, stored: list[Row], parts: list[Row]) -> int:
+    """How many epochs, from 0 on, are there with all their layers, as they were stored; without a layer none is whole."""
+    wrong = checksums.wrong_epochs(run, stored, parts)
     n_layers = Counter(part["epoch"] for part in parts)
     complete = max(n_layers.values(), default=1)
     count = 0
     for row in stored:
-        if row["epoch"] != count or n_layers[count] != complete:
+        if row["epoch"] != count or n_layers[count] != complete or count in wrong:
             break
         count += 1
     return count
 
 
 def _save_table(damaged: Engine, store: Store, table: Table, report: SalvageReport) -> None:
-    rows = _read(damaged, table)
-    if rows is None:
+    found = _read(damaged, table)
+    kept = [row for row in found or [] if not checksums.is_wrong(row)]
+    if found is None:
         report.losses.append(f"the {table.name} could not be saved")
-    elif rows:
+    elif len(kept) < len(found):
+        report.losses.append(
+            f"{len(found) - len(kept)} of {len(found)} {table.name} were damaged and are lost"
+        )
+    if kept:
         with store.write() as connection:
-            connection.execute(insert(table), rows)
+            connection.execute(insert(table), kept)
 
 
 def _last_run(damaged: Engine) -> int:
@@ -198,9 +204,8 @@ def _readable(
 
 
 def _read(damaged: Engine, table: Table, *conditions: ColumnElement[bool]) -> list[Row] | None:
-    query = select(table).where(*conditions).order_by(*table.primary_key)
     try:
         with damaged.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            return checksums.rows(connection, table, *conditions)
     except _UNREADABLE:
         return None

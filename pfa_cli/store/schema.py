@@ -5,6 +5,7 @@ schema is said in ``migrations/__init__.py``.
 """
 
 import math
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -26,12 +27,103 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
 
-SCHEMA_REVISION = "0002"
+from pfa_cli.records import EpochRecord, LayerRecord, is_required, metrics
+from pfa_cli.store.errors import DamagedValue
+
+SCHEMA_REVISION = "0003"
 """The newest revision in ``migrations/versions``; a current database opens without alembic."""
 
 
-class Real(TypeDecorator[float]):
+STATES = ("queued", "running", "done", "failed", "interrupted")
+"""What ``runs.state`` may be. A merged database may hold a state of a newer pfa; it is shown as it is."""
+
+
+class _Stored(TypeDecorator[Any]):
+    """A column type that takes back only what pfa can have written; anything else is damage (DamagedValue)."""
+
+    kind: type
+    column = "a value"  # its name in messages, "runs.state"
+    required = False
+
+    def accept(self, value: Any) -> Any:
+        """The value in Python, of what the driver made of it; ValueError or TypeError if pfa cannot have written it."""
+        raise NotImplementedError
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        read = self.impl_instance.result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            if value is None:
+                return self.empty(value)
+            try:
+                return self.accept(read(value) if read is not None else value)
+            except (ValueError, TypeError, OverflowError, RecursionError):
+                return self.empty(value)
+
+        return process
+
+    def empty(self, value: object) -> Any:
+        """None where the column may be empty, and ``value`` says so; else DamagedValue."""
+        if value is not None or self.required:
+            raise DamagedValue(f"{self.column} is {value!r:.60}")
+        return None
+
+
+def kind_of(column_type: TypeEngine[Any]) -> type:
+    """The type of a column's values in Python."""
+    return column_type.kind if isinstance(column_type, _Stored) else float  # computed ones are floats
+
+
+class Text(_Stored):
+    """A text."""
+
+    impl = String
+    cache_ok = True
+    kind = str
+
+    def accept(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError
+        return value
+
+
+class Whole(_Stored):
+    """A whole number from 0 to ``most``."""
+
+    impl = Integer
+    cache_ok = True
+    kind = int
+
+    def __init__(self, most: int = (1 << 63) - 1) -> None:
+        super().__init__()
+        self.most = most
+
+    def accept(self, value: Any) -> int:
+        if not isinstance(value, int) or not 0 <= value <= self.most:
+            raise TypeError
+        return value
+
+
+class Flag(_Stored):
+    """True or False."""
+
+    impl = Boolean
+    cache_ok = True
+    kind = bool
+
+    # Replaced: Boolean would take any number for True.
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], bool | None]:
+        def process(value: Any) -> bool | None:
+            if value in (0, 1):
+                return bool(value)
+            return self.empty(value)
+
+        return process
+
+
+class Real(_Stored):
     """A float that keeps NaN, infinity and None apart.
 
     SQLite would store NaN as NULL, so there NaN is the text 'nan' (``typeof(column) = 'text'`` finds it).
@@ -39,16 +131,24 @@ class Real(TypeDecorator[float]):
 
     impl = Double
     cache_ok = True
+    kind = float
 
     # Replaced, not extended: the processors of Double would turn the text back into a float.
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         return _to_sqlite if dialect.name == "sqlite" else _to_float
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], float | None]:
-        return _to_float
+        def process(value: Any) -> float | None:
+            if type(value) is float:
+                return value
+            if value == "nan":
+                return math.nan
+            return float(value) if type(value) is int else self.empty(value)
+
+        return process
 
 
-def _to_float(value: float | str | None) -> float | None:
+def _to_float(value: float | None) -> float | None:
     return None if value is None else float(value)
 
 
@@ -57,20 +157,70 @@ def _to_sqlite(value: float | None) -> float | str | None:
     return "nan" if number is not None and math.isnan(number) else number
 
 
-class UtcTime(TypeDecorator[datetime]):
+class UtcTime(_Stored):
     """A moment, stored in UTC without zone and read back as UTC."""
 
     impl = DateTime
     cache_ok = True
+    kind = datetime
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC)
+    def accept(self, value: Any) -> datetime:
+        if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+            raise ValueError
+        return value.replace(tzinfo=UTC)
 
 
-Json = JSON(none_as_null=True)
+_FIRST_YEAR, _LAST_YEAR = 1970, 2900  # beyond, a change of the time zone could overflow
+
+
+class Json(_Stored):
+    """A dict or a list, as JSON."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self, kind: type = dict) -> None:
+        super().__init__(none_as_null=True)
+        self.kind = kind
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        return self.impl_instance.coerce_compared_value(op, value)
+
+    def accept(self, value: Any) -> Any:
+        if not isinstance(value, self.kind):
+            raise TypeError
+        return value
+
+
+class Arguments(Json):
+    """A command's arguments, without the passwords of database URLs: not stored, and not shown if they were."""
+
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+    def process_bind_param(self, value: list[str] | None, dialect: Dialect) -> list[str] | None:
+        return None if value is None else [without_password(each) for each in value]
+
+    def accept(self, value: Any) -> list[str]:
+        return [without_password(each) for each in super().accept(value)]
+
+
+def without_password(text: str) -> str:
+    """``text`` with *** for the password of every URL in it.
+
+    >>> without_password("--db=postgresql://pfa:secret@host/results?sslpassword=x")
+    '--db=postgresql://pfa:***@host/results?sslpassword=***'
+    """
+    text = re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", text)
+    return re.sub(
+        r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]*", r"\1***", text, flags=re.IGNORECASE
+    )
+
 
 metadata = MetaData(
     naming_convention={
@@ -81,32 +231,41 @@ metadata = MetaData(
     }
 )
 
+MOST_EPOCHS = 1_000_000_000
+
+
+def _columns(record: type) -> list[Column[Any]]:
+    return [Column(metric.name, Real, nullable=not is_required(metric)) for metric in metrics(record)]
+
+
 runs = Table(
     "runs",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("recipe", String, nullable=False),
-    Column("algorithm", String, nullable=False),
-    Column("seed", Integer, nullable=False),
-    Column("config_hash", String, nullable=False),
+    Column("id", Whole, primary_key=True),
+    Column("recipe", Text, nullable=False),
+    Column("algorithm", Text, nullable=False),
+    Column("seed", Whole, nullable=False),
+    Column("config_hash", Text, nullable=False),
     Column("configuration", Json, nullable=False),
-    Column("dataset", String),
-    Column("state", String, nullable=False),  # queued, running, done, failed, interrupted
-    Column("token", String),  # who owns the run while it is running; every write checks it
-    Column("host", String),
-    Column("pid", Integer),
+    Column("dataset", Text),
+    Column("state", Text, nullable=False),  # queued, running, done, failed, interrupted
+    Column("token", Text),  # who owns the run while it is running; every write checks it
+    Column("host", Text),
+    Column("pid", Whole),
     Column("process_started", Real),  # with the pid it identifies a process of that host (owner.py)
     Column("heartbeat_at", UtcTime),
-    Column("epochs_total", Integer, nullable=False),
-    Column("epochs_done", Integer),  # None: not even epoch 0, the network at initialisation, is there
-    Column("diverged_epoch", Integer),
-    Column("checkpoint", String),
-    Column("error", String),
+    Column("epochs_total", Whole(MOST_EPOCHS), nullable=False),
+    Column(
+        "epochs_done", Whole(MOST_EPOCHS)
+    ),  # None: not even epoch 0, the network at initialisation, is there
+    Column("diverged_epoch", Whole(MOST_EPOCHS)),
+    Column("checkpoint", Text),
+    Column("error", Text),
     Column("created_at", UtcTime, nullable=False),
     Column("started_at", UtcTime),
     Column("finished_at", UtcTime),
-    Column("pid_namespace", String),  # in which ``pid`` counts: containers of one host may share host names
-    Column("checkpoint_dir", String),  # None: the default folder beside the database
+    Column("pid_namespace", Text),  # in which ``pid`` counts: containers of one host may share host names
+    Column("checkpoint_dir", Text),  # None: the default folder beside the database
     Column("sources", Json),  # the user's plug-in files that the run used: file name -> text
     UniqueConstraint("recipe", "algorithm", "seed", "config_hash"),
 )
@@ -114,67 +273,51 @@ runs = Table(
 attempts = Table(
     "attempts",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
-    Column("token", String, nullable=False),
-    Column("host", String),
-    Column("pid", Integer),
-    Column("git_sha", String),
-    Column("git_dirty", Boolean),
-    Column("argv", Json),
-    Column("pfa_version", String),
-    Column("python_version", String),
-    Column("torch_version", String),
-    Column("cuda_version", String),
-    Column("device", String),
-    Column("threads", Integer),
-    Column("precision", String),
+    Column("id", Whole, primary_key=True),
+    Column("run_id", Whole, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("token", Text, nullable=False),
+    Column("host", Text),
+    Column("pid", Whole),
+    Column("git_sha", Text),
+    Column("git_dirty", Flag),
+    Column("argv", Arguments),
+    Column("pfa_version", Text),
+    Column("python_version", Text),
+    Column("torch_version", Text),
+    Column("cuda_version", Text),
+    Column("device", Text),
+    Column("threads", Whole),
+    Column("precision", Text),
     Column("deterministic", Json),
-    Column("dataset", String),
-    Column("resumed_epoch", Integer),  # epochs done when the attempt began; None: from the start
+    Column("dataset", Text),
+    Column("resumed_epoch", Whole(MOST_EPOCHS)),  # epochs done when the attempt began; None: from the start
     Column("facts", Json),  # whatever else the worker knew
     Column("started_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
-    Column("outcome", String),  # done, failed, interrupted; stale: found dead by the next attempt
+    Column("outcome", Text),  # done, failed, interrupted; stale: found dead by the next attempt
     Index(None, "run_id"),
 )
 
 epochs = Table(
     "epochs",
     metadata,
-    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("attempt_id", ForeignKey("attempts.id")),
-    Column("learning_rate", Real),
-    Column("weight_decay", Real),
-    Column("train_loss", Real),
-    Column("train_accuracy_percent", Real),
-    Column("validation_loss", Real),
-    Column("validation_accuracy_percent", Real),
-    Column("validation_top5_accuracy_percent", Real),
-    Column("test_loss", Real),
-    Column("test_accuracy_percent", Real),
-    Column("test_top5_accuracy_percent", Real),
-    Column("seconds", Real),
-    Column("images_per_second", Real),
-    Column("diverged", Boolean, nullable=False),
-    Column("checksum", String),  # of the epoch and its layers; None in rows from before there were checksums
+    Column("run_id", Whole, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Whole(MOST_EPOCHS), primary_key=True),
+    Column("attempt_id", Whole, ForeignKey("attempts.id")),
+    *_columns(EpochRecord),
+    Column("diverged", Flag, nullable=False),
+    Column("checksum", Text),  # of the epoch and its layers; None in rows from before there were checksums
     sqlite_with_rowid=False,
 )
 
 layers = Table(
     "layers",
     metadata,
-    Column("run_id", Integer, primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("layer_index", Integer, primary_key=True),
-    Column("layer", String, nullable=False),
-    Column("weight_norm", Real, nullable=False),
-    Column("weight_angle_degrees", Real),
-    Column("weight_norm_ratio", Real),
-    Column("path_angle_degrees", Real),
-    Column("path_norm_ratio", Real),
-    Column("error_angle_degrees", Real),
+    Column("run_id", Whole, primary_key=True),
+    Column("epoch", Whole(MOST_EPOCHS), primary_key=True),
+    Column("layer_index", Whole(MOST_EPOCHS), primary_key=True),
+    Column("layer", Text, nullable=False),
+    *_columns(LayerRecord),
     ForeignKeyConstraint(["run_id", "epoch"], ["epochs.run_id", "epochs.epoch"], ondelete="CASCADE"),
     sqlite_with_rowid=False,
 )
@@ -182,24 +325,39 @@ layers = Table(
 simulations = Table(
     "simulations",
     metadata,
-    Column("kind", String, primary_key=True),  # what was simulated: "eigenvalues" or "path"
-    Column("parameters_hash", String, primary_key=True),
-    Column("quantity", String, primary_key=True),  # with its unit: "eigenvalue_max", "path_angle_degrees"
-    Column("item", Integer, primary_key=True),  # which of several values
+    Column("kind", Text, primary_key=True),  # what was simulated: "eigenvalues" or "path"
+    Column("parameters_hash", Text, primary_key=True),
+    Column("quantity", Text, primary_key=True),  # with its unit: "eigenvalue_max", "path_angle_degrees"
+    Column("item", Whole, primary_key=True),  # which of several values
     Column("parameters", Json, nullable=False),
     Column("value", Real),
     Column("created_at", UtcTime, nullable=False),
+    Column("checksum", Text),
 )
 
 benchmarks = Table(
     "benchmarks",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Whole, primary_key=True),
     Column("machine", Json, nullable=False),
-    Column("recipe", String, nullable=False),
-    Column("measure", String, nullable=False),
-    Column("algorithm", String),
+    Column("recipe", Text, nullable=False),
+    Column("measure", Text, nullable=False),
+    Column("algorithm", Text),
     Column("value", Real),
-    Column("unit", String, nullable=False),
+    Column("unit", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("checksum", Text),
 )
+
+
+METRICS = {
+    (table.name, metric.name): metric
+    for table, record in ((epochs, EpochRecord), (layers, LayerRecord))
+    for metric in metrics(record)
+}
+"""The metrics by table and column, with label and unit in their ``metadata``."""
+
+for _column in (column for table in metadata.tables.values() for column in table.columns):
+    assert isinstance(_column.type, _Stored)
+    _column.type.column = str(_column)
+    _column.type.required = not _column.nullable

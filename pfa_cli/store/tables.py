@@ -57,11 +57,13 @@ def _layers() -> Select[tuple[Any, ...]]:
 
 
 def _simulations() -> Select[tuple[Any, ...]]:
-    return select(simulations).order_by(*simulations.primary_key)
+    return select(*(column for column in simulations.c if column.name != "checksum")).order_by(
+        *simulations.primary_key
+    )
 
 
 def _benchmarks() -> Select[tuple[Any, ...]]:
-    return select(benchmarks).order_by(benchmarks.c.id)
+    return select(*(column for column in benchmarks.c if column.name != "checksum")).order_by(benchmarks.c.id)
 
 
 def _key() -> list[Label[Any]]:

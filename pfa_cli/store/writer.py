@@ -14,15 +14,16 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
-from sqlalchemy import Column, ColumnElement, Connection, and_, case, delete, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, case, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pfa_cli.records import EpochRecord, LayerRecord
+from pfa_cli.store import checksums
 from pfa_cli.store.engine import Store
-from pfa_cli.store.errors import LostCell
+from pfa_cli.store.errors import LostCell, StoreError
 from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, select_runs
-from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
+from pfa_cli.store.schema import STATES, attempts, benchmarks, epochs, layers, runs, simulations
 
 _ATTEMPT_FACTS = (
     "git_sha",
@@ -38,8 +39,6 @@ _ATTEMPT_FACTS = (
     "deterministic",
     "dataset",
 )
-_EPOCH_VALUES = tuple(field.name for field in fields(EpochRecord) if field.name not in ("epoch", "layers"))
-_LAYER_VALUES = tuple(field.name for field in fields(LayerRecord) if field.name not in ("index", "name"))
 
 
 class Configuration(Protocol):
@@ -69,6 +68,7 @@ class Claim:
     owner: Owner
     epochs_done: int | None  # when it was claimed
     checkpoint: str | None  # the one that the last stored epoch named
+    cell_checksum: str  # see ``checksums.of_cell``
     claimed_at: datetime = field(default_factory=lambda: _now())
     _clock: float = field(default_factory=lambda: _clock())
 
@@ -102,13 +102,16 @@ def ensure_run(store: Store, configuration: Configuration, seed: int) -> int:
     }
     try:
         with store.write() as connection:
+            there: int | None = connection.execute(wanted).scalar()  # another worker was faster
+            if there is not None:
+                return there
             return int(connection.execute(insert(runs).values(row).returning(runs.c.id)).scalar_one())
-    except IntegrityError:  # another worker was faster
+    except IntegrityError:  # one that came in between, which SQLite's lock excludes
         return int(store.read(lambda connection: connection.execute(wanted).scalar_one()))
 
 
 def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow], bool]) -> Claim | None:
-    """Makes ``owner`` the one who works on the run; None if it is done, or running and alive.
+    """Makes ``owner`` the one who works on the run; None if it is done, running and alive, or in an unknown state.
 
     ``is_alive`` is asked only about a run that is running, inside the transaction: it should answer at once.
     An attempt that is found dead ends with the outcome "stale", at its last heartbeat. Raises LostCell if there is
@@ -119,7 +122,7 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
         if not rows:
             raise LostCell(f"run {run_id} is no longer in the database")
         (row,) = rows
-        if row.state == "done" or (row.state == "running" and is_alive(row)):
+        if row.state == "done" or row.state not in STATES or (row.state == "running" and is_alive(row)):
             return None
         if row.state == "running":
             _end_attempt(connection, run_id, "stale", row.heartbeat_at)
@@ -140,7 +143,7 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
                 error=None,
             )
         )
-        return Claim(run_id, token, owner, row.epochs_done, row.checkpoint, now)
+        return Claim(run_id, token, owner, row.epochs_done, row.checkpoint, checksums.of_cell(vars(row)), now)
 
 
 def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
@@ -174,16 +177,39 @@ def record_epoch(store: Store, claim: Claim, record: EpochRecord, checkpoint: st
     changes: dict[str, Any] = {"heartbeat_at": _now(), "epochs_done": e, "diverged_epoch": diverged}
     if checkpoint is not None:
         changes["checkpoint"] = checkpoint
+    epoch_row = {"epoch": e} | _measured(epochs, record, but=("epoch", "layers"))
+    layer_rows = [
+        {"epoch": e, "layer_index": layer.index, "layer": layer.name}
+        | _measured(layers, layer, but=("index", "name"))
+        for layer in sorted(record.layers, key=lambda layer: layer.index)
+    ]
+    checksum = checksums.of_epoch(claim.cell_checksum, epoch_row, layer_rows)
     with store.write() as connection:
         _update_own(connection, claim, **changes)
         for table in (layers, epochs):
             connection.execute(delete(table).where(table.c.run_id == claim.run_id, table.c.epoch >= e))
         attempt = select(attempts.c.id).where(attempts.c.token == claim.token).scalar_subquery()
-        key = {"run_id": claim.run_id, "epoch": e}
-        values = {name: getattr(record, name) for name in _EPOCH_VALUES}
-        connection.execute(insert(epochs).values(**key, attempt_id=attempt, **values))
-        if record.layers:
-            connection.execute(insert(layers), [key | _layer_row(layer) for layer in record.layers])
+        of_run = {"run_id": claim.run_id}
+        connection.execute(
+            insert(epochs).values(**of_run, **epoch_row, attempt_id=attempt, checksum=checksum)
+        )
+        if layer_rows:
+            connection.execute(insert(layers), [of_run | row for row in layer_rows])
+
+
+def _measured(table: Table, record: EpochRecord | LayerRecord, but: tuple[str, ...]) -> dict[str, Any]:
+    """The record's values by column; StoreError if one has none, as it would be lost."""
+    values = {each.name: getattr(record, each.name) for each in fields(record) if each.name not in but}
+    lost = sorted(set(values) - set(table.columns.keys()))
+    if lost:
+        raise StoreError(
+            f"what was measured as {', '.join(lost)} has no column in the table {table.name}: "
+            "declare the field with `metric` in pfa_cli/records.py"
+        )
+    return {
+        name: value if value is None or isinstance(value, bool) else float(value)
+        for name, value in values.items()
+    }
 
 
 def heartbeat(store: Store, claim: Claim) -> None:
@@ -225,10 +251,11 @@ def record_simulation(
     key = {"kind": kind, "parameters_hash": parameters_hash(parameters)}
     common = key | {"parameters": dict(parameters), "created_at": _now()}
     rows = [
-        common | {"quantity": quantity, "item": item, "value": value}
+        common | {"quantity": quantity, "item": item, "value": float(value)}
         for quantity, items in values.items()
         for item, value in enumerate(items)
     ]
+    rows = [row | {"checksum": checksums.of_row(row)} for row in rows]
     with store.write() as connection:
         connection.execute(delete(simulations).where(*(simulations.c[name] == key[name] for name in key)))
         if rows:
@@ -257,9 +284,10 @@ def record_benchmark(
     """Stores what a benchmark of ``recipe`` measured on ``machine`` (its description, as facts)."""
     common = {"machine": dict(machine), "recipe": recipe, "created_at": _now()}
     rows = [
-        common | {"measure": m.measure, "algorithm": m.algorithm, "value": m.value, "unit": m.unit}
+        common | {"measure": m.measure, "algorithm": m.algorithm, "value": float(m.value), "unit": m.unit}
         for m in measurements
     ]
+    rows = [row | {"checksum": checksums.of_row(row)} for row in rows]
     if rows:
         with store.write() as connection:
             connection.execute(insert(benchmarks), rows)
@@ -275,11 +303,6 @@ def _end_attempt(connection: Connection, run_id: int, outcome: str, when: dateti
     open_ones = and_(attempts.c.run_id == run_id, attempts.c.outcome.is_(None))
     ended_at = None if when is None else _not_before(attempts.c.started_at, when)
     connection.execute(update(attempts).where(open_ones).values(outcome=outcome, ended_at=ended_at))
-
-
-def _layer_row(layer: LayerRecord) -> dict[str, Any]:
-    values = {name: getattr(layer, name) for name in _LAYER_VALUES}
-    return {"layer_index": layer.index, "layer": layer.name} | values
 
 
 def _not_before(start: Column[datetime], end: datetime) -> ColumnElement[datetime]:

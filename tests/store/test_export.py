@@ -18,6 +18,7 @@ from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.records import EpochRecord, LayerRecord
 from pfa_cli.store import export as module
 from pfa_cli.store.engine import Store, open_store
+from pfa_cli.store.errors import DamagedDatabase
 from pfa_cli.store.export import export
 from pfa_cli.store.queries import epochs_frame
 from pfa_cli.store.tables import KEY, TABLES
@@ -136,7 +137,7 @@ def test_a_failure_leaves_the_old_file_and_no_other(store: Store, tmp_path: Path
     before = out.read_bytes()
     with store.write() as connection:
         connection.execute(text("UPDATE epochs SET train_loss = 'no number' WHERE epoch = 1"))
-    with pytest.raises(ValueError, match="no number"):
+    with pytest.raises(DamagedDatabase, match=r"damaged \(epochs.train_loss is 'no number'\)"):
         export(store, "epochs", out)
     assert out.read_bytes() == before
     assert os.listdir(out.parent) == ["epochs.csv"]  # noqa: PTH208

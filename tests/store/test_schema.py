@@ -51,4 +51,5 @@ def test_times_are_stored_in_utc_whatever_their_zone() -> None:
     noon = datetime(2024, 5, 1, 12, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2)))
     stored = UtcTime().process_bind_param(noon, sqlite.dialect())
     assert stored == datetime(2024, 5, 1, 10, 0, 0, 250_000)
-    assert UtcTime().process_result_value(stored, sqlite.dialect()) == noon.astimezone(UTC)
+    read = UtcTime().dialect_impl(sqlite.dialect()).result_processor(sqlite.dialect(), None)
+    assert read("2024-05-01 10:00:00.250000") == noon.astimezone(UTC)

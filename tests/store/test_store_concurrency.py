@@ -87,7 +87,12 @@ def test_a_new_database_is_created_once(tmp_path: Path) -> None:
 
 def write_for_ever(db: str) -> None:
     with open_store(db, write=True) as store:
-        mine = claim(store, ensure_run(store, configuration("bp"), 0), Owner.current(), is_alive=alive)
+        mine = claim(
+            store,
+            ensure_run(store, configuration("bp", epochs=1_000_000), 0),
+            Owner.current(),
+            is_alive=alive,
+        )
         assert mine is not None
         start = 0 if mine.epochs_done is None else mine.epochs_done + 1
         for epoch in range(start, 1_000_000):

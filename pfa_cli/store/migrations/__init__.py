@@ -1,8 +1,10 @@
 """How a database of an earlier schema becomes one of today's: one file per revision, run by alembic.
 
-A change of the schema is: the change in ``schema.py``; a file ``versions/000N_what.py`` that makes the same
-change (it never refers to ``schema.py``, which moves on); the new number in ``SCHEMA_REVISION``; and a kept
-database of the new revision in ``tests/store/kept``. Revisions are numbers of four digits, in order.
+A metric (`pfa_cli.records`) needs none of this: an upgrade adds the columns of metrics that a database lacks. Any other
+change of the schema is: the change in ``schema.py``; a file ``versions/000N_what.py`` that makes the same change (it
+never refers to ``schema.py``, which moves on); the new number in ``SCHEMA_REVISION``; and a kept database of the new
+revision in ``tests/store/kept``. Revisions are numbers of four digits, in order. A revision that changes what
+``checksums.py`` covers has to compute the checksums anew.
 """
 
 from pathlib import Path
@@ -10,10 +12,10 @@ from pathlib import Path
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Column, Connection, inspect
 
-from pfa_cli.store.engine import Store
-from pfa_cli.store.errors import DamagedDatabase
+from pfa_cli.store.errors import DamagedValue
+from pfa_cli.store.schema import METRICS, metadata
 
 
 def scripts() -> ScriptDirectory:
@@ -22,31 +24,25 @@ def scripts() -> ScriptDirectory:
     return ScriptDirectory(str(folder), version_locations=[str(folder / "versions")])
 
 
-def upgrade(store: Store) -> None:
-    """Brings an empty or older database to the newest schema in one transaction.
+def upgrade(connection: Connection) -> None:
+    """Brings an empty or older database to the newest schema in one transaction, which it begins and ends.
 
     Several processes may do so at once: the first one does the work while the others wait.
     """
-    with store.explained(), store.engine.execution_options(write=True).connect() as connection:
-        _check_references(
-            connection, "OFF"
-        )  # rebuilding a table drops it, which would take its children along
-        try:
-            with connection.begin():
-                _upgrade(connection)
-                broken = _broken_references(connection)
-                if broken:
-                    raise DamagedDatabase(
-                        store.name, f"rows of {', '.join(broken)} refer to rows that do not exist"
-                    )
-        finally:
-            _check_references(connection, "ON")
+    _check_references(connection, "OFF")  # rebuilding a table drops it, which would take its children along
+    try:
+        with connection.begin():
+            _upgrade(connection)
+            broken = _broken_references(connection)
+            if broken:
+                raise DamagedValue(f"rows of {', '.join(broken)} refer to rows that do not exist")
+    finally:
+        _check_references(connection, "ON")
 
 
 def _check_references(connection: Connection, on: str) -> None:
-    if (
-        connection.dialect.name == "sqlite"
-    ):  # beside SQLAlchemy, which would begin a transaction; there it has no effect
+    """Beside SQLAlchemy, which would begin a transaction; there the pragma has no effect."""
+    if connection.dialect.name == "sqlite":
         raw = connection.connection.driver_connection
         assert raw is not None
         raw.execute(f"PRAGMA foreign_keys = {on}")
@@ -56,9 +52,13 @@ def _upgrade(connection: Connection) -> None:
     context = MigrationContext.configure(connection)
     all_scripts = scripts()
     missing = list(all_scripts.iterate_revisions("head", context.get_current_revision() or "base"))
-    with Operations.context(context):
+    with Operations.context(context) as operations:
         for script in reversed(missing):
             script.module.upgrade()
+        for table, name in METRICS:
+            if name not in {column["name"] for column in inspect(connection).get_columns(table)}:
+                kind = metadata.tables[table].c[name].type
+                operations.add_column(table, Column(name, kind))
     context.stamp(all_scripts, "head")
 
 

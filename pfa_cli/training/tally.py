@@ -27,7 +27,7 @@ class Tally:
             self._hits5 += (logits.topk(5).indices == labels[:, None]).sum()
 
     def clear(self) -> None:
-        """Begins anew, in the same memory: what was recorded for a GPU adds to it."""
+        """Zeroes the sums in place: a CUDA graph adds to them by their addresses."""
         for total in (self._images, self._loss, self._hits):
             total.zero_()
         if self._hits5 is not None:
@@ -52,15 +52,22 @@ class Tally:
         return total
 
     def means(self) -> dict[str, float]:
-        """``loss``, ``accuracy_percent`` and, if tallied, ``top5_accuracy_percent``."""
-        images = self.images
-        found = {
-            "loss": self._loss.item() / images,
-            "accuracy_percent": 100 * self._hits.item() / images,
-        }
-        if self._hits5 is not None:
-            found["top5_accuracy_percent"] = 100 * self._hits5.item() / images
-        return found
+        """``images`` and, if there were any, ``loss`` and ``accuracy_percent``; ``top5_accuracy_percent`` where it is tallied.
+
+        Waits for the device, once.
+        """
+        images, loss, *hits = self._fetch()
+        if not images:
+            return {"images": 0}
+        names = ("accuracy_percent", "top5_accuracy_percent")[: len(hits)]
+        accuracies = {name: 100 * n / images for name, n in zip(names, hits, strict=True)}
+        return {"images": images, "loss": loss / images} | accuracies
+
+    def _fetch(self) -> list[float]:
+        """Images, loss, hits and, where they are tallied, hits among the first five."""
+        totals = [self._images, self._loss, self._hits]
+        totals += [] if self._hits5 is None else [self._hits5]
+        return torch.stack([total.double() for total in totals]).tolist()
 
     def state(self) -> dict[str, Tensor]:
         """What `restore` takes; a training tally has no top-5."""

@@ -272,10 +272,9 @@ class Trainer:
         trained: dict[str, Any] = {}
         epoch = self.epochs_done
         since = time.perf_counter()
-        tally = self._tally.over(self.ranks)
-        if images_seen := tally.images:
+        means = self._tally.over(self.ranks).means()
+        if images_seen := means.pop("images"):
             epoch += 1
-            means = tally.means()
             trained = {f"train_{name}": value for name, value in means.items()} | {
                 "learning_rate": schedule.learning_rate(self.configuration, epoch),
                 "weight_decay": schedule.weight_decay(self.configuration, epoch),
@@ -298,7 +297,9 @@ class Trainer:
         self._evaluated.clear()
         for batch in self.dataset.evaluation_batches(split, part=self._part):
             self._do(_EVALUATION, self._evaluate_on, batch)
-        return self._evaluated.over(self.ranks).means()
+        means = self._evaluated.over(self.ranks).means()
+        del means["images"]
+        return means
 
     def _evaluate_on(self, images: Tensor, labels: Tensor) -> None:
         with self.precision.autocast():

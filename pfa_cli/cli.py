@@ -135,6 +135,9 @@ def run(
         int | None, typer.Option(min=1, help="Cells trained at a time.", show_default="by the machine")
     ] = None,
     device: Device = "auto",
+    eager: Annotated[
+        bool, typer.Option("--eager", help="On a GPU: without CUDA graphs, slower but sure.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     db: Db = None,
     data_dir: DataDir = None,
@@ -170,7 +173,9 @@ def run(
         return
     from pfa_cli.runs.launch import run_cells
 
-    raise typer.Exit(run_cells(db, plan, jobs=jobs, device=device, data_dir=data_dir, console=output))
+    raise typer.Exit(
+        run_cells(db, plan, jobs=jobs, device=device, data_dir=data_dir, console=output, eager=eager)
+    )
 
 
 @app.command()

@@ -36,6 +36,7 @@ class Setup:
     data_dir: Path
     jobs: int | None = None  # cells trained at a time; None: as the back end thinks best
     ranks: Ranks = field(default_factory=Ranks)
+    eager: bool = False  # on a GPU: without CUDA graphs
 
 
 class Backend(ABC):

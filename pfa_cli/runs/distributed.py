@@ -72,7 +72,7 @@ def follow(setup: Setup) -> int:
                 task, folder = announced
                 assert isinstance(task, Task)
                 dataset = load_dataset(task.configuration, setup.data_dir, device)
-                trainer = Trainer(task.configuration, dataset, task.seed, device, ranks)
+                trainer = Trainer(task.configuration, dataset, task.seed, device, ranks, eager=setup.eager)
                 checkpoint.restore(folder, trainer)
                 for _ in trainer.epochs(should_stop):
                     trainer.state()  # the leader saves, and all add up their sums for it

@@ -14,7 +14,7 @@ from pfa_cli.ranks import Ranks, launched
 from pfa_cli.runs.backend import Backend, Setup, Task
 from pfa_cli.runs.distributed import Distributed, follow
 from pfa_cli.runs.events import Broken, Ended, Event, Said
-from pfa_cli.runs.lanes import Gpu
+from pfa_cli.runs.gpu import Gpu
 from pfa_cli.runs.plan import Cell, Plan, refreshed
 from pfa_cli.runs.processes import Processes
 from pfa_cli.runs.progress import View, view
@@ -32,11 +32,18 @@ BACKENDS: tuple[type[Backend], ...] = (Distributed, Gpu, Processes)
 
 
 def run_cells(
-    db: str | None, plan: Plan, *, jobs: int | None, device: str, data_dir: Path | None, console: Console
+    db: str | None,
+    plan: Plan,
+    *,
+    jobs: int | None,
+    device: str,
+    data_dir: Path | None,
+    console: Console,
+    eager: bool = False,
 ) -> int:
     """Trains every cell of the plan that is not done and not in the hands of another live process.
 
-    Under torchrun the processes train each cell together, and only the first writes and speaks.
+    ``eager``: without CUDA graphs. Under torchrun the processes train each cell together, and only the first writes and speaks.
 
     Returns the exit code: 0 nothing failed and nothing is left to do here (every cell is done, or another live process
     has it, which the summary says), 1 some failed, 130 after Ctrl-C, 143 after SIGTERM or SIGUSR1. It is 0 also with
@@ -48,7 +55,7 @@ def run_cells(
     """
     where = choose_device(device)
     ranks = Ranks.join(launched(), where.type)
-    setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks)
+    setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager)
     if not ranks.first:
         return follow(setup)
     with contextlib.closing(choose_backend(setup)) as backend:

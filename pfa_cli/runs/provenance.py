@@ -10,12 +10,18 @@ import torch
 
 import pfa_cli
 from pfa_cli.training.device import deterministic_flags
+from pfa_cli.training.precision import memory_format
 
 PACKAGE = Path(pfa_cli.__file__).parent
 
 
-def attempt_facts(device: torch.device, precision: str, dataset: str) -> dict[str, object]:
-    """The columns of the table ``attempts`` that describe this process training on ``device``."""
+def attempt_facts(
+    device: torch.device, precision: str, dataset: str, lanes: int = 1, graphs: bool = False
+) -> dict[str, object]:
+    """The columns of the table ``attempts`` that describe this process training on ``device``.
+
+    On a GPU, ``lanes`` cells at a time, with CUDA graphs or without.
+    """
     sha, dirty = git_state()
     return {
         "git_sha": sha,
@@ -28,8 +34,20 @@ def attempt_facts(device: torch.device, precision: str, dataset: str) -> dict[st
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "precision": precision,
-        "deterministic": deterministic_flags(device),
+        "deterministic": deterministic_flags(device) | _of_gpu(device, precision, lanes, graphs),
         "dataset": dataset,
+    }
+
+
+def _of_gpu(device: torch.device, precision: str, lanes: int, graphs: bool) -> dict[str, object]:
+    """What else numbers and speed on a GPU depend on."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "cudnn_version": torch.backends.cudnn.version(),
+        "memory_format": str(memory_format(precision, device)).removeprefix("torch."),
+        "cuda_graphs": graphs,
+        "cells_at_a_time": lanes,
     }
 
 

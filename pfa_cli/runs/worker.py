@@ -7,7 +7,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from threading import Lock
 from typing import Literal
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -67,6 +69,27 @@ def _cell_name(c: Configuration, seed: int) -> str:
     return f"{c.recipe}-{c.algorithm}-seed{seed}-{c.hash}"
 
 
+class Datasets:
+    """The data sets that the workers of a process share: one in memory is there once, while any of them uses it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._loaded: WeakValueDictionary[str, Dataset] = WeakValueDictionary()
+
+    def load(self, configuration: Configuration, data_dir: Path, device: torch.device) -> Dataset:
+        """The configuration's data set; one that reads photographs is the caller's own."""
+        if not configuration.dataset_entry.in_memory:
+            return load_dataset(configuration, data_dir, device)
+        key = configuration.dataset_identity
+        with self._lock:
+            dataset = self._loaded.get(key)
+            if dataset is None:
+                dataset = self._loaded[key] = load_dataset(configuration, data_dir, device)
+                if device.type == "cuda":  # other threads use it on streams of their own
+                    torch.cuda.current_stream(device).synchronize()
+            return dataset
+
+
 class Worker:
     """Trains one cell after another in this process, and keeps the data set that they share.
 
@@ -82,17 +105,31 @@ class Worker:
         report: Report,
         should_stop: Callable[[], bool],
         ranks: Ranks | None = None,
+        datasets: Datasets | None = None,
+        again: Callable[[Exception], bool] = lambda error: False,
+        eager: bool = False,
+        lanes: int = 1,
     ) -> None:
-        """``ranks``: the processes that train along (see `pfa_cli.runs.distributed`); this is the first of them."""
+        """The arguments that all but one kind of caller leave out:
+
+        ranks: the processes that train along (see `pfa_cli.runs.distributed`); this is the first of them.
+        datasets: those shared with other workers of this process.
+        again: asked about an error that ends a cell: whether the cell will be trained again, and so has not failed.
+        eager: on a GPU, without CUDA graphs.
+        lanes: how many cells this process trains at a time; stored with the attempt.
+        """
         make_repeatable(device)
         self._ranks = ranks or Ranks()
         self._store, self._device, self._data_dir = store, device, data_dir
         self._report, self._should_stop = report, should_stop
+        self._datasets, self._again, self._eager, self._lanes = datasets or Datasets(), again, eager, lanes
         self._owner = Owner.current()
         self._loaded: tuple[str, Dataset] | None = None
 
-    def run(self, task: Task) -> Ended:
+    def run(self, task: Task) -> Ended | None:
         """Does what is left of the cell. Whatever goes wrong in it is its own: stored, told, and over.
+
+        None where the cell is to be trained again: it is left interrupted.
 
         Raises:
             StoreError: the database is of no use any more, for this cell or any other.
@@ -106,6 +143,10 @@ class Worker:
         except LostCell:
             return self._ended_alone(Ended(task.cell, "lost"))
         except Exception as error:
+            if self._again(error):
+                with contextlib.suppress(LostCell):
+                    writer.finish(self._store, claim, "interrupted")
+                return None
             return self._ended_alone(self._failed(task, claim, folder, error))
         finally:
             release_memory(self._device)
@@ -120,7 +161,8 @@ class Worker:
         prepare_folder(self._store, task, claim)
         self._ranks.from_first((task, folder))  # the others begin
         dataset = self._dataset(task.configuration)
-        facts = attempt_facts(self._device, task.configuration.precision, dataset.description)
+        precision = task.configuration.precision
+        facts = attempt_facts(self._device, precision, dataset.description, self._lanes, not self._eager)
         writer.start_attempt(self._store, claim, facts)
         trainer = Trainer(
             task.configuration,
@@ -128,6 +170,7 @@ class Worker:
             task.seed,
             self._device,
             self._ranks,
+            eager=self._eager,
             say=lambda text: self._report(Note(task.cell, text)),
         )
         self._restore(task, claim, folder, trainer)
@@ -190,7 +233,7 @@ class Worker:
         same = configuration.dataset_identity
         if self._loaded is None or self._loaded[0] != same:
             self._loaded = None  # before the next one takes its memory
-            self._loaded = same, load_dataset(configuration, self._data_dir, self._device)
+            self._loaded = same, self._datasets.load(configuration, self._data_dir, self._device)
         return self._loaded[1]
 
     def _is_another_alive(self, row: RunRow) -> bool:
@@ -238,9 +281,12 @@ def work(setup: Setup, tasks: Iterable[Task], report: Report, should_stop: Calla
     try:
         with open_store(setup.db, write=True) as store:
             device = torch.device(setup.device)
-            worker = Worker(store, device, setup.data_dir, report, should_stop, setup.ranks)
+            worker = Worker(
+                store, device, setup.data_dir, report, should_stop, setup.ranks, eager=setup.eager
+            )
             for task in tasks:
-                report(worker.run(task))
+                if (ended := worker.run(task)) is not None:
+                    report(ended)
     except PfaError as error:
         report(Broken(str(error)))
 

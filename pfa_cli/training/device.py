@@ -52,6 +52,10 @@ def make_repeatable(device: torch.device) -> None:
     if device.type == "cpu":
         torch.set_num_threads(1)
         return
+    # Else whatever names no device, such as a wait for "the" GPU, would go to the first one and take memory of it.
+    torch.cuda.set_device(device)
+    # More cells side by side than 8, CUDA's default, would wait for one another's kernels to be handed over.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -22,10 +22,7 @@ class Precision:
         self.device, self.dtype = device, _AUTOCAST.get(name)
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
-        # Of images and kernels. Measured on an H200 (ResNet-20): cuDNN's deterministic fp32 convolutions are a quarter faster
-        # with channels first, those of the other precisions with channels last. On the CPU channels last is faster.
-        first = device.type == "cuda" and name == "fp32"
-        self.memory_format = torch.contiguous_format if first else torch.channels_last
+        self.memory_format = memory_format(name, device)
         # fp16 gradients underflow unless the loss is scaled; the scaler skips steps whose gradients overflow. A fused
         # optimiser would skip them on the device, unseen by what must skip them too.
         self.keeps_every_step = name != "fp16"
@@ -38,3 +35,13 @@ class Precision:
     def lay_out(self, images: Tensor) -> Tensor:
         """Images [b, c, h, w] in the memory format in which convolutions are fastest; anything else as it is."""
         return images.contiguous(memory_format=self.memory_format) if images.ndim == 4 else images
+
+
+def memory_format(precision: str, device: torch.device) -> torch.memory_format:
+    """That of images and, on a GPU, of kernels.
+
+    Measured on an H200 (ResNet-20, deterministic): in fp32 a step takes 5.8 ms with channels first and 7.6 with channels
+    last, in TF32 4.6 and 3.2, in bf16 4.5 and 2.3. On the CPU channels last is faster.
+    """
+    first = device.type == "cuda" and precision == "fp32"
+    return torch.contiguous_format if first else torch.channels_last

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 TORCH = Path(torch.__file__).parent
+_TESTS = Path(__file__).parents[1]
 _LIBRARIES = ("libtorch_cuda", "libtorch_python", "libtorch_cuda_linalg", "libc10_cuda", "libcaffe2_nvrtc")
 _REPLACED = re.compile(r"(__)?(cuda|cublas|cudnn|nccl|cu[A-Z])")
 # CUDA's headers include this one, which is not in torch's wheels; without a device there is nothing to say in it.
@@ -65,7 +66,9 @@ def run(library: Path, *arguments: str, **settings: object) -> str:
     """What a Python on the fake runtime prints; ``settings`` are its environment. Fails unless it ends well, in silence."""
     done = start(library, *arguments, **settings)
     out, err = done.communicate(timeout=300)
-    assert done.returncode == 0 and not err.strip(), f"exit code {done.returncode}\n{out[-4000:]}\n{err[-8000:]}"
+    assert done.returncode == 0 and not err.strip(), (
+        f"exit code {done.returncode}\n{out[-4000:]}\n{err[-8000:]}"
+    )
     return out
 
 
@@ -74,6 +77,7 @@ def start(library: Path, *arguments: str, **settings: object) -> "subprocess.Pop
     environment = os.environ | {
         "LD_PRELOAD": str(library),
         "LD_LIBRARY_PATH": str(library.parent),
+        "PYTHONPATH": os.pathsep.join([str(_TESTS.parent), str(_TESTS / "training"), str(_TESTS / "runs")]),
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "error",
     }
@@ -87,9 +91,7 @@ def start(library: Path, *arguments: str, **settings: object) -> "subprocess.Pop
 
 
 def _headers() -> Path | None:
-    return next(
-        (path.parent for path in (TORCH.parent / "nvidia").glob("*/include/driver_types.h")), None
-    )
+    return next((path.parent for path in (TORCH.parent / "nvidia").glob("*/include/driver_types.h")), None)
 
 
 def _symbols(path: Path, *options: str) -> set[str]:

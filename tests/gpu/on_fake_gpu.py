@@ -9,15 +9,11 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).parents[1] / "training"), str(Path(__file__).parents[2])]
 
 import torch
 from stand_ins import Blobs, Pictures, configuration
 
-from pfa_cli.training import trainer as trainers
 from pfa_cli.training.cuda_graph import release_memory, side_stream
 from pfa_cli.training.device import make_repeatable
 from pfa_cli.training.tally import Tally
@@ -156,4 +152,6 @@ def refused() -> Iterator[dict[str, Any]]:
 if __name__ == "__main__":
     warnings.simplefilter("error")
     found = list(globals()[sys.argv[1]](*sys.argv[2:]))
-    print(json.dumps({"found": found, "violations": violations(), "beside": count("recordings beside others")}))
+    print(
+        json.dumps({"found": found, "violations": violations(), "beside": count("recordings beside others")})
+    )

@@ -1,0 +1,186 @@
+"""Cells side by side in threads, as on a GPU; here they share the CPU, and their numbers must not know of one another."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import run_cases
+import torch
+
+from pfa_cli.data import default_data_dir, load_dataset
+from pfa_cli.records import EpochRecord
+from pfa_cli.runs import gpu
+from pfa_cli.runs.backend import Setup, Task
+from pfa_cli.runs.events import Broken, Ended, EpochDone, Event, Note
+from pfa_cli.runs.gpu import Lanes, cells_at_a_time, trial
+from pfa_cli.runs.plan import Plan
+from pfa_cli.signals import StopRequest
+from pfa_cli.store import writer
+from pfa_cli.store.engine import open_store
+from pfa_cli.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+def train(
+    db: Path, plan: Plan, lanes: int, stop: StopRequest, on_event: object = None
+) -> list[Event | Broken]:
+    with open_store(str(db), write=True) as store:
+        tasks = [
+            Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)
+            for n, cell in enumerate(plan.cells)
+        ]
+    told: list[Event | Broken] = []
+
+    def report(event: Event | Broken) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        told.append(event)
+        if callable(on_event):
+            on_event(event)
+
+    Lanes(Setup(str(db), "cpu", default_data_dir()), lanes, report, stop).run(tasks)
+    return told
+
+
+def test_cells_in_four_lanes_are_those_trained_one_by_one(tmp_path: Path, small_runs: Path) -> None:
+    told = train(tmp_path / "pfa.db", run_cases.plan(), 4, StopRequest())
+    assert {event.outcome for event in told if isinstance(event, Ended)} == {"done"}
+    assert run_cases.results(tmp_path / "pfa.db") == run_cases.results(small_runs)
+
+
+def test_a_stop_saves_every_lane(tmp_path: Path, small_runs: Path) -> None:
+    stop = StopRequest()
+
+    def ask(event: Event | Broken) -> None:
+        if isinstance(event, EpochDone) and event.record.epoch == 2:
+            stop._signal = 15
+
+    db = tmp_path / "pfa.db"
+    told = train(db, run_cases.plan(), 3, stop, ask)
+    outcomes = [event.outcome for event in told if isinstance(event, Ended)]
+    assert "interrupted" in outcomes and len(outcomes) <= 5
+    train(db, run_cases.plan(), 3, StopRequest())
+    assert run_cases.results(db) == run_cases.results(small_runs)
+
+
+def test_a_database_that_is_gone_ends_all_lanes(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+
+    def remove(event: Event | Broken) -> None:
+        db.unlink(missing_ok=True)
+
+    told = train(db, run_cases.plan(), 2, StopRequest(), remove)
+    assert any(isinstance(event, Broken) for event in told)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "most", "expected"),
+    [
+        ({1: 100, 2: 190, 4: 350, 8: 360}, 45, 4),  # the eighth is not worth it
+        ({1: 100, 2: 190, 4: 350}, 5, 4),  # there are only five
+        ({1: 100, 2: 105}, 45, 1),
+        ({1: 100}, 1, 1),
+    ],
+)
+def test_doubling_ends_where_it_is_not_worth_it(speeds: dict[int, float], most: int, expected: int) -> None:
+    assert cells_at_a_time(speeds.__getitem__, most) == expected
+
+
+def test_doubling_ends_where_memory_does() -> None:
+    def throughput(cells: int) -> float:
+        if cells > 2:
+            raise torch.OutOfMemoryError
+        return 100.0 * cells
+
+    assert cells_at_a_time(throughput, 45) == 2
+
+
+def test_a_trial_counts_the_steps_of_all_lanes() -> None:
+    configuration = run_cases.plan(["pfa"]).cells[0].configuration
+    dataset = load_dataset(configuration, default_data_dir(), CPU)
+    with trial(configuration, dataset, CPU, seconds=0.2) as throughput:
+        assert throughput(1) > 0
+        assert throughput(2) > 0
+
+
+def test_an_error_in_a_trial_is_not_lost() -> None:
+    configuration = run_cases.plan(["bp"]).cells[0].configuration
+    dataset = load_dataset(configuration, default_data_dir(), CPU)
+    dataset.batch = lambda *request: 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError), trial(configuration, dataset, CPU, seconds=0.2) as throughput:
+        throughput(2)
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, room: int) -> list[int]:
+    """Trainers that run out of memory where more than ``room`` train at once; the numbers at which they did."""
+    training, ran_out, lock = [0], [], threading.Lock()
+    real = Trainer.epochs
+
+    def epochs(self: Trainer, *args: object) -> Iterator[EpochRecord]:
+        with lock:
+            training[0] += 1
+        try:
+            for record in real(self, *args):  # type: ignore[arg-type]
+                if training[0] > room:
+                    ran_out.append(training[0])
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                yield record
+        finally:
+            with lock:
+                training[0] -= 1
+
+    monkeypatch.setattr(Trainer, "epochs", epochs)
+    return ran_out
+
+
+@pytest.mark.parametrize("room", [2, 1])
+def test_a_small_gpu_still_finishes_all_cells(
+    room: int, tmp_path: Path, small_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran_out = limited(monkeypatch, room)
+    told = train(tmp_path / "pfa.db", run_cases.plan(), 4, StopRequest())
+    assert ran_out
+    assert {event.outcome for event in told if isinstance(event, Ended)} == {"done"}
+    assert any(isinstance(event, Note) and "out of memory beside" in event.message for event in told)
+    assert run_cases.results(tmp_path / "pfa.db") == run_cases.results(small_runs)
+
+
+def test_a_cell_that_does_not_fit_alone_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, 0)
+    told = train(tmp_path / "pfa.db", run_cases.plan(["bp", "fa", "kp"]), 3, StopRequest())
+    ended = [event for event in told if isinstance(event, Ended)]
+    assert [event.outcome for event in ended] == ["failed"] * 3
+    assert all("accumulation=2" in (event.error or "") for event in ended)
+
+
+def test_a_gpu_that_is_lost_ends_all_lanes_and_fails_no_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "_lost", lambda device: True)
+    real = Trainer.advance
+
+    def advance(self: Trainer, request: object) -> None:
+        if self.epochs_done == 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with…")
+        real(self, request)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "advance", advance)
+    db = tmp_path / "pfa.db"
+    told = train(db, run_cases.plan(), 3, StopRequest())
+    (broken,) = [event for event in told if isinstance(event, Broken)]
+    assert "illegal memory access" in broken.message and "The same command resumes them" in broken.message
+    assert "\n" not in broken.message
+    assert set(run_cases.states(db)) == {"interrupted", "queued"}
+
+
+def test_cells_in_tf32_are_not_trained_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = [run_cases.plan(["bp"], seeds=[seed]) for seed in range(4)]
+    tasks = [
+        Task(n, n, plan.cells[0].configuration.model_copy(update={"precision": precision}), n)
+        for n, (plan, precision) in enumerate(zip(plans, ("fp32", "tf32", "bf16", "tf32"), strict=True))
+    ]
+    groups = []
+    monkeypatch.setattr(Lanes, "run", lambda self, tasks: groups.append([task.cell for task in tasks]))
+    gpu.Gpu(Setup("pfa.db", "cuda:0", default_data_dir(), 4)).run(tasks, print, StopRequest())
+    assert groups == [[0, 2], [1, 3]]

@@ -398,8 +398,7 @@ def bench(
     """
     from contextlib import nullcontext
 
-    from pfa_cli.bench import command, tables
-    from pfa_cli.bench.report import as_json as whole_json
+    from pfa_cli.bench import command, report
     from pfa_cli.recipes import list_recipes, load_recipe, parse_algorithms, parse_overrides
     from pfa_cli.store.engine import open_store
 
@@ -419,15 +418,15 @@ def bench(
                 continue
             done.append(result)
             if not as_json:
-                output.print(tables.show(result))
+                output.print(report.show(result))
             if store is not None:
-                result.record(store)
+                report.record(result, store)
     if as_json:
-        output.say(whole_json(done, left_out))
+        output.say(report.as_json(done, left_out))
     if out is not None:
         from pfa_cli.figures.page import write
 
-        write(out, (whole_json(done, left_out) + "\n").encode())
+        write(out, (report.as_json(done, left_out) + "\n").encode())
 
 
 @db_app.command()

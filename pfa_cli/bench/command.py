@@ -7,18 +7,17 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
 import torch
 
-from pfa_cli.bench.budget import affordable_step, judge, time_bp
 from pfa_cli.bench.contender import BP, LITERAL, PFA, Setting
-from pfa_cli.bench.growth import Growth
-from pfa_cli.bench.memory import peak_bytes
+from pfa_cli.bench.growth import Curve, Growth
 from pfa_cli.bench.pixels import which_pixels
 from pfa_cli.bench.report import Benchmark
-from pfa_cli.bench.steps import Job, Plan, measure, pooled
+from pfa_cli.bench.timing import LEAST_REPETITIONS, Job, Plan, measure, peak_bytes, pooled, seconds_per_image
 from pfa_cli.cores import physical_cores, usable_cores
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import UsageError
@@ -28,6 +27,8 @@ from pfa_cli.training.device import choose_device
 
 _SLOW_STEP = 0.1  # seconds; a sample of such steps needs one only
 _GROWTH = 1 / 3  # of the time
+_BP_STEPS = 2  # what a step of a contender costs, in steps of BP and on average
+_SMALLER = ((32, None), (32, 64), (16, 64))  # batch size, side of a photograph in pixels
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class LeftOut:
     reason: str
 
 
+class TooSlow(Exception):
+    """Nothing of a recipe can be measured in the time given; the message says why."""
+
+
 def bench(
     recipes: list[Recipe],
     algorithms: list[str],
@@ -74,6 +79,8 @@ def bench(
             if named:
                 raise
             yield LeftOut(recipe.name, str(error))
+        except TooSlow as error:
+            yield LeftOut(recipe.name, str(error))
         except torch.OutOfMemoryError:
             yield LeftOut(recipe.name, f"it does not fit into the memory of {device_name(device)}")
         except BrokenProcessPool:
@@ -88,7 +95,7 @@ def _bench(
     options: Options,
     device: torch.device,
     say: Callable[[str], None],
-) -> Benchmark | LeftOut:
+) -> Benchmark:
     name, seconds = setting.recipe.name, 60 * options.minutes
     data_dir = options.data_dir or default_data_dir()
     at_a_time = physical_cores() if device.type == "cpu" else 1
@@ -96,39 +103,74 @@ def _bench(
     labels = list(dict.fromkeys([BP, *algorithms]))
     if PFA in labels:
         labels.append(LITERAL)
-    whole = setting.configuration(BP)
-    for label in labels:
-        setting.configuration(label)  # a wrong setting is told before anything is measured
-    pixels = which_pixels(whole, data_dir)
+    whole = {label: setting.configuration(label) for label in labels}  # a wrong setting is told at once
+    plan = Plan(options.repetitions, options.steps or 4, seconds * (1 - _GROWTH))
+    pixels = which_pixels(whole[BP], data_dir)
+    job = Job(whole, pixels, data_dir, device, options.threads, plan, measuring=True)
     # In processes of their own, which give all memory back; equal ones at the same time, as `pfa run --jobs` has them.
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         say(f"{name}: the first step")
-        per_image = pool.submit(time_bp, whole, pixels, data_dir, device, options.threads).result()
-        verdict = judge(setting, per_image, affordable_step(len(labels), seconds))
-        if verdict.changes is None:
-            return LeftOut(name, verdict.reason)
-        if verdict.reason:
+        per_image = pool.submit(seconds_per_image, job).result()
+        changes, reduced = smaller(setting, per_image, affordable_step(len(labels), seconds))
+        if reduced:
             processes = 1  # what is said of a smaller version are ratios, which take less memory alone
-        setting = replace(setting, reduction=verdict.changes)
+        setting = replace(setting, reduction=changes)
         configurations = {label: setting.configuration(label) for label in labels}
-        slow = per_image * configurations[BP].batch_size > _SLOW_STEP
-        plan = Plan(options.repetitions, options.steps or (1 if slow else 4), seconds * (1 - _GROWTH))
-        whole_epochs = not verdict.reason
-        job = Job(configurations, pixels, data_dir, device, options.threads, plan, whole_epochs)
+        if options.steps is None and per_image * configurations[BP].batch_size > _SLOW_STEP:
+            plan = replace(plan, steps=1)
+        job = replace(job, contenders=configurations, plan=plan, measuring=not reduced)
         say(f"{name}: steps of {', '.join(labels)}")
         samples = pooled(list(pool.map(measure, [job] * processes)))
-        about = machine(device, processes, options.threads)
-        benchmark = Benchmark(name, about, pixels, verdict.reason, configurations, samples, {}, [])
+        curves: list[Curve] = []
         if options.growth:
             say(f"{name}: growth")
-            times = {label: benchmark.step_seconds(label) for label in (BP, PFA, LITERAL) if label in labels}
-            curve_plan = replace(plan, seconds=seconds * _GROWTH / 3)
-            growth = Growth(setting, times, pixels, data_dir, device, options.threads, curve_plan)
-            benchmark = replace(benchmark, curves=pool.submit(growth.measure).result())
+            times = {label: median(samples.steps[label]) for label in (BP, PFA, LITERAL) if label in labels}
+            of_curve = replace(job, plan=replace(plan, seconds=seconds * _GROWTH / 3))
+            curves = pool.submit(Growth(setting, times, of_curve).measure).result()
+    peaks: dict[str, int] = {}
     if options.memory:
         say(f"{name}: peak memory")
-        benchmark = replace(benchmark, peak_bytes=peak_bytes(job, at_a_time))
-    return benchmark
+        peaks = peak_bytes(job, at_a_time)
+    about = machine(device, processes, options.threads)
+    return Benchmark(name, about, pixels, reduced, configurations, samples, peaks, curves)
+
+
+def affordable_step(contenders: int, seconds: float) -> float:
+    """Seconds that a step of BP may take so that each contender has the least number of samples, and one to warm up."""
+    return seconds / ((LEAST_REPETITIONS + 1) * _BP_STEPS * contenders)
+
+
+def smaller(setting: Setting, seconds_per_image: float, affordable: float) -> tuple[dict[str, object], str]:
+    """The changes that make the recipe small enough for BP's step to take ``affordable`` seconds, and why; {} and "" if none.
+
+    ``seconds_per_image``: a BP step's at the recipe's image size; the cost is taken as proportional to pixels.
+
+    Raises:
+        TooSlow: the smallest version takes longer, too.
+    """
+    whole = setting.configuration(BP)
+    full = step = seconds_per_image * whole.batch_size
+    if full <= affordable:
+        return {}, ""
+    for batch, side in _SMALLER:
+        changes: dict[str, object] = {}
+        if batch < whole.batch_size:
+            changes |= {"batch_size": batch, "accumulation": 1}
+        if side is not None and whole.image_size is not None and side < whole.image_size:
+            changes["image_size"] = side
+        reduced = setting.configuration(BP, **changes)
+        area = ((reduced.image_size or 1) / (whole.image_size or 1)) ** 2
+        step = seconds_per_image * reduced.batch_size * area
+        if step <= affordable:
+            sizes = [
+                f"batch {c.batch_size}" + (f" at {c.image_size} px" if c.image_size else "")
+                for c in (reduced, whole)
+            ]
+            return changes, f"{sizes[0]} in place of {sizes[1]}, whose BP step takes about {full:.2g} s"
+    raise TooSlow(
+        f"a step of BP takes about {full:.2g} s, and even a small one {step:.2g} s, where {affordable:.2g} s fit into the "
+        "time given; --minutes gives more"
+    )
 
 
 def machine(device: torch.device, processes: int, threads: int) -> dict[str, Any]:

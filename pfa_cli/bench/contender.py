@@ -1,29 +1,29 @@
-"""What takes steps against the clock: a cell in training, or plain torch. All that the benchmark asks of a trainer is here."""
+"""What takes steps against the clock: a cell in training, plain torch, or the matrix products of a BP step."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pfa_cli.algorithms.base import FeedbackLayer
 from pfa_cli.bench.pixels import epoch_images
 from pfa_cli.configuration import Configuration
 from pfa_cli.data.in_memory import InMemoryDataset
 from pfa_cli.networks import build_network
 from pfa_cli.randomness import generator
 from pfa_cli.recipes import Recipe
-from pfa_cli.training.cuda_graph import side_stream
-from pfa_cli.training.device import make_repeatable
+from pfa_cli.training.cuda_graph import Recorded, cuda_graphs
 from pfa_cli.training.initialise import initialise
-from pfa_cli.training.metrics import layer_records
 from pfa_cli.training.precision import Precision
 from pfa_cli.training.trainer import Trainer
 
 BP, PFA, LITERAL = "bp", "pfa", "pfa literal"
-Step = Callable[..., object]  # takes what `endless` gives
+PRODUCTS, PLAIN = "products", "plain torch"
 
 
 @dataclass(frozen=True)
@@ -43,53 +43,44 @@ class Setting:
         return self.recipe.configuration(algorithm, {**self.overrides, **own})
 
 
-@contextmanager
-def settled(device: torch.device, threads: int) -> Iterator[None]:
-    """Within it, this process is set as `pfa run` sets its workers, but with ``threads``."""
-    make_repeatable(device)
-    torch.set_num_threads(threads)
-    with side_stream(device):
-        yield
+class Contender(NamedTuple):
+    """``step`` does one step for what a data set requests, on a batch of ``batch_size`` images."""
+
+    step: Callable[..., object]
+    batch_size: int
 
 
-class Contender:
-    """A cell in training, in the state of its second epoch."""
+class Cell:
+    """A contender: a cell in training, in the state of its second epoch."""
 
     def __init__(self, configuration: Configuration, dataset: InMemoryDataset, device: torch.device) -> None:
-        self._trainer = Trainer(configuration, dataset, 0, device)
-        self._configuration, self._dataset = configuration, dataset
-        self._trainer.begin_epoch(2)
-
-    @property
-    def network(self) -> nn.Module:
-        return self._trainer.network
+        self.trainer = Trainer(configuration, dataset, 0, device)
+        self.trainer.begin_epoch(2)
+        self.batch_size = configuration.batch_size
 
     def step(self, *request: Tensor) -> None:
-        """One training step of `pfa run`; on a GPU the first few are slower, since they are being recorded."""
-        self._trainer.advance(request)
-
-    def laid_out(self, images: Tensor) -> Tensor:
-        """``images`` in the memory format of the cell's training."""
-        return self._trainer.precision.lay_out(images)
+        """One training step of `pfa run`."""
+        self.trainer.advance(request)
 
     def metrics_seconds(self) -> float:
         """What an epoch's metrics take: angles, norm ratios and the error angle of every layer."""
-        images, labels = self._dataset.probe(self._configuration.probe_images)
-        measure = self._trainer.entry.measure
-        return _seconds(lambda: layer_records(self.network, measure, self.laid_out(images), labels))
+        whole = self.trainer.dataset
+        self.trainer.dataset = copy(whole)
+        self.trainer.dataset.splits = ()  # nothing to evaluate
+        seconds = _seconds(self.trainer.measure)
+        self.trainer.dataset = whole
+        return seconds
 
     def evaluation_seconds(self) -> float:
         """What an epoch's evaluation takes, scaled up from the images in the data set."""
-        images = sum(
-            len(y) for split in self._dataset.splits for _, y in self._dataset.evaluation_batches(split)
-        )
-        metrics = self.metrics_seconds()
-        evaluation = max(0.0, _seconds(self._trainer.measure) - metrics)
-        return evaluation * epoch_images(self._configuration)[1] / images
+        data = self.trainer.dataset
+        evaluated = sum(len(y) for split in data.splits for _, y in data.evaluation_batches(split))
+        seconds = max(0.0, _seconds(self.trainer.measure) - self.metrics_seconds())
+        return seconds * epoch_images(self.trainer.configuration)[1] / evaluated
 
 
-def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: torch.device) -> Step:
-    """A step of the same network, in the same memory format and precision, by torch alone: no conversion, no sums."""
+def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: torch.device) -> Contender:
+    """The same network, in the same memory format and precision, by torch alone: no conversion, no sums."""
     network = build_network(configuration, dataset.n_classes, dataset.input_shape)
     initialise(network, generator(0, "weights"))
     precision, parts = Precision(configuration.precision, device), configuration.accumulation
@@ -101,7 +92,7 @@ def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: 
         lr=configuration.learning_rate,
         momentum=configuration.momentum,
         weight_decay=configuration.weight_decay,
-        fused=True,
+        fused=precision.keeps_every_step,
     )
 
     def step(*request: Tensor) -> None:
@@ -114,20 +105,64 @@ def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: 
         precision.scaler.step(optimizer)
         precision.scaler.update()
 
-    return step
+    return Contender(_as_in_training(step, precision, device), configuration.batch_size)
 
 
-def endless(dataset: InMemoryDataset, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-    """What steps are given, epoch after epoch: requests for batches of ``dataset``."""
-    epoch = 0
-    while True:
-        epoch += 1
-        yield from dataset.requests(0, epoch, batch_size)
+def products(configuration: Configuration, dataset: InMemoryDataset, device: torch.device) -> Contender:
+    """The matrix products of a BP step and nothing else: the floor under its time on a CPU."""
+    trainer = Trainer(configuration, dataset, 0, device)
+    images, _ = dataset.probe(configuration.batch_size)
+    run = matrix_products(trainer.network, trainer.precision.lay_out(images))
+
+    def step(*request: Tensor) -> None:
+        run()
+
+    return Contender(_as_in_training(step, trainer.precision, device), configuration.batch_size)
+
+
+def matrix_products(network: nn.Module, images: Tensor) -> Callable[[], None]:
+    """A function that does the products of one BP step of the converted ``network`` on a batch like ``images``.
+
+    Per weighted layer: the forward product, the weight gradient, and the error at its input but for the first layer.
+    Biases, activations, normalisation, loss and optimiser are not in it.
+    """
+    seen: list[tuple[FeedbackLayer, Tensor, Tensor]] = []
+
+    def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer, FeedbackLayer)
+        seen.append((layer, inputs[0].detach().clone(), torch.randn_like(output)))
+
+    layers = [module for module in network.modules() if isinstance(module, FeedbackLayer)]
+    handles = [layer.register_forward_hook(listen) for layer in layers]
+    with torch.no_grad():
+        network(images)
+    for handle in handles:
+        handle.remove()
+
+    @torch.no_grad()
+    def run() -> None:
+        for index, (layer, x, delta) in enumerate(seen):
+            layer.response(x)
+            layer.outer(delta, x, layer.weight.shape)
+            if index > 0:
+                layer.transpose(delta, layer.weight, x.shape)
+
+    return run
+
+
+def _as_in_training(
+    step: Callable[..., None], precision: Precision, device: torch.device
+) -> Callable[..., object]:
+    """``step`` as a CUDA graph where the trainer records its steps, so that ratios compare like with like."""
+    if device.type != "cuda" or not precision.keeps_every_step:
+        return step
+    recorded = Recorded(cuda_graphs(device))
+    return lambda *request: recorded(step, request)
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """The second time: the first one finds its memory and its caches cold, as most epochs do not."""
-    work()
-    since = time.perf_counter()
-    work()
+    """The third time: the first one finds its memory and its caches cold, on a GPU the second one is recorded."""
+    for _ in range(3):
+        since = time.perf_counter()
+        work()
     return time.perf_counter() - since

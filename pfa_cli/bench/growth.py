@@ -1,21 +1,22 @@
 """How the cost of a step grows with batch size, width and expansion ratio: BP, PFA, and PFA as the paper writes it.
 
-The points of one curve take steps by turns, in one process whatever `--jobs` is: B and R of a large expansion ratio take
+The points of one curve are measured in one process whatever `--jobs` is: B and R of a large expansion ratio take
 gigabytes while the closed form is made.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from pfa_cli.bench.contender import BP, LITERAL, PFA, Contender, Setting, settled
-from pfa_cli.bench.curves import Candidate, Curve, Point, admit
-from pfa_cli.bench.pixels import Pixels, bench_dataset, classes_and_shape, epoch_images
-from pfa_cli.bench.steps import LEAST_REPETITIONS, Plan, Runner, in_turn
+from pfa_cli.bench.contender import BP, LITERAL, PFA, Cell, Setting
+from pfa_cli.bench.pixels import classes_and_shape, epoch_images
+from pfa_cli.bench.timing import LEAST_REPETITIONS, Job, seconds_per_step
 from pfa_cli.configuration import Configuration
 from pfa_cli.networks import build_network
 
@@ -25,24 +26,66 @@ DRAW_BYTES = 1e9  # at most, for one layer's B and R
 _SMALLEST_BATCH, _SMALLEST_WIDTH = 8, 64
 
 
+class Point(NamedTuple):
+    """One contender at one value of what a curve varies."""
+
+    label: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """``steps``: seconds per step at each point, one sample per repetition.
+
+    The curve of the expansion ratio has one point of BP, at the base, since BP does not depend on it.
+    """
+
+    name: str  # "batch", "width" or "expansion"
+    setting: str  # what was held fixed
+    base: float
+    steps: Mapping[Point, Sequence[float]]
+    left_out: Sequence[str] = ()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One for each point; times as medians over repetitions of the ratio to the base case and to BP at its value."""
+        for point, samples in self.steps.items():
+            yield {
+                "contender": point.label,
+                "value": point.value,
+                "per_base": self._ratio(point, Point(point.label, self.base)),
+                "per_bp": self._ratio(
+                    point, Point(BP, self.base if self.name == "expansion" else point.value)
+                ),
+                "seconds_per_step": median(samples),
+            }
+
+    def _ratio(self, point: Point, other: Point) -> float | None:
+        return ratio(self.steps[point], self.steps[other]) if other in self.steps else None
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """How many times ``theirs`` one takes: the median over repetitions, so that the machine's drift cancels.
+
+    Contenders measured one after the other (on a GPU) may have another number of samples.
+    """
+    return median(a / b for a, b in zip(ours, theirs, strict=False))
+
+
 @dataclass(frozen=True)
 class Growth:
     """Measures the curves of those in ``seconds_per_step``, which are among BP, PFA and literal PFA.
 
-    ``seconds_per_step``: what their steps take as the recipe has it, from which is reckoned what there is time for.
+    ``seconds_per_step``: what their steps take as the recipe has it, from which is estimated what there is time for.
+    ``job``: as that of the recipe itself, with the plan of each curve.
     """
 
     setting: Setting
     seconds_per_step: Mapping[str, float]
-    pixels: Pixels
-    data_dir: Path
-    device: torch.device
-    threads: int
-    plan: Plan  # of each curve
+    job: Job
 
     def measure(self) -> list[Curve]:
         """One curve after the other."""
-        with settled(self.device, self.threads):
+        with self.job.settled():
             curves = [self._batch_curve()]
             if self._whole(BP).hidden_sizes is not None:
                 curves.append(self._width_curve())
@@ -53,23 +96,23 @@ class Growth:
     def _batch_curve(self) -> Curve:
         base, images = self._batch, epoch_images(self._whole(BP))[0]
         sizes = [max(1, base // 4), base, 4 * base]
-        few = [f"batch {size}: there are fewer images" for size in sizes if size > images]
-        candidates = [
-            self._candidate(label, size, size / base, batch_size=size)
+        left_out = [f"batch {size}: there are fewer images" for size in sizes if size > images]
+        points = {
+            Point(label, size): {"batch_size": size}
             for size in sizes
             if size <= images
             for label in self.seconds_per_step
-        ]
-        return self._curve("batch", _hidden(self._whole(BP).hidden_sizes), base, candidates, few)
+        }
+        return self._curve("batch", _hidden(self._whole(BP).hidden_sizes), base, points, left_out)
 
     def _width_curve(self) -> Curve:
         sizes = self._whole(BP).hidden_sizes or ()
-        candidates = [
-            self._candidate(label, factor, 1, hidden_sizes=_scaled(sizes, factor))
+        points = {
+            Point(label, factor): {"hidden_sizes": _scaled(sizes, factor)}
             for factor in (0.5, 1.0, 2.0)
             for label in self.seconds_per_step
-        ]
-        return self._curve("width", f"batch {self._batch}, 1: {_hidden(sizes)}", 1.0, candidates, [])
+        }
+        return self._curve("width", f"batch {self._batch}, 1: {_hidden(sizes)}", 1.0, points, [])
 
     def _expansion_curve(self) -> Curve:
         network, sizes = self._whole(PFA), self._whole(PFA).hidden_sizes
@@ -78,50 +121,48 @@ class Growth:
         while sizes and max(sizes) > _SMALLEST_WIDTH and _draw_bytes(network, values[-1]) > DRAW_BYTES:
             sizes = _scaled(sizes, 0.5)
             network = self.setting.configuration(PFA, hidden_sizes=sizes)
-        drawn = {value: _draw_bytes(network, value) for value in values}
-        left_out = [
-            f"expansion {value:g}: drawing B and R of the largest layer would take {size / 1e9:.1f} GB"
-            for value, size in drawn.items()
-            if size > DRAW_BYTES
-        ]
-        narrow: dict[str, object] = {"hidden_sizes": sizes} if sizes else {}
-        candidates = [self._candidate(BP, base, 1, **narrow)]
-        for value in [value for value in values if drawn[value] <= DRAW_BYTES]:
-            candidates.append(self._candidate(PFA, value, 1, expansion=value, **narrow))
+        narrow: dict[str, Any] = {"hidden_sizes": sizes} if sizes else {}
+        points, left_out = {Point(BP, base): narrow}, []
+        for value in values:
+            if (size := _draw_bytes(network, value)) > DRAW_BYTES:
+                left_out.append(
+                    f"expansion {value:g}: drawing B and R of the largest layer would take {size / 1e9:.1f} GB"
+                )
+                continue
+            points[Point(PFA, value)] = {"expansion": value, **narrow}
             if LITERAL in self.seconds_per_step and value <= LITERAL_UP_TO:
-                share = (1 + value) / (1 + base)  # W's own products, and B's and R's
-                candidates.append(self._candidate(LITERAL, value, share, expansion=value, **narrow))
+                points[Point(LITERAL, value)] = {"expansion": value, **narrow}
         if LITERAL in self.seconds_per_step:
             left_out.append(
                 f"{LITERAL} above expansion {LITERAL_UP_TO:g}: it costs about that many steps of BP"
             )
         fixed = ", ".join(filter(None, [f"batch {self._batch}", _hidden(sizes)]))
-        return self._curve("expansion", fixed, base, candidates, left_out)
+        return self._curve("expansion", fixed, base, points, left_out)
 
     def _curve(
-        self, name: str, fixed: str, base: float, candidates: list[Candidate], left_out: list[str]
+        self, name: str, fixed: str, base: float, points: Mapping[Point, dict[str, Any]], left_out: list[str]
     ) -> Curve:
-        """Times the candidates that there is time for."""
-        kept, too_slow = admit(candidates, base, self._affordable)
-        largest = max(kept, key=lambda candidate: candidate.configuration.batch_size).configuration
-        dataset = bench_dataset(largest, self.pixels, self.data_dir, self.device)
-        runners = {
-            candidate.point: Runner(
-                Contender(candidate.configuration, dataset, self.device).step,
-                candidate.configuration.batch_size,
-            )
-            for candidate in kept
+        """Times those of the ``points``, with the settings that each changes, that there is time for."""
+        common = {"batch_size": self._batch, "accumulation": 1}
+        configurations = {
+            point: self.setting.configuration(point.label, **{**common, **changes})
+            for point, changes in points.items()
         }
-        return Curve(name, fixed, base, in_turn(runners, dataset, self.plan), [*left_out, *too_slow])
+        expected = {point: self._expected_seconds(point.label, c) for point, c in configurations.items()}
+        kept, too_slow = admit(expected, base, self._affordable)
+        dataset = self.job.dataset(max((configurations[point] for point in kept), key=lambda c: c.batch_size))
+        builds = {point: partial(Cell, configurations[point], dataset, self.job.device) for point in kept}
+        steps = seconds_per_step(builds, dataset, self.job.plan)
+        return Curve(name, fixed, base, steps, [*left_out, *too_slow])
 
-    def _candidate(self, label: str, value: float, share: float, **changes: object) -> Candidate:
-        """``share``: of the time of a step of this network at the base case's batch."""
+    def _expected_seconds(self, label: str, configuration: Configuration) -> float:
+        """What a step takes, in proportion to images and weights, in literal PFA to B and R, too."""
         whole = self._whole(label)
-        configuration = self.setting.configuration(
-            label, **{"batch_size": self._batch, "accumulation": 1, **changes}
-        )
-        size = _n_weights(configuration) / _n_weights(whole) * self._batch / whole.batch_size
-        return Candidate(Point(label, value), self.seconds_per_step[label] * size * share, configuration)
+        work = [
+            _n_weights(c) * c.batch_size * (1 + float(c.options["expansion"]) if label == LITERAL else 1)
+            for c in (configuration, whole)
+        ]
+        return self.seconds_per_step[label] * work[0] / work[1]
 
     def _whole(self, label: str) -> Configuration:
         return self.setting.configuration(label)
@@ -129,19 +170,33 @@ class Growth:
     @property
     def _affordable(self) -> float:
         """Seconds that one step of every point of a curve may take."""
-        return self.plan.seconds / (LEAST_REPETITIONS + 1) / self.plan.steps
+        return self.job.plan.seconds / (LEAST_REPETITIONS + 1) / self.job.plan.steps
 
     @property
     def _batch(self) -> int:
         """The base case's batch size: the recipe's, or what is left of it when BP's and PFA's curves fit into the time."""
-        whole = self._whole(BP).batch_size
-        round_seconds = (1 / 4 + 1 + 4) * sum(
-            seconds for label, seconds in self.seconds_per_step.items() if label != LITERAL
-        )
-        batch = whole
-        while batch > _SMALLEST_BATCH and round_seconds * batch / whole > self._affordable:
+        whole = batch = self._whole(BP).batch_size
+        curve = (1 / 4 + 1 + 4) * sum(s for label, s in self.seconds_per_step.items() if label != LITERAL)
+        while batch > _SMALLEST_BATCH and curve * batch / whole > self._affordable:
             batch //= 2
         return batch
+
+
+def admit(expected: Mapping[Point, float], base: float, affordable: float) -> tuple[list[Point], list[str]]:
+    """The points of one curve whose steps, taken once each, fit into ``affordable`` seconds; and the others in words.
+
+    ``expected``: seconds of a step. BP and PFA go before literal PFA, and the base case before the rest; one is kept always.
+    """
+    kept: list[Point] = []
+    left_out, spent = [], 0.0
+    for point in sorted(expected, key=lambda p: (p.label == LITERAL, p.value != base, expected[p])):
+        if not kept or spent + expected[point] <= affordable:
+            kept.append(point)
+            spent += expected[point]
+        else:
+            label, value = point
+            left_out.append(f"{label} at {value:g}: a step would take about {expected[point]:.2g} s")
+    return [point for point in expected if point in kept], left_out
 
 
 def _draw_bytes(configuration: Configuration, expansion: float) -> float:

@@ -1,17 +1,17 @@
 """The images that steps are timed on: the recipe's own where they are at hand, else random pixels of their shape."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from pfa_cli.configuration import Configuration
-from pfa_cli.data import cifar10, load_dataset, mnist
+from pfa_cli.data import load_dataset
 from pfa_cli.data.augment import CropAndFlip
 from pfa_cli.data.in_memory import InMemoryDataset, LabelledImages
 from pfa_cli.data.splits import steps_per_epoch
-from pfa_cli.errors import PfaError
 
 Pixels = Literal["real", "random"]
 
@@ -53,14 +53,8 @@ def which_pixels(configuration: Configuration, data_dir: Path) -> Pixels:
 
     Photographs are never read: other processes decode them, and a step does not depend on what they show.
     """
-    match configuration.dataset:
-        case "mnist":
-            there = mnist.DOWNLOAD.is_there(data_dir)
-        case "cifar10":
-            there = cifar10.DOWNLOAD.is_there(data_dir)
-        case _:
-            there = False
-    return "real" if there else "random"
+    download = getattr(import_module(f"pfa_cli.data.{configuration.dataset}"), "DOWNLOAD", None)
+    return "real" if download is not None and download.is_there(data_dir) else "random"
 
 
 def bench_dataset(
@@ -71,10 +65,7 @@ def bench_dataset(
     few = configuration.model_copy(update={"test_images": evaluated, "validation_images": 0})
     if pixels == "real":
         dataset = load_dataset(few, data_dir, device)
-        if not isinstance(dataset, InMemoryDataset):
-            raise PfaError(
-                f"{configuration.dataset} is not kept in memory: it is benchmarked on random pixels"
-            )
+        assert isinstance(dataset, InMemoryDataset)
         return dataset
     source, (n_classes, shape) = _SOURCES[configuration.dataset], classes_and_shape(configuration)
     n = max(configuration.batch_size, _RANDOM_BYTES // torch.Size(shape).numel())

@@ -1,30 +1,53 @@
-"""A finished benchmark: the numbers to quote, as JSON and as rows of the database."""
+"""A finished benchmark: one list of measurements, as JSON, as rows of the database and as tables on the screen."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
-from typing import Any
+from statistics import median, quantiles
+from typing import Any, NamedTuple
 
-from pfa_cli.bench.contender import BP, LITERAL, PFA
-from pfa_cli.bench.curves import Curve
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from pfa_cli.bench.contender import BP, LITERAL, PFA, PLAIN, PRODUCTS
+from pfa_cli.bench.growth import Curve, ratio
 from pfa_cli.bench.pixels import Pixels, epoch_steps
-from pfa_cli.bench.steps import PLAIN, PRODUCTS, Samples
+from pfa_cli.bench.timing import Samples
 from pfa_cli.configuration import Configuration
 from pfa_cli.store.engine import Store
 from pfa_cli.store.writer import Measurement, record_benchmark
+from pfa_cli.terminal import Column, FittingTable
+
+Row = Mapping[str, Any]  # "contender", on a curve "value", and quantities by name
 
 
-def ratio(samples: Samples, label: str, other: str) -> float:
-    """How many times ``other``'s time ``label`` takes: the median over repetitions, so that the machine's drift cancels."""
-    return median(a / b for a, b in zip(samples.steps[label], samples.steps[other], strict=True))
+class Quantity(NamedTuple):
+    """What is measured of a contender: its unit, its column on the screen ("": none), and the screen's unit."""
+
+    unit: str
+    heading: str = ""
+    factor: float = 1.0
+    decimals: int | None = None  # None: three digits
 
 
-def cells_per_hour(
-    processes: int, epochs: int, steps_per_epoch: int, seconds_per_step: float, measuring_seconds: float
-) -> float:
-    """Whole runs that ``processes`` at work finish in an hour; ``measuring_seconds``: evaluation and metrics of an epoch."""
-    return processes * 3600 / (epochs * (steps_per_epoch * seconds_per_step + measuring_seconds))
+QUANTITIES = {  # by the names that JSON and the database have for them
+    "seconds_per_step": Quantity("seconds", "ms/step", 1e3),
+    "spread_percent": Quantity("percent", "spread %", decimals=0),
+    "per_base": Quantity("ratio", "× base", decimals=2),
+    "per_bp": Quantity("ratio", "× BP", decimals=2),
+    "images_per_second": Quantity("images/s", "img/s", decimals=0),
+    "measuring_seconds_per_epoch": Quantity("seconds"),
+    "seconds_per_epoch": Quantity("seconds", "epoch s"),
+    "cells_per_hour": Quantity("cells/hour", "cells/h"),
+    "peak_bytes": Quantity("bytes", "peak MB", 1e-6, decimals=0),
+}
+RATIOS = {  # of BP and PFA, in the words of the screen
+    "bp_step_per_products": "a step of BP per its matrix products",
+    "bp_step_per_plain_torch": "a step of BP per the same step in plain torch",
+    "bp_epoch_per_products": "an epoch of BP, measuring included, per the products of its training",
+    "measuring_share_of_bp_epoch": "share of evaluation and metrics in an epoch of BP",
+    "pfa_literal_per_closed_form": "a step of PFA as the paper writes it per its closed form",
+}
 
 
 @dataclass(frozen=True)
@@ -43,58 +66,66 @@ class Benchmark:
     peak_bytes: Mapping[str, int]
     curves: Sequence[Curve]
 
-    def step_seconds(self, label: str) -> float:
-        """The median."""
-        return median(self.samples.steps[label])
+    def rows(self) -> list[Row]:
+        """Every contender with its quantities, the floor first. Images and seconds are those of one process.
 
-    def images_per_second(self, label: str) -> float:
-        """Of one process; the floor and plain torch have BP's batch."""
-        return self.configurations.get(label, self.configurations[BP]).batch_size / self.step_seconds(label)
+        ``cells_per_hour``: whole runs that all processes together finish in an hour.
+        """
+        return [self._row(label, samples) for label, samples in self.samples.steps.items()]
 
-    def epoch_seconds(self, label: str) -> float | None:
-        """Of one process, evaluation and metrics included; None where they were not measured."""
-        if label not in self.samples.measuring:
-            return None
-        steps = epoch_steps(self.configurations[label])
-        return steps * self.step_seconds(label) + self.samples.measuring[label]
-
-    def cells_per_hour(self, label: str) -> float | None:
-        """Of all processes together; None where an epoch's time is not known."""
-        if label not in self.samples.measuring:
-            return None
-        configuration = self.configurations[label]
-        return cells_per_hour(
-            self.machine["processes"],
-            configuration.epochs,
-            epoch_steps(configuration),
-            self.step_seconds(label),
-            self.samples.measuring[label],
-        )
+    def _row(self, label: str, samples: Sequence[float]) -> Row:
+        configuration = self.configurations.get(label, self.configurations[BP])  # plain torch has BP's batch
+        step = median(samples)
+        row: dict[str, Any] = {
+            "contender": label,
+            "seconds_per_step": step,
+            "spread_percent": spread_percent(samples),
+            "per_bp": ratio(samples, self.samples.steps[BP]),
+            "images_per_second": configuration.batch_size / step,
+        }
+        if label in self.samples.measuring:
+            epoch = epoch_steps(configuration) * step + self.samples.measuring[label]
+            row["measuring_seconds_per_epoch"] = self.samples.measuring[label]
+            row["seconds_per_epoch"] = epoch
+            row["cells_per_hour"] = self.machine["processes"] * 3600 / (configuration.epochs * epoch)
+        if label in self.peak_bytes:
+            row["peak_bytes"] = self.peak_bytes[label]
+        return row
 
     def ratios(self) -> dict[str, float]:
-        """The numbers to quote. ``…_epoch_per_products``: with evaluation and metrics, over the products of its training."""
-        samples = self.samples
+        """The numbers to quote, and every algorithm's cost in that of BP."""
+        steps, measuring = self.samples.steps, self.samples.measuring.get(BP)
         found = {
-            "bp_step_per_products": ratio(samples, BP, PRODUCTS),
-            "bp_step_per_plain_torch": ratio(samples, BP, PLAIN),
+            "bp_step_per_products": ratio(steps[BP], steps[PRODUCTS]),
+            "bp_step_per_plain_torch": ratio(steps[BP], steps[PLAIN]),
         }
-        if BP in samples.measuring:
-            products = epoch_steps(self.configurations[BP]) * self.step_seconds(PRODUCTS)
-            measuring = samples.measuring[BP] / products
+        if measuring is not None:
+            measuring /= epoch_steps(self.configurations[BP]) * median(steps[PRODUCTS])
             whole = found["bp_step_per_products"] + measuring
             found |= {"bp_epoch_per_products": whole, "measuring_share_of_bp_epoch": measuring / whole}
-        if LITERAL in samples.steps:
-            found["pfa_literal_per_closed_form"] = ratio(samples, LITERAL, PFA)
+        if LITERAL in steps:
+            found["pfa_literal_per_closed_form"] = ratio(steps[LITERAL], steps[PFA])
         others = [label for label in self.configurations if label != BP]
-        found |= {f"{label}_per_bp": ratio(samples, label, BP) for label in others}
+        found |= {f"{label}_per_bp": ratio(steps[label], steps[BP]) for label in others}
         memory = {label: self.peak_bytes[label] / self.peak_bytes[BP] for label in others if self.peak_bytes}
         return found | {f"{label}_memory_per_bp": value for label, value in memory.items()}
 
-    def as_facts(self) -> dict[str, Any]:
-        """Everything measured, as JSON has it."""
-        bp = self.configurations[BP]
-        labels = [*self.configurations]
+    def measurements(self) -> Iterator[Measurement]:
+        """All numbers, as the database has them; those of a curve are named, for instance, batch=16_per_bp."""
+        for name, value in self.ratios().items():
+            yield Measurement(name, value, "ratio")
+        named = [("", row) for row in self.rows()]
+        named += [(f"{curve.name}={row['value']:g}_", row) for curve in self.curves for row in curve.rows()]
+        for prefix, row in named:
+            for name, quantity in QUANTITIES.items():
+                if row.get(name) is not None:
+                    yield Measurement(prefix + name, row[name], quantity.unit, row["contender"])
+
+    def facts(self) -> dict[str, Any]:
+        """All numbers, as JSON has them: times of steps as all samples, rounded to the microsecond."""
+        bp, rows = self.configurations[BP], self.rows()
         return {
+            "machine": dict(self.machine),
             "recipe": self.recipe,
             "pixels": self.pixels,
             "reduced": self.reduced,
@@ -103,63 +134,100 @@ class Benchmark:
             "epochs": bp.epochs,
             "steps_per_epoch": epoch_steps(bp),
             "ratios": self.ratios(),
-            "cells_per_hour": {label: self.cells_per_hour(label) for label in labels},
-            "peak_bytes": dict(self.peak_bytes),
-            "growth": [_curve_facts(curve) for curve in self.curves],
-            "measuring_seconds_per_epoch": self.samples.measuring,
+            **{name: {row["contender"]: row[name] for row in rows if name in row} for name in QUANTITIES},
             "seconds_per_step": {label: _rounded(times) for label, times in self.samples.steps.items()},
+            "growth": [
+                {
+                    "curve": curve.name,
+                    "setting": curve.setting,
+                    "base": curve.base,
+                    "points": [
+                        row | {"seconds_per_step": _rounded(samples)}
+                        for row, samples in zip(curve.rows(), curve.steps.values(), strict=True)
+                    ],
+                    "left_out": list(curve.left_out),
+                }
+                for curve in self.curves
+            ],
         }
 
-    def record(self, store: Store) -> None:
-        """Stores medians, peaks, ratios and curves."""
-        bp = self.configurations[BP]
-        measured = {"pixels": self.pixels, "batch_size": bp.batch_size, "image_size": bp.image_size}
-        record_benchmark(store, {**self.machine, "measured": measured}, self.recipe, self._measurements())
 
-    def _measurements(self) -> Iterator[Measurement]:
-        for label in self.samples.steps:
-            yield Measurement("seconds_per_step", self.step_seconds(label), "seconds", label)
-            yield Measurement("images_per_second", self.images_per_second(label), "images/s", label)
-        for label, seconds in self.samples.measuring.items():
-            yield Measurement("measuring_seconds_per_epoch", seconds, "seconds", label)
-            yield Measurement("cells_per_hour", self.cells_per_hour(label) or 0.0, "cells/hour", label)
-        for label, peak in self.peak_bytes.items():
-            yield Measurement("peak_memory", peak, "bytes", label)
-        for name, value in self.ratios().items():
-            yield Measurement(name, value, "ratio")
-        for curve in self.curves:
-            for point in curve.steps:
-                for name, found in (("base", curve.per_base(point)), ("bp", curve.per_bp(point))):
-                    if found is not None:
-                        measure = f"{curve.name}={point.value:g}_per_{name}"
-                        yield Measurement(measure, found, "ratio", point.label)
+def spread_percent(samples: Sequence[float]) -> float:
+    """The distance between the quartiles in percent of the median; 0 for a single sample."""
+    if len(samples) < 2:
+        return 0.0
+    low, middle, high = quantiles(samples, n=4, method="inclusive")
+    return 100 * (high - low) / middle
 
 
 def as_json(benchmarks: Iterable[Benchmark], left_out: Mapping[str, str]) -> str:
-    """One document: every benchmark with its machine, and the recipes that were left out with the reasons."""
-    found = [{"machine": dict(benchmark.machine), **benchmark.as_facts()} for benchmark in benchmarks]
+    """One document: every benchmark, and the recipes that were left out with the reasons."""
+    found = [benchmark.facts() for benchmark in benchmarks]
     return json.dumps({"benchmarks": found, "left_out": dict(left_out)}, indent=1)
 
 
+def record(benchmark: Benchmark, store: Store) -> None:
+    """Stores all numbers, with the machine."""
+    bp = benchmark.configurations[BP]
+    measured = {"pixels": benchmark.pixels, "batch_size": bp.batch_size, "image_size": bp.image_size}
+    machine = {**benchmark.machine, "measured": measured}
+    record_benchmark(store, machine, benchmark.recipe, benchmark.measurements())
+
+
+def show(benchmark: Benchmark) -> Group:
+    """All numbers on a terminal: what a step costs, the ratios to quote, and how the cost grows."""
+    ratios = benchmark.ratios()
+    quoted = [f" {words}: {ratios[name]:.2f}" for name, words in RATIOS.items() if name in ratios]
+    parts: list[RenderableType] = [
+        _title(benchmark),
+        _table(benchmark.rows()),
+        Text("\n".join(quoted) + "\n"),
+    ]
+    for curve in benchmark.curves:
+        fixed = f" ({curve.setting})" if curve.setting else ""
+        parts.append(
+            _table(list(curve.rows()), f"growth with {curve.name}{fixed}, base {curve.base:g}", curve.name)
+        )
+        parts.append(Text("".join(f" left out: {words}\n" for words in curve.left_out)))
+    if benchmark.curves and all(curve.name != "width" for curve in benchmark.curves):
+        parts.append(Text(" width: not varied, this network has one width only\n"))
+    return Group(*parts)
+
+
+def _title(benchmark: Benchmark) -> Text:
+    machine, bp = benchmark.machine, benchmark.configurations[BP]
+    size = f", {bp.image_size} px" if bp.image_size else ""
+    repetitions = len(benchmark.samples.steps[BP]) // machine["processes"]
+    lines = Text(f"{benchmark.recipe}: one training step", style="bold")
+    lines.append(
+        f"\n batch {bp.batch_size}{size}, {benchmark.pixels} pixels, {machine['processes']} × {machine['threads']} "
+        f"thread(s), {repetitions} repetitions\n {machine['device']}, {machine['cores']} cores, torch {machine['torch']}"
+        + (f"\n reduced: {benchmark.reduced}" if benchmark.reduced else ""),
+        style="not bold",
+    )
+    return lines
+
+
+def _table(rows: Sequence[Row], title: str | None = None, varied: str = "") -> FittingTable:
+    """A line per row, a column per quantity that a row has, the first of them what a curve varies."""
+    columns = [Column("", [row["contender"] for row in rows])]
+    if varied:
+        columns.append(Column(varied, [f"{row['value']:g}" for row in rows], right=True))
+    for name, quantity in QUANTITIES.items():
+        if quantity.heading and any(row.get(name) is not None for row in rows):
+            cells = [_digits(row.get(name), quantity) for row in rows]
+            columns.append(Column(quantity.heading, cells, right=True))
+    return FittingTable(columns, title=title)
+
+
+def _digits(value: float | None, quantity: Quantity) -> str:
+    """In the screen's unit; three digits, but at most three decimals, where the quantity does not say how many."""
+    if value is None:
+        return ""
+    value *= quantity.factor
+    free = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:.{free if quantity.decimals is None else quantity.decimals}f}"
+
+
 def _rounded(seconds: Iterable[float]) -> list[float]:
-    """To the microsecond."""
     return [round(value, 6) for value in seconds]
-
-
-def _curve_facts(curve: Curve) -> dict[str, Any]:
-    return {
-        "curve": curve.name,
-        "setting": curve.setting,
-        "base": curve.base,
-        "points": [
-            {
-                "contender": point.label,
-                "value": point.value,
-                "per_base": curve.per_base(point),
-                "per_bp": curve.per_bp(point),
-                "seconds_per_step": _rounded(samples),
-            }
-            for point, samples in curve.steps.items()
-        ],
-        "left_out": list(curve.left_out),
-    }

@@ -36,11 +36,13 @@ class Setting:
 
     def configuration(self, label: str, **changes: object) -> Configuration:
         """The configuration of ``label``; ``changes`` take precedence over all else."""
-        algorithm, _, form = label.partition(" ")
-        if form:
-            changes["form"] = form
-        own = {f"{algorithm}.{key}": value for key, value in {**self.reduction, **changes}.items()}
-        return self.recipe.configuration(algorithm, {**self.overrides, **own})
+        changes = {**self.reduction, **changes}
+        others = {
+            key: value for key, value in self.overrides.items() if key.rpartition(".")[2] not in changes
+        }
+        if label == LITERAL:
+            label, changes["form"] = PFA, "literal"
+        return self.recipe.configuration(label, {**others, **changes})
 
 
 class Contender(NamedTuple):

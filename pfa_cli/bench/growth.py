@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pfa_cli.bench.contender import BP, LITERAL, PFA, Cell, Setting
-from pfa_cli.bench.pixels import classes_and_shape, epoch_images
+from pfa_cli.bench.pixels import declared, epoch_images
 from pfa_cli.bench.timing import LEAST_REPETITIONS, Job, seconds_per_step
 from pfa_cli.configuration import Configuration
 from pfa_cli.networks import build_network
@@ -86,69 +86,47 @@ class Growth:
     def measure(self) -> list[Curve]:
         """One curve after the other."""
         with self.job.settled():
-            curves = [self._batch_curve()]
-            if self._whole(BP).hidden_sizes is not None:
-                curves.append(self._width_curve())
-            if PFA in self.seconds_per_step:
-                curves.append(self._expansion_curve())
-            return curves
+            return [self._measured(*curve) for curve in self._wanted()]
 
-    def _batch_curve(self) -> Curve:
-        base, images = self._batch, epoch_images(self._whole(BP))[0]
-        sizes = [max(1, base // 4), base, 4 * base]
-        left_out = [f"batch {size}: there are fewer images" for size in sizes if size > images]
-        points = {
-            Point(label, size): {"batch_size": size}
-            for size in sizes
-            if size <= images
-            for label in self.seconds_per_step
-        }
-        return self._curve("batch", _hidden(self._whole(BP).hidden_sizes), base, points, left_out)
-
-    def _width_curve(self) -> Curve:
-        sizes = self._whole(BP).hidden_sizes or ()
-        points = {
-            Point(label, factor): {"hidden_sizes": _scaled(sizes, factor)}
-            for factor in (0.5, 1.0, 2.0)
-            for label in self.seconds_per_step
-        }
-        return self._curve("width", f"batch {self._batch}, 1: {_hidden(sizes)}", 1.0, points, [])
-
-    def _expansion_curve(self) -> Curve:
-        network, sizes = self._whole(PFA), self._whole(PFA).hidden_sizes
-        base = float(network.options["expansion"])
+    def _wanted(self) -> Iterator[tuple[str, str, float, dict[float, dict[str, Any]]]]:
+        """Of each curve its name, what is held fixed, the base, and the settings that each of its values means."""
+        batch, sizes = self._batch, self._whole(BP).hidden_sizes
+        batches = (max(1, batch // 4), batch, 4 * batch)
+        yield "batch", _hidden(sizes), batch, {value: {"batch_size": value} for value in batches}
+        if sizes is not None:
+            widths: dict[float, Any] = {f: {"hidden_sizes": _scaled(sizes, f)} for f in (0.5, 1.0, 2.0)}
+            yield "width", f"batch {batch}, 1: {_hidden(sizes)}", 1.0, widths
+        if PFA not in self.seconds_per_step:
+            return
+        base = float(self._whole(PFA).options["expansion"])
         values = sorted({*EXPANSIONS, base})
-        while sizes and max(sizes) > _SMALLEST_WIDTH and _draw_bytes(network, values[-1]) > DRAW_BYTES:
-            sizes = _scaled(sizes, 0.5)
-            network = self.setting.configuration(PFA, hidden_sizes=sizes)
-        narrow: dict[str, Any] = {"hidden_sizes": sizes} if sizes else {}
-        points, left_out = {Point(BP, base): narrow}, []
-        for value in values:
-            if (size := _draw_bytes(network, value)) > DRAW_BYTES:
-                left_out.append(
-                    f"expansion {value:g}: drawing B and R of the largest layer would take {size / 1e9:.1f} GB"
-                )
-                continue
-            points[Point(PFA, value)] = {"expansion": value, **narrow}
-            if LITERAL in self.seconds_per_step and value <= LITERAL_UP_TO:
-                points[Point(LITERAL, value)] = {"expansion": value, **narrow}
-        if LITERAL in self.seconds_per_step:
-            left_out.append(
-                f"{LITERAL} above expansion {LITERAL_UP_TO:g}: it costs about that many steps of BP"
-            )
-        fixed = ", ".join(filter(None, [f"batch {self._batch}", _hidden(sizes)]))
-        return self._curve("expansion", fixed, base, points, left_out)
+        narrow = {} if sizes is None else {"hidden_sizes": sizes}
+        while narrow and max(narrow["hidden_sizes"]) > _SMALLEST_WIDTH:
+            if _draw_bytes(self.setting.configuration(PFA, expansion=values[-1], **narrow)) <= DRAW_BYTES:
+                break
+            narrow = {"hidden_sizes": _scaled(narrow["hidden_sizes"], 0.5)}
+        fixed = ", ".join(filter(None, [f"batch {batch}", _hidden(narrow.get("hidden_sizes"))]))
+        yield "expansion", fixed, base, {value: {"expansion": value, **narrow} for value in values}
 
-    def _curve(
-        self, name: str, fixed: str, base: float, points: Mapping[Point, dict[str, Any]], left_out: list[str]
+    def _measured(
+        self, name: str, fixed: str, base: float, values: Mapping[float, Mapping[str, Any]]
     ) -> Curve:
-        """Times those of the ``points``, with the settings that each changes, that there is time for."""
+        """Times the points that can be measured here, and says why the others cannot."""
+        expected: dict[Point, float] = {}
+        configurations, left_out = {}, []
         common = {"batch_size": self._batch, "accumulation": 1}
-        configurations = {
-            point: self.setting.configuration(point.label, **{**common, **changes})
-            for point, changes in points.items()
-        }
-        expected = {point: self._expected_seconds(point.label, c) for point, c in configurations.items()}
+        for value, changes in values.items():
+            for label in self.seconds_per_step:
+                if label == BP and "expansion" in changes and value != base:
+                    continue
+                point, own = Point(label, value), {**common, **changes}
+                if label == BP:
+                    own.pop("expansion", None)
+                configurations[point] = c = self.setting.configuration(label, **own)
+                if (reason := _impossible(label, c)) is None:
+                    expected[point] = self._expected_seconds(label, c)
+                else:
+                    left_out.append(f"{label} at {value:g}: {reason}")
         kept, too_slow = admit(expected, base, self._affordable)
         dataset = self.job.dataset(max((configurations[point] for point in kept), key=lambda c: c.batch_size))
         builds = {point: partial(Cell, configurations[point], dataset, self.job.device) for point in kept}
@@ -196,11 +174,23 @@ def admit(expected: Mapping[Point, float], base: float, affordable: float) -> tu
         else:
             label, value = point
             left_out.append(f"{label} at {value:g}: a step would take about {expected[point]:.2g} s")
-    return [point for point in expected if point in kept], left_out
+    return sorted(kept, key=lambda point: ((BP, PFA, LITERAL).index(point.label), point.value)), left_out
 
 
-def _draw_bytes(configuration: Configuration, expansion: float) -> float:
+def _impossible(label: str, configuration: Configuration) -> str | None:
+    """Why a point cannot be measured at all; None if it can."""
+    if configuration.batch_size > epoch_images(configuration)[0]:
+        return "there are fewer images"
+    if label != BP and (size := _draw_bytes(configuration)) > DRAW_BYTES:
+        return f"drawing B and R of the largest layer would take {size / 1e9:.1f} GB"
+    if label == LITERAL and float(configuration.options["expansion"]) > LITERAL_UP_TO:
+        return "it costs about as many steps of BP as that"
+    return None
+
+
+def _draw_bytes(configuration: Configuration) -> float:
     """Bytes of the largest layer's R, in single precision, and B, in single and double."""
+    expansion = float(configuration.options["expansion"])
     return max(4 * expansion * n_out * (fan_in + 3 * n_out) for n_out, fan_in in _layers(configuration))
 
 
@@ -211,7 +201,7 @@ def _n_weights(configuration: Configuration) -> int:
 def _layers(configuration: Configuration) -> list[tuple[int, int]]:
     """Units and inputs per unit of each weighted layer."""
     with torch.device("meta"):
-        network = build_network(configuration, *classes_and_shape(configuration))
+        network = build_network(configuration, *declared(configuration)[2:])
     weights = [module.weight for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     return [(len(W), W[0].numel()) for W in weights]
 

@@ -1,6 +1,6 @@
 """The images that steps are timed on: the recipe's own where they are at hand, else random pixels of their shape."""
 
-from dataclasses import dataclass
+import math
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -12,35 +12,35 @@ from pfa_cli.data import load_dataset
 from pfa_cli.data.augment import CropAndFlip
 from pfa_cli.data.in_memory import InMemoryDataset, LabelledImages
 from pfa_cli.data.splits import steps_per_epoch
+from pfa_cli.errors import UsageError
 
 Pixels = Literal["real", "random"]
 
 EVALUATED = 2000  # images at most; the time of evaluation is scaled up from them
 _RANDOM_BYTES = 160_000_000  # at most, of random pixels: all of CIFAR-10, or about a thousand photographs
+_AUGMENTATION = {"cifar10": CropAndFlip(padding=4)}  # on the device, so that it is a part of the step
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What is known of a data set without having it."""
+def declared(configuration: Configuration) -> tuple[int, int, int, tuple[int, ...]]:
+    """Training images, test images, classes and the shape of an image, as the data set declares them.
 
-    train: int  # images
-    test: int
-    n_classes: int
-    augmentation: CropAndFlip | None = None
-
-
-_SOURCES = {
-    "mnist": _Source(60_000, 10_000, 10),
-    "cifar10": _Source(50_000, 10_000, 10, CropAndFlip(padding=4)),
-    "imagefolder": _Source(1_281_167, 50_000, 1000),  # ImageNet
-}
+    Those of ImageNet for any photographs. UsageError for a plug-in that does not declare them.
+    """
+    entry, shape = configuration.dataset_entry, configuration.input_shape
+    if entry.train_images is None or entry.test_images is None or entry.n_classes is None or shape is None:
+        raise UsageError(
+            f"data set {entry.name} does not say how large it is: its DatasetEntry needs train_images, test_images, "
+            "n_classes and input_shape to be benchmarked"
+        )
+    return entry.train_images, entry.test_images, entry.n_classes, shape
 
 
 def epoch_images(configuration: Configuration) -> tuple[int, int]:
-    """How many images an epoch trains on, and how many it evaluates; those of ImageNet for any photographs."""
-    source, validation = _SOURCES[configuration.dataset], configuration.validation_images
-    train = min(configuration.train_images or source.train, source.train - validation)
-    return train, validation + min(configuration.test_images or source.test, source.test)
+    """How many images an epoch trains on, and how many it evaluates."""
+    n_train, n_test, _, _ = declared(configuration)
+    validation = configuration.validation_images
+    train = min(configuration.train_images or n_train, n_train - validation)
+    return train, validation + min(configuration.test_images or n_test, n_test)
 
 
 def epoch_steps(configuration: Configuration) -> int:
@@ -49,12 +49,15 @@ def epoch_steps(configuration: Configuration) -> int:
 
 
 def which_pixels(configuration: Configuration, data_dir: Path) -> Pixels:
-    """Real ones if they are in ``data_dir``.
+    """Real ones of a data set of this package that is in ``data_dir``.
 
     Photographs are never read: other processes decode them, and a step does not depend on what they show.
     """
-    download = getattr(import_module(f"pfa_cli.data.{configuration.dataset}"), "DOWNLOAD", None)
-    return "real" if download is not None and download.is_there(data_dir) else "random"
+    entry = configuration.dataset_entry
+    if entry.source is not None or not entry.in_memory:
+        return "random"
+    there = import_module(entry.implementation.partition(":")[0]).DOWNLOAD.is_there(data_dir)
+    return "real" if there else "random"
 
 
 def bench_dataset(
@@ -67,27 +70,19 @@ def bench_dataset(
         dataset = load_dataset(few, data_dir, device)
         assert isinstance(dataset, InMemoryDataset)
         return dataset
-    source, (n_classes, shape) = _SOURCES[configuration.dataset], classes_and_shape(configuration)
-    n = max(configuration.batch_size, _RANDOM_BYTES // torch.Size(shape).numel())
+    n_train, _, n_classes, shape = declared(configuration)
+    n = min(n_train, max(configuration.batch_size, _RANDOM_BYTES // math.prod(shape)))
+    channels = 1 if len(shape) == 1 else shape[0]
     return InMemoryDataset(
         "random pixels",
-        _noise(min(n, source.train), shape, n_classes),
+        _noise(n, shape, n_classes),
         _noise(evaluated, shape, n_classes),
         few,
         device,
-        mean=(0.5,) * (1 if len(shape) == 1 else shape[0]),
-        std=(0.25,) * (1 if len(shape) == 1 else shape[0]),
-        augmentation=source.augmentation,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        augmentation=_AUGMENTATION.get(configuration.dataset),
     )
-
-
-def classes_and_shape(configuration: Configuration) -> tuple[int, tuple[int, ...]]:
-    """How many classes there are, and the shape of one image; ImageNet's for any photographs."""
-    shape: tuple[int, ...] = (784,)
-    if configuration.dataset != "mnist":
-        side = configuration.image_size or 32
-        shape = (3, side, side)
-    return _SOURCES[configuration.dataset].n_classes, shape
 
 
 def _noise(n: int, shape: tuple[int, ...], n_classes: int) -> LabelledImages:

@@ -134,7 +134,11 @@ class Benchmark:
             "epochs": bp.epochs,
             "steps_per_epoch": epoch_steps(bp),
             "ratios": self.ratios(),
-            **{name: {row["contender"]: row[name] for row in rows if name in row} for name in QUANTITIES},
+            **{
+                name: {row["contender"]: row[name] for row in rows if name in row}
+                for name in QUANTITIES
+                if name != "per_base"  # of curves alone
+            },
             "seconds_per_step": {label: _rounded(times) for label, times in self.samples.steps.items()},
             "growth": [
                 {
@@ -185,9 +189,8 @@ def show(benchmark: Benchmark) -> Group:
     ]
     for curve in benchmark.curves:
         fixed = f" ({curve.setting})" if curve.setting else ""
-        parts.append(
-            _table(list(curve.rows()), f"growth with {curve.name}{fixed}, base {curve.base:g}", curve.name)
-        )
+        parts.append(Text(f"growth with {curve.name}{fixed}; base {curve.base:g}", style="bold"))
+        parts.append(_table(list(curve.rows()), curve.name))
         parts.append(Text("".join(f" left out: {words}\n" for words in curve.left_out)))
     if benchmark.curves and all(curve.name != "width" for curve in benchmark.curves):
         parts.append(Text(" width: not varied, this network has one width only\n"))
@@ -208,7 +211,7 @@ def _title(benchmark: Benchmark) -> Text:
     return lines
 
 
-def _table(rows: Sequence[Row], title: str | None = None, varied: str = "") -> FittingTable:
+def _table(rows: Sequence[Row], varied: str = "") -> FittingTable:
     """A line per row, a column per quantity that a row has, the first of them what a curve varies."""
     columns = [Column("", [row["contender"] for row in rows])]
     if varied:
@@ -217,7 +220,7 @@ def _table(rows: Sequence[Row], title: str | None = None, varied: str = "") -> F
         if quantity.heading and any(row.get(name) is not None for row in rows):
             cells = [_digits(row.get(name), quantity) for row in rows]
             columns.append(Column(quantity.heading, cells, right=True))
-    return FittingTable(columns, title=title)
+    return FittingTable(columns)
 
 
 def _digits(value: float | None, quantity: Quantity) -> str:

@@ -1,28 +1,28 @@
 """The benchmark on small networks: that its numbers are the ratios they claim to be. Not how fast this machine is."""
 
+import io
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 import torch
 import torch.utils.flop_counter
+from rich.console import Console
 from torch import nn
 
 from pfa_cli.algorithms import convert
-from pfa_cli.bench.budget import affordable_step, judge
-from pfa_cli.bench.contender import BP, LITERAL, PFA, Setting
-from pfa_cli.bench.curves import Candidate, Curve, Point, admit
-from pfa_cli.bench.memory import peak, reset_peak
+from pfa_cli.bench.command import TooSlow, affordable_step, smaller
+from pfa_cli.bench.contender import BP, LITERAL, PFA, PLAIN, PRODUCTS, Contender, Setting, matrix_products
+from pfa_cli.bench.growth import Curve, Growth, Point, admit
 from pfa_cli.bench.pixels import bench_dataset, epoch_images, which_pixels
-from pfa_cli.bench.products import matrix_products
-from pfa_cli.bench.report import Benchmark, cells_per_hour
-from pfa_cli.bench.steps import PLAIN, PRODUCTS, Plan, Runner, Samples, in_turn, pooled
-from pfa_cli.bench.tables import spread_percent
+from pfa_cli.bench.report import QUANTITIES, Benchmark, as_json, show, spread_percent
+from pfa_cli.bench.timing import Job, Plan, Samples, peak, pooled, reset_peak, seconds_per_step
+from pfa_cli.cli import main
 from pfa_cli.recipes import load_recipe
 
 CPU = torch.device("cpu")
@@ -32,11 +32,18 @@ def setting(recipe: str = "mnist", **overrides: object) -> Setting:
     return Setting(load_recipe(recipe), overrides)
 
 
-def benchmark(samples: Samples, curves: tuple[Curve, ...] = ()) -> Benchmark:
+def row_of(result: Benchmark, label: str) -> Mapping[str, Any]:
+    return next(row for row in result.rows() if row["contender"] == label)
+
+
+def benchmark(
+    samples: Samples, curves: tuple[Curve, ...] = (), peaks: Mapping[str, int] = MappingProxyType({})
+) -> Benchmark:
     """Of MNIST cut to 10 steps of 4 images, on two processes."""
     small = setting(batch_size=4, train_images=43, epochs=5)
     configurations = {label: small.configuration(label) for label in (BP, PFA)}
-    return Benchmark("mnist", {"processes": 2}, "random", "", configurations, samples, {}, curves)
+    machine = {"processes": 2, "threads": 1, "device": "a CPU", "cores": 2, "torch": "2"}
+    return Benchmark("mnist", machine, "random", "", configurations, samples, peaks, curves)
 
 
 STEPS = {
@@ -55,20 +62,48 @@ def test_ratios_are_medians_of_neighbours_and_an_epoch_counts_measuring() -> Non
     assert found["pfa_per_bp"] == 1.5
     assert found["bp_epoch_per_products"] == 2 + 40 / (10 * 2)
     assert found["measuring_share_of_bp_epoch"] == pytest.approx(2 / 4)
-    assert result.epoch_seconds(PFA) == 10 * 6 + 50
-    assert result.images_per_second(PFA) == 4 / 6
+    row = row_of(result, PFA)
+    assert row["seconds_per_epoch"] == 10 * 6 + 50
+    assert row["images_per_second"] == 4 / 6
+    assert row["per_bp"] == 1.5
 
 
 def test_cells_per_hour_count_all_processes_epochs_and_measuring() -> None:
-    assert cells_per_hour(2, 5, 10, 6.0, 50.0) == pytest.approx(2 * 3600 / (5 * 110))
-    assert benchmark(Samples(STEPS, {BP: 40.0, PFA: 50.0})).cells_per_hour(PFA) == cells_per_hour(
-        2, 5, 10, 6.0, 50.0
+    found = row_of(benchmark(Samples(STEPS, {BP: 40.0, PFA: 50.0})), PFA)
+    assert found["cells_per_hour"] == pytest.approx(2 * 3600 / (5 * (10 * 6 + 50)))
+
+
+def test_json_database_and_screen_hold_the_same_measurements() -> None:
+    """Whatever is measured, also by a quantity or a curve added later, is in all three."""
+    points = {Point(BP, 4): [1.0], Point(BP, 8): [2.0], Point(PFA, 8): [3.0]}
+    result = benchmark(
+        Samples(STEPS, {BP: 40.0, PFA: 50.0}), (Curve("batch", "", 4, points),), {BP: 10**9, PFA: 2 * 10**9}
     )
+    stored = {(m.measure, m.algorithm): m for m in result.measurements()}
+    (facts,) = json.loads(as_json([result], {}))["benchmarks"]
+    file = io.StringIO()
+    Console(file=file, width=200).print(show(result))
+    screen = file.getvalue()
+    for name, quantity in QUANTITIES.items():
+        for row in result.rows():
+            if name in row:
+                measurement = stored[name, row["contender"]]
+                assert (measurement.value, measurement.unit) == (row[name], quantity.unit)
+                told = facts[name][row["contender"]]
+                assert row[name] == (median(told) if name == "seconds_per_step" else told)
+        assert quantity.heading in screen
+    for name, value in facts["ratios"].items():
+        assert stored[name, None].value == value
+    assert facts["ratios"]["pfa_memory_per_bp"] == 2
+    (curve,) = facts["growth"]
+    assert [point["per_bp"] for point in curve["points"]] == [1, 1, 1.5]
+    assert stored["batch=8_per_bp", PFA].value == 1.5 and stored["batch=8_seconds_per_step", PFA].value == 3
+    assert "growth with batch" in screen
 
 
 def test_nothing_is_said_of_epochs_that_were_not_measured() -> None:
     result = benchmark(Samples(STEPS, {}))
-    assert result.cells_per_hour(BP) is None
+    assert "cells_per_hour" not in row_of(result, BP)
     assert "bp_epoch_per_products" not in result.ratios()
 
 
@@ -94,16 +129,17 @@ def test_a_curve_compares_with_its_base_and_with_bp_at_the_same_value() -> None:
             Point(PFA, 256): [4.0, 8.0],
         },
     )
-    assert batch.per_base(Point(PFA, 256)) == 2
-    assert batch.per_bp(Point(PFA, 256)) == pytest.approx(4 / 3)
+    found = {(row["contender"], row["value"]): row for row in batch.rows()}
+    assert found[PFA, 256]["per_base"] == 2
+    assert found[PFA, 256]["per_bp"] == pytest.approx(4 / 3)
     one_bp = {Point(BP, 10): [1.0], Point(PFA, 1): [2.0], Point(LITERAL, 1): [3.0]}
     expansion = Curve("expansion", "", 10, one_bp)
-    assert expansion.per_bp(Point(PFA, 1)) == 2
-    assert expansion.per_base(Point(LITERAL, 1)) is None
+    found = {(row["contender"], row["value"]): row for row in expansion.rows()}
+    assert found[PFA, 1]["per_bp"] == 2
+    assert found[LITERAL, 1]["per_base"] is None
 
 
 def test_a_curve_has_the_points_that_there_is_time_for() -> None:
-    any_configuration = setting().configuration(BP)
     seconds = {
         Point(BP, 64): 1.0,
         Point(BP, 256): 4.0,
@@ -112,26 +148,37 @@ def test_a_curve_has_the_points_that_there_is_time_for() -> None:
         Point(LITERAL, 16): 2.0,
         Point(LITERAL, 64): 9.0,
     }
-    candidates = [Candidate(point, cost, any_configuration) for point, cost in seconds.items()]
-    kept, left_out = admit(candidates, base=64, affordable=12.5)
-    assert {candidate.point for candidate in kept} == set(seconds) - {Point(LITERAL, 64)}
+    kept, left_out = admit(seconds, base=64, affordable=12.5)
+    assert kept == [point for point in seconds if point != Point(LITERAL, 64)]
     assert left_out == ["pfa literal at 64: a step would take about 9 s"]
-    assert len(admit(candidates, 64, affordable=0.0)[0]) == 1
+    assert len(admit(seconds, 64, affordable=0.0)[0]) == 1
 
 
-def test_runners_take_turns_and_the_time_given_ends_them_after_three() -> None:
+def test_a_curve_that_cannot_be_measured_whole_says_of_each_point_why() -> None:
+    small = setting(train_images=64, batch_size=16, hidden_sizes=[8, 8])
+    times = dict.fromkeys((BP, PFA, LITERAL), 0.0001)
+    plan = Plan(repetitions=1, steps=1, seconds=60.0)
+    job = Job({}, "random", Path(), CPU, 1, plan, measuring=False)
+    batch, width, expansion = Growth(small, times, job).measure()
+    assert {point.value for point in batch.steps} == {4, 16, 64} and not batch.left_out
+    assert {point.value for point in width.steps} == {0.5, 1, 2}
+    assert [value for label, value in expansion.steps if label == BP] == [10]
+    assert [value for label, value in expansion.steps if label == PFA] == [1, 10, 100, 1000]
+    assert list(expansion.left_out) == ["pfa literal at 1000: it costs about as many steps of BP as that"]
+    few = Growth(setting(train_images=32, batch_size=16, hidden_sizes=[8]), {BP: 1e-4}, job).measure()[0]
+    assert list(few.left_out) == ["bp at 64: there are fewer images"]
+
+
+def test_contenders_take_turns_and_the_time_given_ends_them_after_three() -> None:
     dataset = bench_dataset(setting(train_images=64).configuration(BP), "random", Path(), CPU)
     taken: list[str] = []
-    runners = {
-        name: Runner(
-            lambda *request, name=name, size=size: taken.append(
-                f"{name}{len(dataset.batch(*request)[0]) == size}"
-            ),
-            size,
+    builds = {
+        name: lambda name=name, size=size: Contender(
+            lambda *request: taken.append(f"{name}{len(dataset.batch(*request)[0]) == size}"), size
         )
         for name, size in (("a", 8), ("b", 16))
     }
-    times = in_turn(runners, dataset, Plan(repetitions=40, steps=2, seconds=0.0))
+    times = seconds_per_step(builds, dataset, Plan(repetitions=40, steps=2, seconds=0.0))
     warm_up, counted = ["aTrue"] * 2 + ["bTrue"] * 2, ["aTrue"] * (1 + 2) + ["bTrue"] * (1 + 2)
     assert taken == warm_up + 3 * counted
     assert {name: len(samples) for name, samples in times.items()} == {"a": 3, "b": 3}
@@ -139,16 +186,15 @@ def test_runners_take_turns_and_the_time_given_ends_them_after_three() -> None:
 
 def test_a_heavy_recipe_is_made_smaller_or_left_out_with_the_reason() -> None:
     imagenet = setting("imagenet")
-    assert judge(imagenet, seconds_per_image=0.001, affordable=1.0).changes == {}
-    smaller = judge(imagenet, seconds_per_image=0.2, affordable=1.0)
-    assert smaller.changes == {"batch_size": 32, "accumulation": 1, "image_size": 64}
-    assert "batch 32 at 64 px in place of batch 256 at 224 px" in smaller.reason
-    assert "51 s" in smaller.reason
-    assert imagenet.configuration(PFA, **smaller.changes).image_size == 64
-    left_out = judge(imagenet, seconds_per_image=2.0, affordable=0.1)
-    assert left_out.changes is None
-    assert "--minutes" in left_out.reason
-    assert judge(setting("cifar10"), 0.02, affordable=1.0).changes == {"batch_size": 32, "accumulation": 1}
+    assert smaller(imagenet, seconds_per_image=0.001, affordable=1.0) == ({}, "")
+    changes, reason = smaller(imagenet, seconds_per_image=0.2, affordable=1.0)
+    assert changes == {"batch_size": 32, "accumulation": 1, "image_size": 64}
+    assert "batch 32 at 64 px in place of batch 256 at 224 px" in reason
+    assert "51 s" in reason
+    assert imagenet.configuration(PFA, **changes).image_size == 64
+    with pytest.raises(TooSlow, match="--minutes"):
+        smaller(imagenet, seconds_per_image=2.0, affordable=0.1)
+    assert smaller(setting("cifar10"), 0.02, affordable=1.0)[0] == {"batch_size": 32, "accumulation": 1}
     assert affordable_step(contenders=10, seconds=80) == 1
 
 
@@ -190,60 +236,42 @@ def test_the_peak_is_that_since_the_reset() -> None:
     assert peak(CPU) - before < 100e6
 
 
-def test_the_command_needs_no_data_and_no_network(tmp_path: Path) -> None:
-    found = _json(tmp_path, "mnist", "--jobs", "2", "--no-growth", "--algos", "pfa", "--store")
-    (result,) = found["benchmarks"]
-    assert result["pixels"] == "random"
-    assert list(result["seconds_per_step"]) == [PRODUCTS, PLAIN, BP, PFA, LITERAL]
-    assert all(len(samples) == 4 and median(samples) > 0 for samples in result["seconds_per_step"].values())
-    assert result["ratios"]["pfa_memory_per_bp"] > 0.5
-    assert result["cells_per_hour"][BP] > 0
-    assert "torch" in result["machine"]
-    export = [sys.executable, "-m", "pfa_cli", "export", "--table", "benchmarks", "--out", "bench.csv"]
-    assert subprocess.run(export, cwd=tmp_path, capture_output=True, timeout=60).returncode == 0
-    stored = (tmp_path / "bench.csv").read_text()
-    assert "pfa_per_bp" in stored
-    assert "cells/hour" in stored
-    assert not list((tmp_path / "no data").iterdir())
-
-
-def test_the_growth_of_the_closed_form_is_measured_to_an_expansion_ratio_of_1000(tmp_path: Path) -> None:
-    """No recipe is named: those whose network has no hidden sizes are left out, in words."""
-    found = _json(tmp_path, "--jobs", "1", "--no-memory", "--algos", "pfa")
+def test_the_command_needs_no_data_and_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a small MNIST. No recipe is named: those whose network has no hidden sizes are left out, in words."""
+    monkeypatch.chdir(tmp_path)
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+    (tmp_path / "no data").mkdir()
+    settings = ("train_images=1280", "test_images=100", "hidden_sizes=[32, 32]", "batch_size=16")
+    small = [word for setting in settings for word in ("--set", setting)]
+    quick = ["--jobs", "2", "--algos", "pfa", "--repetitions", "2", "--steps", "2", "--data-dir", "no data"]
+    run_pfa("bench", *small, *quick, "--json", "--store", "--db", "b.db", "--out", "b.json")
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((tmp_path / "b.json").read_text())
     assert set(found["left_out"]) == {"cifar10", "imagenet"}
     assert "hidden_sizes" in found["left_out"]["cifar10"]
     (result,) = found["benchmarks"]
+    assert result["pixels"] == "random" and not list((tmp_path / "no data").iterdir())
+    assert list(result["seconds_per_step"]) == [PRODUCTS, PLAIN, BP, PFA, LITERAL]
+    assert all(len(samples) == 4 and median(samples) > 0 for samples in result["seconds_per_step"].values())
+    assert result["ratios"]["pfa_memory_per_bp"] > 0.5 and result["cells_per_hour"][BP] > 0
+    assert "torch" in result["machine"]
     curves = {curve["curve"]: curve for curve in result["growth"]}
     assert set(curves) == {"batch", "width", "expansion"}
+    assert {point["value"] for point in curves["batch"]["points"]} == {4, 16, 64}
     points = {(point["contender"], point["value"]): point for point in curves["expansion"]["points"]}
-    assert [value for label, value in points if label == PFA] == [1, 10, 100, 1000]
     assert all(points[PFA, value]["per_bp"] > 0 for value in (1, 10, 100, 1000))
     assert points[LITERAL, 1]["per_base"] > 0
-    assert (LITERAL, 1000) not in points
-    assert any(LITERAL in words for words in curves["expansion"]["left_out"])
-    assert {point["value"] for point in curves["batch"]["points"]} == {4, 16, 64}
+    run_pfa("export", "--table", "benchmarks", "--out", "bench.csv", "--db", "b.db")
+    stored = (tmp_path / "bench.csv").read_text()
+    assert "pfa_per_bp" in stored and "cells/hour" in stored and "expansion=1000_per_base" in stored
 
 
-def _json(folder: Path, *arguments: str) -> dict[str, Any]:
-    """What `pfa bench --json` says of a small MNIST network, with an empty data folder and no network to reach."""
-    nowhere = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
-    data = folder / "no data"
-    data.mkdir()
-    small = ["--set", "train_images=1280", "--set", "test_images=100", "--set", "hidden_sizes=[32, 32]"]
-    quick = [
-        "--set",
-        "batch_size=16",
-        "--repetitions",
-        "2",
-        "--steps",
-        "2",
-        "--data-dir",
-        str(data),
-        "--json",
-    ]
-    command = [sys.executable, "-m", "pfa_cli", "bench", *arguments, *small, *quick]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, **nowhere}
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def run_pfa(*arguments: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["pfa", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert not ended.value.code

@@ -210,6 +210,9 @@ def figures(
     only: Annotated[
         str | None, typer.Option(help="Some of them, with commas between: fig2,fig3,table1")
     ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Draw a figure of this recipe, with all its algorithms.")
+    ] = None,
     formats: Annotated[str, typer.Option("--format", help="pdf, png, svg; several with commas")] = "pdf,png",
     published: Annotated[bool, typer.Option(help="Draw the paper's curves beside ours.")] = True,
     validation: Annotated[
@@ -217,23 +220,19 @@ def figures(
     ] = False,
     db: Db = None,
 ) -> None:
-    """Rebuild the paper's figures and Table 1 from the database."""
-    from pfa_cli.figures import build
+    """Rebuild the paper's figures and Table 1 from the database, and draw those of your own recipes."""
+    from pfa_cli.report import build
+    from pfa_cli.report.table1 import terminal
     from pfa_cli.store.engine import open_store
 
     wanted = None if only is None else _names("--only", only)
     kinds = _names("--format", formats)
     with open_store(db, write=False) as store:
-        paths = build(
-            store, out, only=wanted, formats=kinds, published=published, validation=validation, say=_note
-        )
-        for path in paths:
-            output.say(path)
-        if wanted is None or "table1" in wanted:
-            from pfa_cli.figures import table_1
-            from pfa_cli.figures.table1_files import terminal
-
-            output.print(terminal(table_1(store)))
+        paths, table = build(store, out, wanted, kinds, recipe, published, validation, _note)
+    for path in paths:
+        output.say(path)
+    if table is not None:
+        output.print(terminal(table))
 
 
 @app.command()
@@ -251,9 +250,9 @@ def compare(
     db: Db = None,
 ) -> None:
     """Hold our runs against the paper's published curves, and judge each of its claims."""
-    from pfa_cli.comparison import compare as against_the_paper
-    from pfa_cli.comparison import rendered, write_comparison
-    from pfa_cli.comparison.renderings import terminal
+    from pfa_cli.report import compare as against_the_paper
+    from pfa_cli.report import rendered, write_comparison
+    from pfa_cli.report.comparison import terminal
     from pfa_cli.store.engine import open_store
 
     if out is not None and (as_json or form is not None):
@@ -274,7 +273,7 @@ def compare(
 @app.command()
 def report(out: Out = Path("results"), db: Db = None) -> None:
     """Write report.html: figures, Table 1, the comparison and what was run, on one page."""
-    from pfa_cli.comparison import write_report
+    from pfa_cli.report import write_report
     from pfa_cli.store.engine import open_store
 
     with open_store(db, write=False) as store:
@@ -424,9 +423,10 @@ def bench(
     if as_json:
         output.say(report.as_json(done, left_out))
     if out is not None:
-        from pfa_cli.figures.page import write
+        from pfa_cli.files import save
 
-        write(out, (report.as_json(done, left_out) + "\n").encode())
+        save(out, report.as_json(done, left_out) + "
+")
 
 
 @db_app.command()

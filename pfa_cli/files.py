@@ -1,6 +1,6 @@
 """Files that are written whole or not at all, and only regular files: never a pipe, a device or a folder.
 
-Every error is an OSError, so that a caller that explains "disk full" explains these, too.
+Every error but that of ``save`` is an OSError, so that a caller that explains "disk full" explains these, too.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from pfa_cli.errors import PfaError
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -56,6 +58,18 @@ def write(path: Path, content: bytes | str, *, durable: bool = True) -> Path:
     with replacing(path, durable=durable) as file:
         file.write(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def save(path: Path, content: bytes | str) -> Path:
+    """Writes a result into a folder of the user's choice, which is made if need be (see ``write``). Returns ``path``.
+
+    Raises PfaError if that is not possible.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write(path, content, durable=False)
+    except OSError as error:
+        raise PfaError(f"cannot write {path} ({error.strerror}); name another folder with --out") from None
 
 
 @contextlib.contextmanager

@@ -1,56 +1,81 @@
-"""From a database to files: every figure and Table 1."""
+"""All the figures there are: the paper's (``paper.toml``), one for every other recipe that was run, and figures of one's own.
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+A figure of one's own is a function ``Evidence -> Drawing | None`` that a package names as an entry point of the group
+``pfa.figures``; None means that the database holds nothing of it. It is drawn in the style of all figures, and its frame
+becomes a CSV file beside it::
 
+    [project.entry-points."pfa.figures"]
+    my-figure = "my_package.figures:draw"
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+
+from pfa_cli.analysis.evidence import Evidence
+from pfa_cli.analysis.paper import Figure, paper
 from pfa_cli.errors import PfaError
-from pfa_cli.figures import fig2, fig3, fig4, fig5, table1, table1_files
-from pfa_cli.figures.drawing import Drawing, Wishes
-from pfa_cli.figures.evidence import Evidence
-from pfa_cli.figures.page import check_formats, save_figure, save_frame
+from pfa_cli.figures import expansion, training
+from pfa_cli.figures.drawing import Drawing, Options
 from pfa_cli.figures.style import house_style
-from pfa_cli.store.engine import Store
 
-FIGURES: dict[str, tuple[Callable[[Evidence, Wishes], Drawing | None], str]] = {
-    "fig2": (fig2.FIGURE.draw, "pfa run mnist"),
-    "fig2-supplement": (fig2.SUPPLEMENT.draw, "pfa run mnist --algos bp,kp,wm,pal,dfa"),
-    "fig3": (fig3.draw, "pfa simulate"),
-    "fig4": (fig4.FIGURE.draw, "pfa run cifar10"),
-    "fig4-supplement": (fig4.SUPPLEMENT.draw, "pfa run cifar10 --algos bp,kp,wm,pal,dfa"),
-    "fig5": (fig5.FIGURE.draw, "pfa run imagenet --algos bp,sf,pfa,pfa-o"),
-}
-"""Each figure, and the command that makes what it needs."""
+GROUP = "pfa.figures"
+_KINDS = {"training": training.draw, "expansion": expansion.draw}
 
 
-def build(
-    store: Store,
-    out: Path,
-    only: Sequence[str] | None,
-    formats: Sequence[str],
-    *,
-    published: bool,
-    validation: bool,
-) -> tuple[list[Path], list[str]]:
-    """See ``pfa_cli.figures.build``; here with a message for each figure that was passed over."""
-    check_formats(formats)
-    wishes = Wishes(published, validation)
-    evidence = Evidence(store)
-    paths, passed_over = [], []
-    with house_style():
-        for name in only or (*FIGURES, "table1"):
-            if name == "table1":
-                cure = "pfa run mnist"
-                written = [] if evidence.runs.empty else table1_files.write_all(table1.judge(evidence), out)
-            else:
-                draw, cure = FIGURES[name]
-                drawing = draw(evidence, wishes)
-                written = []
-                if drawing:
-                    written = save_figure(drawing.figure, out, name, formats)
-                    written.append(save_frame(drawing.shown, out / f"{name}.csv"))
-            paths += written
-            if not written:
-                passed_over.append(f"{name}: nothing of it is in {store.name}; `{cure}` makes it.")
-    if passed_over and (only or not paths):
-        raise PfaError(" ".join(passed_over))
-    return paths, passed_over
+@dataclass(frozen=True)
+class Entry:
+    """A figure that can be drawn: its title, the command that makes what it shows, and the function that draws it."""
+
+    title: str
+    command: str
+    function: Callable[[Evidence, Options], Drawing | None]
+
+    def draw(self, evidence: Evidence, options: Options) -> Drawing | None:
+        """The figure in the common style, or None if nothing of it was run."""
+        with house_style():
+            return self.function(evidence, options)
+
+    def missing(self, name: str, database: str) -> str:
+        """What to say where there is nothing to draw."""
+        cure = f"; `{self.command}` makes it" if self.command else ""
+        return f"{name}: nothing of it is in {database}{cure}."
+
+
+def catalogue(evidence: Evidence) -> dict[str, Entry]:
+    """The figures by name, in their order."""
+    found = {name: _declared(name, figure) for name, figure in paper().figures.items()}
+    for recipe in evidence.recipes:
+        if recipe not in paper().experiments:
+            found |= of_recipe(evidence, recipe)
+    found |= {point.name: _own(point) for point in entry_points(group=GROUP) if point.name not in found}
+    return found
+
+
+def of_recipe(evidence: Evidence, recipe: str) -> dict[str, Entry]:
+    """The training figure of all algorithms that ``recipe`` was run with, under its name."""
+    name = f"training-{re.sub(r'[^A-Za-z0-9._-]', '_', recipe)}"
+    return {name: _declared(name, training.declaration(evidence, recipe))}
+
+
+def _declared(name: str, figure: Figure) -> Entry:
+    return Entry(figure.title, figure.command, partial(_KINDS[figure.kind], name, figure))
+
+
+def _own(point: EntryPoint) -> Entry:
+    def draw(evidence: Evidence, options: Options) -> Drawing | None:
+        try:
+            drawing = point.load()(evidence)
+        except Exception as error:  # whatever it is, the other figures are drawn
+            raise PfaError(
+                f"the figure {point.name} ({point.value}) failed: {type(error).__name__}: {error}"
+            ) from error
+        if drawing is not None and not isinstance(drawing, Drawing):
+            raise PfaError(
+                f"the figure {point.name} ({point.value}) returned no Drawing, but {drawing!r:.80}"
+            )
+        return drawing
+
+    return Entry(f"{point.name}.", "", draw)

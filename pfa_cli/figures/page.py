@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pfa_cli import files
-from pfa_cli.errors import PfaError, unknown
+from pfa_cli.errors import unknown
+from pfa_cli.figures import style
+from pfa_cli.files import save
 
 # No date and no version of matplotlib in the file: the same database gives the same bytes.
 _METADATA: dict[str, dict[str, Any]] = {
@@ -28,7 +28,11 @@ class Page:
 
     def __init__(self, width: float, height: float, notes: Iterable[str]):
         characters = int(width * 19)  # of the notes' type size
-        lines = [line for note in notes for line in textwrap.wrap(note, characters, subsequent_indent="   ")]
+        lines = [
+            line
+            for note in notes
+            for line in textwrap.wrap(style.shown(note), characters, subsequent_indent="   ")
+        ]
         self.width = width
         self.height = height + _LINE * len(lines) + (0.15 if lines else 0)
         self.figure = Figure(figsize=(self.width, self.height))
@@ -55,25 +59,14 @@ def check_formats(formats: Sequence[str]) -> None:
             raise unknown("format", name, _METADATA)
 
 
+def rendered(figure: Figure, kind: str) -> bytes:
+    """The figure as the content of a pdf, png or svg file; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with style.house_style():
+        figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
+    return buffer.getvalue()
+
+
 def save_figure(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """Writes ``figure`` to ``folder/name.<format>`` in every format."""
-    paths = []
-    for kind in formats:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
-        paths.append(write(folder / f"{name}.{kind}", buffer.getvalue()))
-    return paths
-
-
-def save_frame(frame: pd.DataFrame, path: Path) -> Path:
-    """Writes ``frame`` as CSV; an empty cell is a value that is not defined."""
-    return write(path, frame.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode())
-
-
-def write(path: Path, content: bytes) -> Path:
-    """Writes the whole file or, if the disk is full or read-only, none of it (PfaError)."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return files.write(path, content, durable=False)
-    except OSError as error:
-        raise PfaError(f"cannot write {path} ({error.strerror}); name another folder with --out") from None
+    return [save(folder / f"{name}.{kind}", rendered(figure, kind)) for kind in formats]

@@ -1,26 +1,19 @@
 """The common look: one fixed colour per algorithm, sober axes, and files whose bytes depend on the data alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
+from matplotlib.colors import is_color_like, to_hex
 
-# Okabe-Ito without its yellow, with brown and wine in its place: told apart with every kind of colour vision.
-COLOURS = {
-    "bp": "#000000",
-    "fa": "#E69F00",
-    "dfa": "#7A5230",
-    "sf": "#009E73",
-    "kp": "#56B4E9",
-    "wm": "#882255",
-    "pal": "#CC79A7",
-    "pfa": "#D55E00",
-    "pfa-o": "#0072B2",
-}
-DASHED = {"pfa-o"}  # lies on top of PFA and BP
+from pfa_cli.registry import described, in_order
+from pfa_cli.terminal import printable
+
+# For algorithms that declare no colour, by the order of their names. Told apart from all others with every kind of colour
+# vision, as are the colours that the algorithms declare.
+OTHERS = ("#7800F0", "#C0A860", "#F01860", "#000090", "#481800", "#A848F0", "#480060", "#183030")
 
 PUBLISHED: dict[str, Any] = {"color": "#9A9A9A", "linewidth": 0.7, "zorder": 1.5}
 THEORY: dict[str, Any] = {"color": "#404040", "linewidth": 0.8, "linestyle": (0, (1, 1.6)), "zorder": 1.8}
@@ -50,6 +43,7 @@ _SETTINGS: Any = {
     "pdf.fonttype": 42,  # text stays text
     "svg.hashsalt": "pfa",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a "$" in the name of a recipe or an algorithm is a dollar sign
 }
 
 
@@ -89,6 +83,27 @@ def say_inside(ax: Axes, text: str) -> None:
     )
 
 
+def colours(algorithms: Iterable[str]) -> dict[str, Any]:
+    """The colour of each algorithm: its own, or one of ``OTHERS`` by the order of their names.
+
+    >>> colours(["b", "bp", "a"]) == {"bp": "#000000", "a": OTHERS[0], "b": OTHERS[1]}
+    True
+    """
+    names = in_order(algorithms)
+    own = {name: colour for name in names if is_color_like(colour := described(name).colour)}
+    others = [name for name in names if name not in own]
+    return own | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(sorted(others))}
+
+
 def linestyle(algorithm: str) -> str | tuple[int, Sequence[float]]:
     """Solid, but dashed for an algorithm whose curve covers another's."""
-    return (0, (4, 1.5)) if algorithm in DASHED else "-"
+    return (0, (4, 1.5)) if described(algorithm).dashed else "-"
+
+
+def shown(text: str) -> str:
+    """Text of unknown origin, such as a name from a database: control characters escaped, on one line.
+
+    matplotlib leaves a label that begins with an underscore out of legends, hence the space before it.
+    """
+    line = " ".join(printable(text).split("\n"))
+    return f" {line}" if line.startswith("_") else line

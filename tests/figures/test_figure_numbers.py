@@ -6,18 +6,18 @@ import pytest
 from matplotlib.figure import Figure
 from synthetic import add_grid, add_run
 
-from pfa_cli.algorithms.registry import ALGORITHMS
-from pfa_cli.figures import fig2, fig3, fig4, fig5, published
-from pfa_cli.figures.drawing import Drawing, Wishes
-from pfa_cli.figures.evidence import Evidence
-from pfa_cli.figures.style import house_style
+from pfa_cli.analysis import published
+from pfa_cli.analysis.evidence import Evidence
+from pfa_cli.analysis.paper import paper
+from pfa_cli.figures.catalogue import catalogue
+from pfa_cli.figures.drawing import Drawing, Options
+from pfa_cli.registry import ALGORITHMS
 from pfa_cli.store import queries
 from pfa_cli.store.engine import Store
 
 
-def drawn(draw, evidence: Evidence, **wishes: bool) -> Drawing:
-    with house_style():
-        drawing = draw(evidence, Wishes(**wishes))
+def drawn(name: str, evidence: Evidence, **options: bool) -> Drawing:
+    drawing = catalogue(evidence)[name].draw(evidence, Options(**options))
     assert drawing is not None
     return drawing
 
@@ -35,9 +35,9 @@ def texts(figure: Figure) -> str:
 
 
 def test_accuracy_is_that_of_the_database(store: Store, evidence: Evidence) -> None:
-    drawing = drawn(fig2.FIGURE.draw, evidence)
+    drawing = drawn("fig2", evidence)
     epochs = queries.epochs_frame(store, "mnist")
-    for name in fig2.FIGURE.accuracy:
+    for name in paper().figures["fig2"].accuracy:
         ours = rows(drawing, panel="a", source="ours", algorithm=name)
         ids = [int(run) for run in ours["run_ids"].iloc[-1].split()]
         own = epochs[epochs["run_id"].isin(ids)]
@@ -52,11 +52,11 @@ def test_accuracy_is_that_of_the_database(store: Store, evidence: Evidence) -> N
 
 def test_panels_are_in_the_papers_order(evidence: Evidence) -> None:
     for figure, order in (
-        (fig2.FIGURE, [("b", "fa"), ("c", "sf"), ("d", "pfa"), ("e", "pfa-o")]),
-        (fig4.FIGURE, [("b", "fa"), ("c", "sf"), ("d", "pfa"), ("e", "pfa-o")]),
-        (fig5.FIGURE, [("b", "sf"), ("c", "pfa"), ("d", "pfa-o")]),
+        ("fig2", [("b", "fa"), ("c", "sf"), ("d", "pfa"), ("e", "pfa-o")]),
+        ("fig4", [("b", "fa"), ("c", "sf"), ("d", "pfa"), ("e", "pfa-o")]),
+        ("fig5", [("b", "sf"), ("c", "pfa"), ("d", "pfa-o")]),
     ):
-        drawing = drawn(figure.draw, evidence)
+        drawing = drawn(figure, evidence)
         panels = rows(drawing, source="published")[["panel", "algorithm"]].drop_duplicates()
         assert [tuple(row) for row in panels.to_numpy() if row[0] != "a"] == order
         titles = [ax.get_title() for ax in drawing.figure.axes if ax.get_title()]
@@ -64,7 +64,7 @@ def test_panels_are_in_the_papers_order(evidence: Evidence) -> None:
 
 
 def test_alignment_takes_the_measure_of_the_algorithm(store: Store, evidence: Evidence) -> None:
-    drawing = drawn(fig2.FIGURE.draw, evidence)
+    drawing = drawn("fig2", evidence)
     layers = queries.layers_frame(store, "mnist")
     for name, measured in (("sf", "weight"), ("pfa", "path")):
         for quantity in ("angle_degrees", "norm_ratio"):
@@ -77,14 +77,14 @@ def test_alignment_takes_the_measure_of_the_algorithm(store: Store, evidence: Ev
 
 
 def test_dfa_has_an_angle_in_the_output_layer_only(evidence: Evidence) -> None:
-    ours = rows(drawn(fig2.SUPPLEMENT.draw, evidence), source="ours", algorithm="dfa")
+    ours = rows(drawn("fig2-supplement", evidence), source="ours", algorithm="dfa")
     assert set(ours[ours["quantity"] == "angle_degrees"]["layer_index"]) == {2}
     assert set(ours[ours["quantity"] == "norm_ratio"]["layer_index"]) == {0, 1, 2}
 
 
 def test_theory_lines_follow_the_expansion_ratio(new_store: Store) -> None:
     add_run(new_store, "mnist", "pfa", 0, epochs=1, expansion=4.0)
-    drawing = drawn(fig2.FIGURE.draw, Evidence(new_store))
+    drawing = drawn("fig2", Evidence(new_store))
     limits = rows(drawing, source="theory", algorithm="pfa").groupby("quantity")["mean"].first()
     assert limits["angle_degrees"] == pytest.approx(np.degrees(np.arccos(1 / np.sqrt(1.25))))
     assert limits["norm_ratio"] == pytest.approx(np.sqrt(1.25))
@@ -92,15 +92,15 @@ def test_theory_lines_follow_the_expansion_ratio(new_store: Store) -> None:
 
 
 def test_published_curves_reach_as_far_as_ours_and_can_be_left_out(evidence: Evidence) -> None:
-    drawing = drawn(fig2.FIGURE.draw, evidence)
+    drawing = drawn("fig2", evidence)
     bp = rows(drawing, source="published", algorithm="bp")
     theirs = published.accuracy().query("recipe == 'mnist' and algorithm == 'bp' and epochs_trained <= 4")
     assert bp["mean"].tolist() == theirs["accuracy_mean_percent"].tolist()
-    assert rows(drawn(fig2.FIGURE.draw, evidence, published=False), source="published").empty
+    assert rows(drawn("fig2", evidence, published=False), source="published").empty
 
 
 def test_a_diverged_run_is_shown_by_itself(evidence: Evidence) -> None:
-    drawing = drawn(fig2.SUPPLEMENT.draw, evidence)
+    drawing = drawn("fig2-supplement", evidence)
     lost = rows(drawing, source="diverged")
     assert (set(lost["algorithm"]), set(lost["statistic"]), lost["epoch"].max()) == ({"pal"}, {"seed 2"}, 2)
     assert rows(drawing, source="ours", algorithm="pal")["n"].max() == 2
@@ -113,7 +113,7 @@ def test_an_algorithm_that_only_diverged_is_in_the_legend(new_store: Store) -> N
     add_grid(new_store, "mnist", ["bp"], [0], epochs=2)
     for seed in (0, 1):
         add_run(new_store, "mnist", "sf", seed, epochs=2, diverge_at=1)
-    drawing = drawn(fig2.FIGURE.draw, Evidence(new_store))
+    drawing = drawn("fig2", Evidence(new_store))
     legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
     assert len(legend) == 2
     assert legend[1] == "SF  diverged"
@@ -122,49 +122,50 @@ def test_an_algorithm_that_only_diverged_is_in_the_legend(new_store: Store) -> N
 
 def test_an_empty_panel_keeps_the_scale_of_its_row(new_store: Store) -> None:
     add_run(new_store, "mnist", "pfa", 0, epochs=2)
-    drawing = drawn(fig2.FIGURE.draw, Evidence(new_store), published=False)
+    drawing = drawn("fig2", Evidence(new_store), published=False)
     axes = drawing.figure.axes[1:]  # four of angles, then four of norm ratios
     for row in (axes[:4], axes[4:8]):
         assert len({(ax.get_ylim(), tuple(ax.get_yticks())) for ax in row}) == 1
 
 
 def test_notes_tell_what_is_missing_and_what_differs(evidence: Evidence) -> None:
-    mnist = texts(drawn(fig2.SUPPLEMENT.draw, evidence).figure)
+    mnist = texts(drawn("fig2-supplement", evidence).figure)
     assert "MNIST, 60000 train / 10000 test (recipe mnist), 4 epochs in place of the paper's 40" in mnist
     assert "Unfinished and not shown: WM seed 2." in mnist
     assert "Further configurations in the database, not shown here: PFA 2." in texts(
-        drawn(fig2.FIGURE.draw, evidence).figure
+        drawn("fig2", evidence).figure
     )
-    cifar = drawn(fig4.FIGURE.draw, evidence)
-    assert "Not run: DFA, PFA-o." in texts(cifar.figure)
-    assert "Run with other settings only, hence not comparable and not shown: SF." in texts(cifar.figure)
-    assert "imagenette-mini (10 classes)" in texts(drawn(fig5.FIGURE.draw, evidence).figure)
-    supplement = texts(drawn(fig4.SUPPLEMENT.draw, evidence).figure)
+    cifar = drawn("fig4", evidence)
+    assert "Not shown: DFA, PFA-o not run; SF run with other settings only." in texts(cifar.figure)
+    assert "imagenette-mini (10 classes)" in texts(drawn("fig5", evidence).figure)
+    supplement = texts(drawn("fig4-supplement", evidence).figure)
     assert "No run has finished yet, the unfinished ones are shown as far as they are: KP." in supplement
 
 
 def test_backpropagation_alone_makes_no_supplement(new_store: Store) -> None:
     add_run(new_store, "cifar10", "bp", 0, epochs=2)
-    with house_style():
-        assert fig4.SUPPLEMENT.draw(Evidence(new_store), Wishes()) is None
-        assert fig4.FIGURE.draw(Evidence(new_store), Wishes()) is not None
+    evidence = Evidence(new_store)
+    assert catalogue(evidence)["fig4-supplement"].draw(evidence, Options()) is None
+    assert catalogue(evidence)["fig4"].draw(evidence, Options()) is not None
     add_run(new_store, "cifar10", "pal", 0, epochs=2)
-    supplement = drawn(fig4.SUPPLEMENT.draw, Evidence(new_store))
+    supplement = drawn("fig4-supplement", Evidence(new_store))
     assert set(rows(supplement, panel="a")["algorithm"]) >= {"bp", "pal"}
 
 
 def test_validation_accuracy_on_request(evidence: Evidence) -> None:
-    cifar = drawn(fig4.FIGURE.draw, evidence, validation=True)
+    cifar = drawn("fig4", evidence, validation=True)
     assert set(rows(cifar, panel="a")["quantity"]) == {"validation_accuracy_percent"}
-    assert set(rows(drawn(fig4.FIGURE.draw, evidence), panel="a")["quantity"]) == {"test_accuracy_percent"}
-    mnist = drawn(fig2.FIGURE.draw, evidence, validation=True)
+    fig4 = rows(drawn("fig4", evidence), panel="a")
+    assert set(fig4.loc[fig4["source"] == "ours", "quantity"]) == {"test_accuracy_percent"}
+    assert set(fig4.loc[fig4["source"] == "published", "quantity"]) == {"validation_accuracy_percent"}
+    mnist = drawn("fig2", evidence, validation=True)
     assert set(rows(mnist, panel="a")["quantity"]) == {"test_accuracy_percent"}
     assert "No validation accuracy was recorded" in texts(mnist.figure)
 
 
 def test_one_seed_has_no_band(new_store: Store) -> None:
     add_grid(new_store, "mnist", ["bp", "fa"], [0], epochs=2)
-    drawing = drawn(fig2.FIGURE.draw, Evidence(new_store))
+    drawing = drawn("fig2", Evidence(new_store))
     assert rows(drawing, source="ours")["std"].isna().all()
     assert not any(ax.collections for ax in drawing.figure.axes)
     assert any(
@@ -173,7 +174,7 @@ def test_one_seed_has_no_band(new_store: Store) -> None:
 
 
 def test_everything_drawn_is_in_the_frame(evidence: Evidence) -> None:
-    drawing = drawn(fig2.FIGURE.draw, evidence)
+    drawing = drawn("fig2", evidence)
     lines = [line.get_xydata() for ax in drawing.figure.axes for line in ax.get_lines()]
     points = {(float(x), float(y)) for line in lines for x, y in line}
     assert points == {
@@ -182,7 +183,7 @@ def test_everything_drawn_is_in_the_frame(evidence: Evidence) -> None:
 
 
 def test_figure_3_shows_theory_simulation_and_trained_networks(store: Store, evidence: Evidence) -> None:
-    drawing = drawn(fig3.draw, evidence)
+    drawing = drawn("fig3", evidence)
     assert set(rows(drawing, source="simulation", panel="b")["expansion"]) == {1, 10, 100}
     simulated = queries.simulations_frame(store, "path").query(
         "expansion == 10 and quantity == 'path_angle_degrees'"
@@ -205,7 +206,7 @@ def test_figure_3_shows_theory_simulation_and_trained_networks(store: Store, evi
 def test_figure_3_names_what_an_unfinished_schedule_leaves_above_the_axis(new_store: Store) -> None:
     add_run(new_store, "mnist", "pfa", 0, epochs=40)
     add_run(new_store, "imagenet", "pfa", 0, epochs=1)
-    drawing = drawn(fig3.draw, Evidence(new_store))
+    drawing = drawn("fig3", Evidence(new_store))
     highest = rows(drawing, source="trained").groupby("recipe")["mean"].max()
     bottom, top = drawing.figure.axes[1].get_ylim()
     assert bottom == 0 and highest["mnist"] < top < highest["imagenet"]
@@ -213,14 +214,14 @@ def test_figure_3_names_what_an_unfinished_schedule_leaves_above_the_axis(new_st
 
 
 def test_figure_3_says_how_to_get_the_simulations(new_store: Store) -> None:
-    assert fig3.draw(Evidence(new_store), Wishes()) is None
+    assert catalogue(Evidence(new_store))["fig3"].draw(Evidence(new_store), Options()) is None
     add_run(new_store, "mnist", "pfa", 0, epochs=1)
-    assert "`pfa simulate` adds them" in texts(drawn(fig3.draw, Evidence(new_store)).figure)
+    assert "`pfa simulate` adds them" in texts(drawn("fig3", Evidence(new_store)).figure)
 
 
 def test_figure_3_reaches_to_ratios_below_one(new_store: Store) -> None:
     add_run(new_store, "mnist", "pfa", 0, epochs=1, expansion=0.5)
-    drawing = drawn(fig3.draw, Evidence(new_store))
+    drawing = drawn("fig3", Evidence(new_store))
     theory = rows(drawing, source="theory").groupby("panel")["expansion"].agg(["min", "max"])
     assert theory.loc["a"].tolist() == pytest.approx([1, 100])
     assert theory.loc["b"].tolist() == pytest.approx([0.5, 100])

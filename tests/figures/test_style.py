@@ -8,11 +8,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from pfa_cli.algorithms.registry import ALGORITHMS
+from pfa_cli.analysis.evidence import Evidence
+from pfa_cli.analysis.paper import paper
 from pfa_cli.figures import style
-from pfa_cli.figures.catalogue import FIGURES
-from pfa_cli.figures.drawing import Wishes
-from pfa_cli.figures.evidence import Evidence
+from pfa_cli.figures.catalogue import catalogue
+from pfa_cli.figures.drawing import Options
+from pfa_cli.registry import ALGORITHMS
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
 VISION = {
@@ -35,12 +36,19 @@ def lab(colour: str, vision: str) -> np.ndarray:
 
 @pytest.mark.parametrize("vision", VISION)
 def test_algorithms_are_told_apart(vision: str) -> None:
-    assert set(style.COLOURS) == set(ALGORITHMS)
-    for a, b in itertools.combinations(style.COLOURS.values(), 2):
+    for a, b in itertools.combinations(style.colours(ALGORITHMS).values(), 2):
         assert np.linalg.norm(lab(a, vision) - lab(b, vision)) > 15, (a, b)
 
 
-@pytest.mark.parametrize("colour", style.COLOURS.values())
+@pytest.mark.parametrize("vision", VISION)
+def test_the_first_algorithms_of_ones_own_have_colours_of_their_own(vision: str) -> None:
+    own = style.colours([*ALGORITHMS, "zeta", "eta", "theta"])
+    assert len(set(own.values())) == len(own)
+    for a, b in itertools.combinations(own.values(), 2):
+        assert np.linalg.norm(lab(a, vision) - lab(b, vision)) > 15, (a, b)
+
+
+@pytest.mark.parametrize("colour", [*style.colours(ALGORITHMS).values(), *style.OTHERS])
 def test_colours_are_seen_on_white(colour: str) -> None:
     assert lab(colour, "normal")[0] < 75
 
@@ -52,11 +60,10 @@ def test_layers_go_from_dark_to_light() -> None:
     assert style.layer_colours(1) == style.layer_colours(3)[:1]
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", paper().figures)
 def test_nothing_is_clipped_or_covered(name: str, evidence: Evidence) -> None:
-    draw, _ = FIGURES[name]
+    drawing = catalogue(evidence)[name].draw(evidence, Options())
     with style.house_style():
-        drawing = draw(evidence, Wishes())
         assert drawing is not None
         figure = drawing.figure
         figure.canvas.draw()

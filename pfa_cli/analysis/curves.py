@@ -1,0 +1,130 @@
+"""The numbers of a training figure, as one tidy frame: what is drawn, and what its CSV file says.
+
+One row per point. ``source`` is ours (a mean over the pooled runs), diverged (one run that diverged), published or
+theory; ``quantity`` names the value with its unit; ``epoch`` counts finished epochs.
+"""
+
+import string
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from pfa_cli.analysis import published
+from pfa_cli.analysis.evidence import Cohort, Comparison
+from pfa_cli.analysis.paper import paper
+from pfa_cli.analysis.published import ANGLE, RATIO
+from pfa_cli.registry import described
+
+COLUMNS = (
+    "panel", "source", "algorithm", "quantity", "layer_index", "layer", "epoch", "mean", "std", "n", "statistic",
+    "config_hash", "run_ids",
+)  # fmt: skip
+_REAL = ("expansion", "mean", "std")
+_WHOLE = ("layer_index", "epoch", "n")
+_OVER_SEEDS = "mean over seeds"
+
+
+def panel_letter(number: int) -> str:
+    """(a) is panel 0.
+
+    >>> panel_letter(1), panel_letter(27)
+    ('b', 'bb')
+    """
+    turn, place = divmod(number, len(string.ascii_lowercase))
+    return string.ascii_lowercase[place] * (turn + 1)
+
+
+def accuracy_quantity(comparison: Comparison, *, validation: bool) -> str:
+    """The accuracy to draw: of the validation images if asked for and recorded, else of the test images."""
+    quantity = "validation_accuracy_percent"
+    recorded = any(len(comparison.curve(cohort, quantity)) for cohort in comparison.cohorts.values())
+    return quantity if validation and recorded else "test_accuracy_percent"
+
+
+def accuracy_curves(
+    comparison: Comparison, algorithms: Sequence[str], quantity: str, *, with_published: bool
+) -> pd.DataFrame:
+    """Panel (a): accuracy from the first trained epoch on, of every algorithm that was run."""
+    found = []
+    for name in algorithms:
+        if with_published:
+            rows = published.accuracy_curve(comparison.recipe, name)
+            rows = rows[rows["epoch"] <= comparison.epochs].assign(source="published", statistic=_OVER_SEEDS)
+            found += (
+                [rows.assign(quantity=paper().experiments[comparison.recipe].accuracy)] if len(rows) else []
+            )
+        if cohort := comparison.cohorts.get(name):
+            curve = comparison.curve(cohort, quantity)
+            ours = [_ours(curve[curve["epoch"] > 0], cohort), *_diverged(comparison, cohort, quantity)]
+            found += [frame.assign(quantity=quantity) for frame in ours]
+    return tidy(found, COLUMNS, panel="a")
+
+
+def alignment_curves(
+    comparison: Comparison, algorithms: Sequence[str], *, with_published: bool
+) -> pd.DataFrame:
+    """Panels (b), (c), …: the angle and the norm ratio of every layer, one panel per algorithm."""
+    panels = []
+    for number, name in enumerate(algorithms, start=1):
+        entry, cohort = described(name), comparison.cohorts.get(name)
+        limits = dict(zip((ANGLE, RATIO), entry.limit_of(cohort.options), strict=True)) if cohort else {}
+        for quantity in (ANGLE, RATIO):
+            found = []
+            if with_published:
+                rows = published.alignment_curves(comparison.recipe, name, quantity)
+                rows = rows[rows["epoch"] <= comparison.epochs]
+                found.append(rows.assign(source="published", statistic="seed 0"))
+            if cohort:
+                found.append(_ours(comparison.layer_curves(cohort, f"{entry.measure}_{quantity}"), cohort))
+            if limits.get(quantity) is not None:
+                ends = {"epoch": [0, comparison.epochs], "mean": limits[quantity]}
+                found.append(pd.DataFrame(ends).assign(source="theory", statistic="limit"))
+            panels.append(tidy(found, COLUMNS, panel=panel_letter(number), quantity=quantity, algorithm=name))
+    return tidy(panels, COLUMNS)
+
+
+def tidy(frames: Iterable[pd.DataFrame], columns: Sequence[str], **constant: str) -> pd.DataFrame:
+    """The frames' rows with exactly these columns, numbers as numbers; a column that a frame lacks is empty there."""
+    rows = [
+        frame.assign(**constant).reindex(columns=list(columns)).astype("object")
+        for frame in frames
+        if len(frame)
+    ]
+    whole = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=list(columns))
+    kinds = dict.fromkeys(_REAL, "float64") | dict.fromkeys(_WHOLE, "Int64")
+    return whole.astype({name: kind for name, kind in kinds.items() if name in columns})
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """``frame`` as CSV; an empty cell is a value that is not defined.
+
+    Text that begins with =, +, - or @ has an apostrophe before it: a spreadsheet would take it for a formula.
+    """
+    texts = [str(name) for name in frame if not is_numeric_dtype(frame[name])]
+    safe = frame.assign(**{name: frame[name].map(_no_formula) for name in texts})
+    return safe.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+
+
+def _no_formula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+def _ours(curves: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
+    return curves.assign(
+        source="ours", algorithm=cohort.algorithm, statistic=_OVER_SEEDS, config_hash=cohort.config_hash
+    )
+
+
+def _diverged(comparison: Comparison, cohort: Cohort, value: str) -> list[pd.DataFrame]:
+    """The curve of each run that diverged."""
+    epochs, curves = comparison.evidence.epochs(comparison.recipe), []
+    for run, seed in zip(cohort.diverged["run_id"], cohort.diverged["seed"], strict=True):
+        own = epochs[(epochs["run_id"] == run) & (epochs["epoch"] > 0) & epochs[value].notna()]
+        curves.append(
+            own[["epoch", value]].rename(columns={value: "mean"}).assign(
+                source="diverged", algorithm=cohort.algorithm, n=1, statistic=f"seed {seed}",
+                config_hash=cohort.config_hash, run_ids=str(run),
+            )
+        )  # fmt: skip
+    return curves

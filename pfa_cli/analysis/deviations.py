@@ -1,0 +1,219 @@
+"""Ours against the published curves, panel by panel: at the last common epoch, and over the whole curve."""
+
+import math
+import string
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from pfa_cli.analysis import published
+from pfa_cli.analysis.evidence import Cohort, Comparison
+from pfa_cli.analysis.paper import Figure, paper
+from pfa_cli.analysis.published import ANGLE, RATIO, our_order
+from pfa_cli.analysis.statistics import (
+    ANGLE_MARGIN_DEGREES,
+    CONTRADICTED,
+    DIFFERENT,
+    EQUAL,
+    NOT_COMPARED,
+    NOT_RUN,
+    RATIO_MARGIN,
+    SUPPORTED,
+    UNDECIDED,
+    Interval,
+    Sample,
+    around,
+    difference,
+    judge,
+    margin,
+    worst,
+)
+from pfa_cli.registry import described
+
+_WORDS = {SUPPORTED: EQUAL, CONTRADICTED: DIFFERENT, UNDECIDED: UNDECIDED}
+
+
+@dataclass(frozen=True)
+class Course:
+    """The deviation over all common epochs, in the unit of the quantity.
+
+    ``spread`` and ``published_spread``: standard deviation over seeds, root mean square over the epochs (NaN: one run).
+    """
+
+    epochs: int
+    mean: float
+    mean_absolute: float
+    max_absolute: float
+    max_epoch: int
+    spread: float
+    published_spread: float
+    equal: int
+    undecided: int
+    different: int
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One curve: an accuracy (``layer`` is None), or one layer's angle or norm ratio.
+
+    ``epoch`` is the last common epoch (of a curve that may not be compared: our last). ``difference`` is ours minus
+    published; None, as ``margin`` and ``course``, where nothing is compared.
+    """
+
+    layer_index: int | None
+    layer: str | None
+    epoch: int
+    ours: Sample
+    published: Sample
+    verdict: str
+    margin: float | None = None
+    difference: Interval | None = None
+    course: Course | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity of one algorithm in one panel: a deviation for the accuracy, or one per layer.
+
+    ``reason``: why it is not compared, or what else to know.
+    """
+
+    figure: str
+    panel: str
+    recipe: str
+    algorithm: str
+    quantity: str
+    verdict: str
+    reason: str = ""
+    config_hash: str = ""
+    run_ids: tuple[int, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
+
+
+def panels(run: Mapping[str, Comparison]) -> list[Panel]:
+    """Every panel of the paper's own figures that it has a curve for, in their order; ``run``: what ran, by recipe."""
+    return [
+        _panel(run.get(figure.recipe), (name, letter, figure.recipe, algorithm, quantity))
+        for name, figure in paper().figures.items()
+        if figure.kind == "training" and not figure.others
+        for letter, algorithm, quantity in _contents(figure)
+    ]
+
+
+def _contents(figure: Figure) -> Iterator[tuple[str, str, str]]:
+    for name in figure.accuracy:
+        yield "a", name, paper().experiments[figure.recipe].accuracy
+    for letter, name in zip(string.ascii_lowercase[1:], figure.alignment, strict=False):
+        for quantity in (ANGLE, RATIO):
+            yield letter, name, quantity
+
+
+def _panel(comparison: Comparison | None, place: tuple[str, str, str, str, str]) -> Panel:
+    *_, algorithm, quantity = place
+    cohort = comparison.cohorts.get(algorithm) if comparison else None
+    if comparison is None or cohort is None:
+        elsewhere = comparison is not None and algorithm in comparison.elsewhere
+        return Panel(*place, NOT_RUN, "run with other settings only" if elsewhere else "")
+    if cohort.pooled.empty:
+        return Panel(*place, UNDECIDED, "all seeds diverged", cohort.config_hash)
+    curves = list(_curves(comparison, cohort, quantity))
+    if cohort.departures:
+        verdict, reason = NOT_COMPARED, "; ".join(cohort.departures.values())
+        found = [_side_by_side(*curve) for curve in curves]
+    else:
+        found = [_deviation(*curve, quantity) for curve in curves]
+        verdict, reason = worst([one.verdict for one in found if one], UNDECIDED), _remarks(cohort)
+    known = tuple(one for one in found if one)
+    return Panel(*place, verdict, reason, cohort.config_hash, cohort.run_ids, known)
+
+
+_Curve = tuple[int | None, str | None, pd.DataFrame, pd.DataFrame]
+
+
+def _curves(comparison: Comparison, cohort: Cohort, quantity: str) -> Iterator[_Curve]:
+    """Layer, our curve as far as all runs have come, and the published one: frames by epoch of mean, std and n."""
+    recipe, name = comparison.recipe, cohort.algorithm
+    if quantity not in (ANGLE, RATIO):
+        ours = comparison.curve(cohort, quantity)
+        yield None, None, _whole(ours[ours["epoch"] > 0], cohort), published.accuracy_curve(recipe, name)
+        return
+    theirs = published.alignment_curves(recipe, name, quantity)
+    names = theirs.groupby("layer_index")["layer"].first()
+    ours = comparison.layer_curves(cohort, f"{described(name).measure}_{quantity}")
+    for index, layer in zip(our_order(names.tolist()), names.index, strict=True):
+        own = ours[ours["layer_index"] == index]
+        if len(own):
+            yield (
+                index,
+                str(own["layer"].iloc[0]),
+                _whole(own, cohort),
+                theirs[theirs["layer_index"] == layer],
+            )
+
+
+def _whole(curve: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
+    return curve.loc[curve["n"] == len(cohort.pooled), ["epoch", "mean", "std", "n"]]
+
+
+def _deviation(
+    index: int | None, layer: str | None, ours: pd.DataFrame, theirs: pd.DataFrame, quantity: str
+) -> Deviation | None:
+    common = ours.merge(theirs, on="epoch", suffixes=("", "_published")).sort_values("epoch")
+    if common.empty:
+        return None
+    points = []
+    for row in common.to_dict("records"):
+        own, other = (_sample(row, ending) for ending in ("", "_published"))
+        allowed = {ANGLE: ANGLE_MARGIN_DEGREES, RATIO: RATIO_MARGIN}.get(quantity) or margin(other.mean)
+        found = difference(own, other)
+        points.append(Deviation(
+            index, layer, int(row["epoch"]), own, other, _WORDS[judge([found], around(0, allowed))], allowed, found,
+        ))  # fmt: skip
+    return replace(points[-1], course=_course(points))
+
+
+def _course(points: Sequence[Deviation]) -> Course:
+    differences = [point.ours.mean - point.published.mean for point in points]
+    verdicts = [point.verdict for point in points]
+    largest = max(range(len(points)), key=lambda i: abs(differences[i]))
+    return Course(
+        epochs=len(points),
+        mean=math.fsum(differences) / len(points),
+        mean_absolute=math.fsum(map(abs, differences)) / len(points),
+        max_absolute=abs(differences[largest]),
+        max_epoch=points[largest].epoch,
+        spread=_root_mean_square([point.ours.std for point in points]),
+        published_spread=_root_mean_square([point.published.std for point in points]),
+        equal=verdicts.count(EQUAL),
+        undecided=verdicts.count(UNDECIDED),
+        different=verdicts.count(DIFFERENT),
+    )
+
+
+def _side_by_side(
+    index: int | None, layer: str | None, ours: pd.DataFrame, theirs: pd.DataFrame
+) -> Deviation | None:
+    """Where both end; no difference is taken, because the epochs mean different things."""
+    if ours.empty or theirs.empty:
+        return None
+    own, other = (curve.sort_values("epoch").to_dict("records")[-1] for curve in (ours, theirs))
+    return Deviation(index, layer, int(own["epoch"]), _sample(own), _sample(other), NOT_COMPARED)
+
+
+def _sample(row: dict[Hashable, Any], ending: str = "") -> Sample:
+    return Sample(float(row[f"mean{ending}"]), float(row[f"std{ending}"]), int(row[f"n{ending}"]))
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return math.sqrt(math.fsum(value**2 for value in values) / len(values))
+
+
+def _remarks(cohort: Cohort) -> str:
+    remarks = [] if cohort.finished else ["unfinished"]
+    if len(cohort.diverged):
+        remarks.append(f"{len(cohort.diverged)} diverged, left out")
+    if cohort.configuration.get("precision", "fp32") != "fp32":
+        remarks.append(f"precision {cohort.configuration['precision']}")
+    return "; ".join(remarks)

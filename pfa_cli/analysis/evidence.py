@@ -1,0 +1,288 @@
+"""Which runs may be put together: one comparable configuration per algorithm, its finished seeds, and why.
+
+All rows of the database reach figures, tables and verdicts through here, so that all of them choose alike:
+
+1. *Setting.* What runs must share to be comparable (``COMPARABLE``, and the data set). Of a recipe's settings the
+   one in which something ran as the paper has it (``paper.departures``), then the one with the most epochs trained.
+2. *Configuration.* Of an algorithm's configurations in that setting, the one that departs from the paper's in the
+   fewest settings, then one with the default expansion ratio and form, then the one with the most epochs trained: a
+   trial or a sweep must not displace the experiment.
+3. *Runs.* Finished runs are pooled; unfinished ones only while none is finished. A diverged run is a result, but no
+   part of a mean. A cell (recipe, algorithm, seed, configuration) counts once, however often a database holds it.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from pfa_cli.analysis.paper import departures
+from pfa_cli.registry import described, in_order
+from pfa_cli.store import queries
+from pfa_cli.store.engine import Store
+
+COMPARABLE = (
+    "dataset", "network", "hidden_sizes", "epochs", "batch_size", "train_images", "test_images", "validation_images",
+    "split_seed", "image_size", "precision",
+)  # fmt: skip
+CELL = ["recipe", "algorithm", "seed", "config_hash"]
+LAST = "test_accuracy_last_epoch_percent"
+BEST = "test_accuracy_best_validation_epoch_percent"
+_SWEPT = ("expansion", "form")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The runs of one algorithm in one configuration.
+
+    ``pooled`` (what means are taken over), ``diverged`` and ``waiting`` (unfinished, left out) are rows of the table of
+    runs, by seed. ``departures``: in what they differ from the paper's experiment (``paper.departures``). ``others``
+    counts the algorithm's configurations that are not shown.
+    """
+
+    algorithm: str
+    config_hash: str
+    configuration: Mapping[str, Any]
+    pooled: pd.DataFrame
+    diverged: pd.DataFrame
+    waiting: pd.DataFrame
+    departures: Mapping[str, str]
+    others: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether the pooled runs trained all their epochs."""
+        return bool((self.pooled["state"] == "done").all())
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The algorithm's own settings, such as its expansion ratio."""
+        return self.configuration["options"]
+
+    @property
+    def run_ids(self) -> tuple[int, ...]:
+        """The pooled runs, in order."""
+        return tuple(sorted(int(run) for run in self.pooled["run_id"]))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that may be compared of a recipe: one setting, with its cohorts by algorithm, in the registry's order.
+
+    ``by_expansion`` holds PFA's cohorts by expansion ratio; ``elsewhere`` names algorithms that have runs, but in
+    another setting only.
+    """
+
+    evidence: "Evidence"
+    recipe: str
+    setting: Mapping[str, Any]
+    cohorts: Mapping[str, Cohort]
+    by_expansion: Mapping[float, Cohort]
+    elsewhere: tuple[str, ...]
+
+    @property
+    def dataset(self) -> str:
+        """The data set in words."""
+        return str(self.setting["description"])
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the schedule."""
+        return int(self.setting["epochs"])
+
+    def curve(self, cohort: Cohort, value: str) -> pd.DataFrame:
+        """``value`` of the table of epochs, pooled over the cohort's runs (``pool``)."""
+        return pool(self.evidence.epochs(self.recipe), cohort, value)
+
+    def layer_curves(self, cohort: Cohort, value: str) -> pd.DataFrame:
+        """``value`` of the table of layers, pooled over the cohort's runs by layer (``pool``)."""
+        return pool(self.evidence.layers(self.recipe), cohort, value, ("layer_index", "layer"))
+
+    def last_layers(self, cohort: Cohort, at: float = 1.0) -> pd.DataFrame:
+        """Every layer of every pooled run, ``at`` this fraction of the epochs that it has trained."""
+        layers = self.evidence.layers(self.recipe)
+        layers = layers[layers["run_id"].isin(cohort.pooled["run_id"])]
+        end = (layers.groupby("run_id")["epoch"].transform("max") * at).astype(int)
+        return layers[layers["epoch"] == end]
+
+    def final_accuracy(self, cohort: Cohort) -> pd.DataFrame:
+        """Test accuracy of each pooled run, by seed: ``LAST``, ``BEST``, ``run_id``.
+
+        ``LAST`` is after the last epoch, ``BEST`` at the epoch that was best on the validation images (NaN without such).
+        """
+        epochs = self.evidence.epochs(self.recipe)
+        epochs = epochs[epochs["run_id"].isin(cohort.pooled["run_id"]) & (epochs["epoch"] > 0)]
+        ordered = epochs.sort_values(["run_id", "epoch"]).set_index("run_id")
+        validated = ordered[ordered["validation_accuracy_percent"].notna()].reset_index()
+        best = validated.loc[validated.groupby("run_id")["validation_accuracy_percent"].idxmax()]
+        found = cohort.pooled[["seed", "run_id"]].set_index("run_id")
+        found[LAST] = ordered.groupby(level=0)["test_accuracy_percent"].last()
+        found[BEST] = best.set_index("run_id")["test_accuracy_percent"]
+        return found.reset_index().set_index("seed")
+
+    def pairs(self, ours: Cohort, other: Cohort) -> pd.DataFrame:
+        """Final accuracies of two algorithms with the same seed: ours, other, and the ids of the two runs."""
+        mine, theirs = (self.final_accuracy(cohort)[[LAST, "run_id"]].dropna() for cohort in (ours, other))
+        found = mine.merge(theirs, left_index=True, right_index=True, suffixes=("_ours", "_other"))
+        return found.rename(columns={f"{LAST}_ours": "ours", f"{LAST}_other": "other"})
+
+
+class Evidence:
+    """The database's tables as frames, read when first needed."""
+
+    def __init__(self, store: Store):
+        self._store, self.name = store, store.name
+        self._epochs: dict[str, pd.DataFrame] = {}
+        self._layers: dict[str, pd.DataFrame] = {}
+        self._comparisons: dict[str, Comparison | None] = {}
+
+    @cached_property
+    def all_runs(self) -> pd.DataFrame:
+        """Every run that is stored; ``dataset`` is the data set's description where one was recorded."""
+        runs = queries.runs_frame(self._store)
+        data = self.attempts[self.attempts["dataset"].notna()].groupby("run_id")["dataset"].last()
+        return runs.assign(dataset=runs["run_id"].map(data).fillna(runs["dataset"]))
+
+    @cached_property
+    def attempts(self) -> pd.DataFrame:
+        """The attempts at all runs."""
+        return queries.attempts_frame(self._store)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """Runs with at least one stored epoch, each cell once: the finished one, else the one that came farthest."""
+        runs = self.all_runs[self.all_runs["epochs_done"].notna()]
+        ranked = runs.assign(done=runs["state"] == "done").sort_values(
+            ["done", "epochs_done", "run_id"], ascending=[False, False, True]
+        )
+        return runs.loc[ranked.drop_duplicates(CELL).index.sort_values()].reset_index(drop=True)
+
+    @property
+    def recipes(self) -> list[str]:
+        """The recipes that have runs with a stored epoch, by name."""
+        return sorted(self.runs["recipe"].unique())
+
+    def epochs(self, recipe: str) -> pd.DataFrame:
+        """The epochs of a recipe's runs."""
+        if recipe not in self._epochs:
+            self._epochs[recipe] = queries.epochs_frame(self._store, recipe)
+        return self._epochs[recipe]
+
+    def layers(self, recipe: str) -> pd.DataFrame:
+        """The layers of a recipe's runs, by epoch."""
+        if recipe not in self._layers:
+            self._layers[recipe] = queries.layers_frame(self._store, recipe)
+        return self._layers[recipe]
+
+    def simulations(self, kind: str) -> pd.DataFrame:
+        """The stored simulations of one kind."""
+        return queries.simulations_frame(self._store, kind)
+
+    def comparison(self, recipe: str) -> Comparison | None:
+        """The recipe's runs in the setting that is the paper's or was trained most; None if it has none."""
+        if recipe not in self._comparisons:
+            runs = self.runs[self.runs["recipe"] == recipe]
+            self._comparisons[recipe] = None if runs.empty else self._compare(recipe, runs)
+        return self._comparisons[recipe]
+
+    def _compare(self, recipe: str, runs: pd.DataFrame) -> Comparison:
+        ran = list(zip(runs["configuration"], runs["dataset"], strict=True))
+        runs = runs.assign(departures=pd.Series([departures(*one) for one in ran], runs.index, dtype=object))
+        settings = pd.Series([_setting(*one) for one in ran], runs.index)
+        chosen = _preferred(runs, settings, lambda own: (not own["departures"].map(bool).all(),))
+        inside = runs[settings == chosen]
+        own = {name: inside[inside["algorithm"] == name] for name in in_order(runs["algorithm"])}
+        return Comparison(
+            evidence=self,
+            recipe=recipe,
+            setting=json.loads(chosen),
+            cohorts={name: _cohort(found, name) for name, found in own.items() if len(found)},
+            by_expansion=_by_expansion(inside[inside["algorithm"] == "pfa"]),
+            elsewhere=tuple(name for name, found in own.items() if found.empty),
+        )
+
+
+def pool(frame: pd.DataFrame, cohort: Cohort, value: str, by: Iterable[str] = ()) -> pd.DataFrame:
+    """Mean, std (ddof = 1) and n of ``value`` over the pooled runs, by epoch (and more); and the ids of the runs."""
+    rows = frame[frame["run_id"].isin(cohort.pooled["run_id"]) & frame[value].notna()]
+    ids = rows.groupby("epoch")["run_id"].agg(lambda found: " ".join(map(str, sorted(set(found)))))
+    pooled = rows.groupby(["epoch", *by])[value].agg(mean="mean", std="std", n="count").reset_index()
+    return pooled.assign(run_ids=pooled["epoch"].map(ids))
+
+
+def final_accuracies(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Mean and std (ddof = 1) over seeds of both final accuracies, for every recipe and algorithm that was run."""
+    rows = []
+    for comparison in comparisons:
+        for name, cohort in comparison.cohorts.items():
+            finals = comparison.final_accuracy(cohort)
+            rows.append(
+                {
+                    "recipe": comparison.recipe,
+                    "algorithm": name,
+                    "epochs": comparison.epochs,
+                    "finished": cohort.finished and len(finals) > 0,
+                    "n": len(finals),
+                    "diverged": len(cohort.diverged),
+                    f"{LAST}_mean": finals[LAST].mean(),
+                    f"{LAST}_std": finals[LAST].std(ddof=1),
+                    f"{BEST}_mean": finals[BEST].mean(),
+                    f"{BEST}_std": finals[BEST].std(ddof=1),
+                    "config_hash": cohort.config_hash,
+                    "run_ids": " ".join(map(str, cohort.run_ids)),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _setting(configuration: Mapping[str, Any], dataset: str) -> str:
+    shared = {name: configuration.get(name) for name in COMPARABLE}
+    return json.dumps(shared | {"description": dataset}, sort_keys=True)
+
+
+def _preferred(runs: pd.DataFrame, by: pd.Series, rank: Callable[[pd.DataFrame], tuple[int, ...]]) -> str:
+    """The group of the highest rank; of equals that with the most epochs over all its runs, then the one begun first."""
+    groups = {str(name): own for name, own in runs.groupby(by)}
+    return max(
+        groups,
+        key=lambda name: (
+            *rank(groups[name]),
+            groups[name]["epochs_done"].sum(),
+            -groups[name]["run_id"].min(),
+        ),
+    )
+
+
+def _cohort(runs: pd.DataFrame, algorithm: str) -> Cohort:
+    def rank(own: pd.DataFrame) -> tuple[int, ...]:
+        first = own.iloc[0]
+        return -len(first["departures"]), _as_usual(algorithm, first["configuration"]["options"])
+
+    chosen = _preferred(runs, runs["config_hash"], rank)
+    own = runs[runs["config_hash"] == chosen].sort_values("seed")
+    diverged = own["diverged_epoch"].notna()
+    done = (own["state"] == "done") & ~diverged
+    pooled = done if done.any() else ~diverged
+    return Cohort(
+        algorithm=algorithm,
+        config_hash=chosen,
+        configuration=own["configuration"].iloc[0],
+        pooled=own[pooled],
+        diverged=own[diverged],
+        waiting=own[~pooled & ~diverged],
+        departures=own["departures"].iloc[0],
+        others=runs["config_hash"].nunique() - 1,
+    )
+
+
+def _by_expansion(runs: pd.DataFrame) -> dict[float, Cohort]:
+    ratios = runs["expansion"]
+    return {float(ratio): _cohort(runs[ratios == ratio], "pfa") for ratio in sorted(ratios.unique())}
+
+
+def _as_usual(algorithm: str, options: Mapping[str, Any]) -> bool:
+    usual = described(algorithm).options
+    return all(options[name] == usual[name].default for name in _SWEPT if name in options and name in usual)

@@ -1,0 +1,161 @@
+"""The paper's experiments, figures, claims and verdicts (``paper.toml``), and whether runs are its experiment."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from pfa_cli.registry import described
+from pfa_cli.theory.propositions import path_angle_degrees
+
+Relation = Literal["equal", "below", "far below"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the paper trained by one recipe. ``accuracy``: the column that its published accuracy is to be held against."""
+
+    task: str
+    figure: str
+    settings: Mapping[str, Any]
+    algorithms: Mapping[str, Mapping[str, Any]]
+    data: str = ""
+    accuracy: str = "test_accuracy_percent"
+    remark: str = ""
+    alignment_remark: str = ""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of its schedule."""
+        return int(self.settings["epochs"])
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure's declaration; of kind "training": a recipe, the algorithms of panel (a), and those of the other panels.
+
+    ``others``: add the algorithms that the paper does not have, where they were run. ``reference``: an algorithm that is
+    shown beside others, but makes no figure alone. ``command``: what makes the runs that it shows.
+    """
+
+    title: str
+    command: str
+    kind: Literal["training", "expansion"] = "training"
+    recipe: str = ""
+    accuracy: tuple[str, ...] = ()
+    alignment: tuple[str, ...] = ()
+    others: bool = False
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim about one algorithm on one recipe: of accuracy (``relation``), of layers (``quantity``), or the ``sweep``.
+
+    ``target``: where the quantity ends in every layer; ``limit``: a proposition puts it there in the limit of long training.
+    """
+
+    title: str
+    source: str
+    recipe: str
+    algorithm: str
+    other: str = ""
+    relation: Relation | None = None
+    quantity: str = ""
+    target: float = 0.0
+    limit: bool = False
+    sweep: bool = False
+
+
+@dataclass(frozen=True)
+class Paper:
+    """All of ``paper.toml``. ``verdicts``: Table 1's, by row and algorithm."""
+
+    algorithms: tuple[str, ...]
+    same_experiment: frozenset[str]
+    experiments: Mapping[str, Experiment]
+    figures: Mapping[str, Figure]
+    claims: tuple[Claim, ...]
+    verdicts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@cache
+def paper() -> Paper:
+    """Reads ``paper.toml`` once."""
+    whole = tomllib.loads((files("pfa_cli.analysis") / "paper.toml").read_text(encoding="utf-8"))
+    experiments = {name: Experiment(**table) for name, table in whole["experiments"].items()}
+    return Paper(
+        algorithms=tuple(whole["algorithms"]),
+        same_experiment=frozenset(whole["same_experiment"]),
+        experiments=experiments,
+        figures={name: _figure(table) for name, table in whole["figures"].items()},
+        claims=tuple(claim for table in whole["claims"] for claim in _claims(table, experiments)),
+        verdicts=whole["table1"],
+    )
+
+
+def task(recipe: str) -> str:
+    """What the recipe trains on, in the paper's words; a recipe that is not the paper's has its name."""
+    known = paper().experiments.get(recipe)
+    return known.task if known else recipe
+
+
+def departures(configuration: Mapping[str, Any], data: str) -> dict[str, str]:
+    """In what a run differs from the paper's experiment of its recipe: setting → words.
+
+    Empty at the paper's scale, and for a recipe that the paper has not. An algorithm that the paper has not is held to what
+    all of an experiment share; its own options are its own. ``data``: the data set's description.
+    """
+    experiment = paper().experiments.get(configuration["recipe"])
+    if experiment is None:
+        return {}
+    algorithm, options = configuration["algorithm"], configuration["options"]
+    papers = {**experiment.settings, **experiment.algorithms.get(algorithm, {})}
+    ours = {**configuration, **options}
+    skipped = {"recipe", "algorithm", "options", *paper().same_experiment}
+    found = {}
+    if experiment.data not in data:
+        found["data"] = f"{data} in place of {experiment.task}"
+    if (epochs := ours["epochs"]) != experiment.epochs:
+        found["epochs"] = f"{epochs} {'epoch' if epochs == 1 else 'epochs'} in place of {experiment.epochs}"
+        skipped |= {"epochs", "milestones"}
+    known = described(algorithm).options if algorithm in paper().algorithms else {}
+    for key in dict.fromkeys((*ours, *papers)):
+        usual = known[key].default if key in known else None
+        expected = papers.get(key, usual)
+        own_option = key in options and algorithm not in paper().algorithms
+        if key not in skipped and not own_option and ours.get(key) != expected:
+            found[key] = _said(key, ours.get(key), expected)
+    return found
+
+
+def _said(key: str, ours: Any, papers: Any) -> str:
+    words = f"{key.replace('_', ' ')} {ours}"
+    return words if papers is None else f"{words} in place of {papers}"
+
+
+def _figure(table: dict[str, Any]) -> Figure:
+    names: dict[str, Any] = {key: tuple(table[key]) for key in ("accuracy", "alignment") if key in table}
+    return Figure(**{**table, **names})
+
+
+def _claims(table: Mapping[str, Any], experiments: Mapping[str, Experiment]) -> Iterator[Claim]:
+    """A claim for each recipe and algorithm that the table names."""
+    rest = {
+        key: value
+        for key, value in table.items()
+        if key in ("other", "relation", "quantity", "limit", "sweep")
+    }
+    target = table.get("target", 0.0)
+    if "expansion" in table:
+        target = path_angle_degrees(1 / table["expansion"])
+    for recipe in table["recipes"]:
+        for name in table["algorithms"]:
+            words = {
+                "algorithm": described(name).label, "other": described(table.get("other", "")).label, "target": target,
+                "task": experiments[recipe].task, "figure": experiments[recipe].figure,
+            }  # fmt: skip
+            says, source = table["says"].format(**words), table["source"].format(**words)
+            yield Claim(says, source, recipe, name, target=target, **rest)

@@ -1,0 +1,130 @@
+"""Results in words: Table 1, the comparison with the paper, and the report with figures and what was run where.
+
+Pure functions of the database: same database, same bytes. Importing this package is cheap; pandas comes in when something
+is read, matplotlib when something is drawn.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pfa_cli.errors import PfaError, unknown
+from pfa_cli.files import save
+
+if TYPE_CHECKING:
+    from pfa_cli.analysis.findings import Findings
+    from pfa_cli.analysis.table1 import Table1
+    from pfa_cli.store.engine import Store
+
+FORMATS = ("table", "md", "json")
+
+
+def build(
+    store: "Store",
+    out: Path,
+    only: Sequence[str] | None = None,
+    formats: Sequence[str] = ("pdf", "png"),
+    recipe: str | None = None,
+    published: bool = True,
+    validation: bool = False,
+    say: Callable[[str], None] = lambda message: None,
+) -> "tuple[list[Path], Table1 | None]":
+    """Writes the figures, each with the CSV of what it shows, and Table 1 into ``out``; the files, and the table.
+
+    Without ``only`` and ``recipe``, everything that the database has runs for. ``say`` is told what was passed over and
+    what makes it; what was asked for by name must be there.
+
+    Args:
+        only: some of the names in ``figures.catalogue``, and "table1".
+        formats: pdf, png, svg, for the figures; the table comes as Markdown, CSV and LaTeX.
+        recipe: draw the training figure of this recipe, with all algorithms that it was run with.
+        published: draw the paper's curves beside ours, thin and grey.
+        validation: draw validation accuracy in place of test accuracy, where it was recorded.
+
+    Raises:
+        UsageError: an unknown figure, recipe or format.
+        PfaError: nothing to draw (all else that was asked for is written), or the folder cannot be written to.
+    """
+    from pfa_cli.analysis.curves import csv
+    from pfa_cli.analysis.evidence import Evidence
+    from pfa_cli.analysis.table1 import judge_table
+    from pfa_cli.figures.catalogue import Entry, catalogue, of_recipe
+    from pfa_cli.figures.drawing import Options
+    from pfa_cli.figures.page import check_formats, save_figure
+    from pfa_cli.report.table1 import write_table1
+
+    check_formats(formats)
+    evidence = Evidence(store)
+    known: dict[str, Entry | None] = {**catalogue(evidence), "table1": None}
+    for name in only or ():
+        if name not in known:
+            raise unknown("figure", name, known)
+    wanted = list(only if only is not None else () if recipe is not None else known)
+    if recipe is not None:
+        if evidence.comparison(recipe) is None:
+            raise unknown("recipe with results", recipe, evidence.recipes)
+        known |= (own := of_recipe(evidence, recipe))
+        wanted += [name for name in own if name not in wanted]
+    paths: list[Path] = []
+    missing: list[str] = []
+    table = None
+    for name in wanted:
+        entry = known[name]
+        if entry is None:
+            if evidence.runs.empty:
+                missing.append(f"table1: nothing of it is in {store.name}; `pfa run mnist` makes it.")
+            else:
+                table = judge_table(evidence)
+                paths += write_table1(table, out)
+            continue
+        try:
+            drawing = entry.draw(evidence, Options(published, validation))
+        except PfaError as error:
+            missing.append(f"{error}.")
+            continue
+        if drawing is None:
+            missing.append(entry.missing(name, store.name))
+        else:
+            paths += save_figure(drawing.figure, out, name, formats)
+            paths.append(save(out / f"{name}.csv", csv(drawing.shown)))
+    if missing and (only is not None or not paths):
+        raise PfaError(" ".join(missing))
+    for message in missing:
+        say(message)
+    return paths, table
+
+
+def compare(store: "Store") -> "Findings":
+    """Holds all that the database has against the paper; ``rendered`` and ``comparison.terminal`` show it.
+
+    Raises NoResults if no epoch is stored.
+    """
+    from pfa_cli.analysis.evidence import Evidence
+    from pfa_cli.analysis.findings import find
+
+    return find(Evidence(store))
+
+
+def rendered(findings: "Findings", kind: str) -> str:
+    """The findings as text, ``md`` or ``json``; UsageError for another kind."""
+    from pfa_cli.report.comparison import as_markdown
+
+    if kind not in ("md", "json"):
+        raise unknown("format", kind, FORMATS)
+    return as_markdown(findings) if kind == "md" else findings.as_json() + "\n"
+
+
+def write_comparison(findings: "Findings", out: Path, formats: Sequence[str] = ("md", "json")) -> list[Path]:
+    """Writes ``comparison.md`` and ``.json`` into ``out``; PfaError if that is not possible."""
+    return [save(out / f"comparison.{kind}", rendered(findings, kind)) for kind in formats]
+
+
+def write_report(store: "Store", out: Path) -> Path:
+    """Writes ``report.html`` into ``out``: one page that needs nothing else.
+
+    Raises NoResults if no epoch is stored, PfaError if the page cannot be written.
+    """
+    from pfa_cli.analysis.evidence import Evidence
+    from pfa_cli.report.page import page
+
+    return save(out / "report.html", page(Evidence(store)))

@@ -1,0 +1,160 @@
+"""Deviations from the published curves, computed again by hand."""
+
+import math
+
+import pytest
+import synthetic
+from scipy import stats
+from synthetic import add_grid, add_run
+
+from pfa_cli.analysis import published
+from pfa_cli.analysis.deviations import Panel
+from pfa_cli.analysis.findings import Findings
+from pfa_cli.analysis.published import our_order
+from pfa_cli.analysis.statistics import Sample, around, difference, judge, margin
+from pfa_cli.report import compare
+from pfa_cli.store import queries
+from pfa_cli.store.engine import Store
+
+
+def panel(found: Findings, figure: str, algorithm: str, quantity: str) -> Panel:
+    return next(
+        one
+        for one in found.panels
+        if (one.figure, one.algorithm) == (figure, algorithm) and one.quantity.endswith(quantity)
+    )
+
+
+def test_every_published_panel_is_there(findings: Findings) -> None:
+    accuracy, alignment = published.accuracy(), published.alignment()
+    expected = {
+        (recipe, name, "accuracy")
+        for recipe, name in zip(accuracy["recipe"], accuracy["algorithm"], strict=True)
+    }
+    for quantity in ("angle_degrees", "norm_ratio"):
+        pairs = zip(alignment["recipe"], alignment["algorithm"], strict=True)
+        expected |= {(recipe, name, quantity) for recipe, name in pairs}
+    found = [
+        (one.recipe, one.algorithm, "accuracy" if "accuracy" in one.quantity else one.quantity)
+        for one in findings.panels
+    ]
+    assert set(found) == expected and len(found) == len(expected)
+
+
+def test_last_epoch_and_whole_curve(findings: Findings, compared_store: Store) -> None:
+    found = panel(findings, "fig2", "bp", "test_accuracy_percent")
+    (one,) = found.deviations
+    ours = queries.epochs_frame(compared_store, "mnist", ["bp"]).query("epoch > 0")
+    ours = ours.pivot_table(index="epoch", columns="seed", values="test_accuracy_percent")
+    theirs = published.accuracy().query("recipe == 'mnist' and algorithm == 'bp'").set_index("epochs_trained")
+    apart = ours.mean(axis="columns") - theirs["accuracy_mean_percent"]
+    course = one.course
+    assert course is not None and one.difference is not None and one.margin is not None
+    assert (course.epochs, one.epoch) == (40, 40)
+    assert course.mean == pytest.approx(apart.mean())
+    assert course.mean_absolute == pytest.approx(apart.abs().mean())
+    assert (course.max_absolute, course.max_epoch) == (pytest.approx(apart.abs().max()), apart.abs().idxmax())
+    assert course.spread == pytest.approx(math.sqrt((ours.std(axis="columns") ** 2).mean()))
+    assert course.equal + course.undecided + course.different == 40
+    expected = stats.ttest_ind_from_stats(
+        ours.loc[40].mean(), ours.loc[40].std(), 3, theirs["accuracy_mean_percent"][40],
+        theirs["accuracy_std_percent"][40], 5, equal_var=False,
+    )  # fmt: skip
+    assert one.difference.mean / expected.statistic == pytest.approx(
+        math.sqrt(ours.loc[40].var() / 3 + theirs["accuracy_std_percent"][40] ** 2 / 5)
+    )
+    assert one.margin == pytest.approx(0.1 * (100 - theirs["accuracy_mean_percent"][40]))
+    assert len(found.run_ids) == 3
+
+
+def test_alignment_layer_by_layer(findings: Findings, compared_store: Store) -> None:
+    found = panel(findings, "fig2", "pfa", "angle_degrees")
+    layers = queries.layers_frame(compared_store, "mnist", ["pfa"]).query("epoch == 40 and expansion == 10")
+    means = layers.groupby("layer_index")["path_angle_degrees"].mean()
+    for one, index, theirs in zip(found.deviations, range(3), (18.98, 19.50, 23.27), strict=True):
+        assert one.difference is not None and one.course is not None
+        assert (one.layer_index, one.layer, one.epoch) == (index, f"fc{index + 1}", 40)
+        assert one.difference.mean == pytest.approx(means[index] - theirs, abs=0.006)
+        assert one.course.epochs == 41  # initialisation too
+    assert [one.verdict for one in found.deviations].count("equal") == 2  # all but the output layer
+
+
+def test_each_verdict_of_a_curve(new_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, percent in (("bp", 98.38), ("fa", 97.0), ("dfa", 98.25)):
+        monkeypatch.setitem(synthetic.ACCURACY["mnist"], name, percent)
+    add_grid(new_store, "mnist", ["bp", "fa"], range(6), epochs=40)
+    add_grid(new_store, "mnist", ["dfa"], range(3), epochs=40)
+    found = compare(new_store)
+    verdicts = [panel(found, "fig2", name, "accuracy_percent").verdict for name in ("bp", "fa", "dfa", "sf")]
+    assert verdicts == ["equal", "different", "undecided", "not run"]
+
+
+def test_an_unfinished_run_is_compared_as_far_as_it_is(findings: Findings) -> None:
+    found = panel(findings, "fig2", "fa", "accuracy_percent")
+    assert (found.deviations[0].epoch, found.reason) == (5, "unfinished")
+    assert found.deviations[0].course is not None and found.deviations[0].course.epochs == 5
+
+
+def test_a_shortened_run_is_compared_with_no_epoch(findings: Findings) -> None:
+    own = [one for one in findings.panels if one.recipe != "mnist" and one.run_ids]
+    assert {one.figure for one in own} == {"fig4", "fig5"}
+    for one in own:
+        assert one.verdict == "not compared"
+        assert "in place of" in one.reason
+        assert all(d.difference is None and d.margin is None and d.course is None for d in one.deviations)
+    shown = panel(findings, "fig4", "bp", "accuracy_percent").deviations[0]
+    assert shown.epoch == 3 and shown.published.mean == pytest.approx(91.444)
+
+
+def test_cifar10_is_compared_by_its_validation_images(new_store: Store) -> None:
+    add_grid(new_store, "cifar10", ["bp"], [0], epochs=200)
+    found = panel(compare(new_store), "fig4", "bp", "accuracy_percent")
+    epochs = queries.epochs_frame(new_store, "cifar10").query("epoch == 200")
+    assert found.quantity == "validation_accuracy_percent"
+    assert found.deviations[0].ours.mean == epochs["validation_accuracy_percent"].iloc[0]
+    assert found.deviations[0].epoch == 200  # the published curve goes on to 250
+    assert found.verdict != "not compared"
+
+
+def test_imagenet_ends_where_pfa_o_ends(new_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(synthetic.DATASETS, "imagenet", "ImageNet (1000 classes), 1281167 train / 50000 test")
+    add_grid(new_store, "imagenet", ["pfa-o"], [0], epochs=75)
+    found = compare(new_store)
+    (accuracy,) = panel(found, "fig5", "pfa-o", "accuracy_percent").deviations
+    assert accuracy.epoch == 66
+    assert accuracy.verdict == "undecided"  # one run on both sides
+    assert {one.epoch for one in panel(found, "fig5", "pfa-o", "angle_degrees").deviations} == {66}
+
+
+def test_published_layers_are_ours_in_another_order() -> None:
+    """torchvision's order is conv1, conv2, shortcut; the published one shortcut, conv1, conv2."""
+    names = (
+        published.alignment().query("recipe == 'imagenet'").groupby("layer_index")["layer"].first().tolist()
+    )
+    order = our_order(names)
+    assert sorted(order) == list(range(21))
+    ours = [names[order.index(index)] for index in range(21)]
+    assert ours[5:8] == ["conv1_3", "conv2_2", "0_0"]
+    assert ours[-3:] == ["conv1_8", "conv2_7", "fc_0"]
+    cifar = (
+        published.alignment().query("recipe == 'cifar10'").groupby("layer_index")["layer"].first().tolist()
+    )
+    assert our_order(cifar) == list(range(20))
+
+
+def test_all_seeds_diverged(new_store: Store) -> None:
+    add_run(new_store, "mnist", "bp", 0, epochs=40)
+    for seed in (0, 1):
+        add_run(new_store, "mnist", "fa", seed, epochs=40, diverge_at=2)
+    found = panel(compare(new_store), "fig2", "fa", "accuracy_percent")
+    assert (found.verdict, found.reason) == ("undecided", "all seeds diverged")
+
+
+def test_the_margins_are_wider_than_the_published_scatter() -> None:
+    """Five seeds that end and scatter as the published ones do pass for equal, with every algorithm."""
+    for recipe, epoch in (("mnist", 40), ("cifar10", 200)):
+        rows = published.accuracy()
+        rows = rows[(rows["recipe"] == recipe) & (rows["epochs_trained"] == epoch)]
+        for row in rows.to_dict("records"):
+            one = Sample(float(row["accuracy_mean_percent"]), float(row["accuracy_std_percent"]), 5)
+            assert judge([difference(one, one)], around(0, margin(one.mean))) == "supported", row["algorithm"]

@@ -425,8 +425,7 @@ def bench(
     if out is not None:
         from pfa_cli.files import save
 
-        save(out, report.as_json(done, left_out) + "
-")
+        save(out, report.as_json(done, left_out) + "\n")
 
 
 @db_app.command()

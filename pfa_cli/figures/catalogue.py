@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.paper import Figure, paper
@@ -20,6 +20,7 @@ from pfa_cli.errors import PfaError
 from pfa_cli.figures import expansion, training
 from pfa_cli.figures.drawing import Drawing, Options
 from pfa_cli.figures.style import house_style
+from pfa_cli.plugins import installed, load_installed
 
 GROUP = "pfa.figures"
 _KINDS = {"training": training.draw, "expansion": expansion.draw}
@@ -50,7 +51,7 @@ def catalogue(evidence: Evidence) -> dict[str, Entry]:
     for recipe in evidence.recipes:
         if recipe not in paper().experiments:
             found |= of_recipe(evidence, recipe)
-    found |= {point.name: _own(point) for point in entry_points(group=GROUP) if point.name not in found}
+    found |= {point.name: _own(point) for point in installed(GROUP).values() if point.name not in found}
     return found
 
 
@@ -65,17 +66,17 @@ def _declared(name: str, figure: Figure) -> Entry:
 
 
 def _own(point: EntryPoint) -> Entry:
+    """A figure of one's own; what goes wrong in it is one sentence, and the other figures are drawn."""
+    where = f"the figure {point.name} ({point.value})"
+
     def draw(evidence: Evidence, options: Options) -> Drawing | None:
+        function = load_installed("figure", point).value
         try:
-            drawing = point.load()(evidence)
-        except Exception as error:  # whatever it is, the other figures are drawn
-            raise PfaError(
-                f"the figure {point.name} ({point.value}) failed: {type(error).__name__}: {error}"
-            ) from error
+            drawing = function(evidence)
+        except Exception as error:
+            raise PfaError(f"{where} failed: {type(error).__name__}: {error}") from error
         if drawing is not None and not isinstance(drawing, Drawing):
-            raise PfaError(
-                f"the figure {point.name} ({point.value}) returned no Drawing, but {drawing!r:.80}"
-            )
+            raise PfaError(f"{where} returned no Drawing, but {drawing!r:.80}")
         return drawing
 
     return Entry(f"{point.name}.", "", draw)

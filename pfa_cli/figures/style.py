@@ -8,8 +8,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like, to_hex
 
+from pfa_cli.errors import shown as printable
 from pfa_cli.registry import described, in_order
-from pfa_cli.terminal import printable
 
 # For algorithms that declare no colour, by the order of their names. Told apart from all others with every kind of colour
 # vision, as are the colours that the algorithms declare.

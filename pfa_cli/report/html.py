@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from html import escape as _escape
 from importlib.resources import files
 
-from pfa_cli.terminal import printable
+from pfa_cli.errors import shown as printable
 
 
 def document(title: str, *parts: str) -> str:

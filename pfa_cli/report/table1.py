@@ -18,10 +18,10 @@ from pfa_cli.analysis.evidence import BEST, LAST
 from pfa_cli.analysis.statistics import NOT_RUN
 from pfa_cli.analysis.table1 import UNKNOWN, Cell, Finding, Row, Table1
 from pfa_cli.analysis.words import mean_std
+from pfa_cli.errors import shown as printable
 from pfa_cli.files import save
 from pfa_cli.registry import described
 from pfa_cli.report.tables import Table, bullets, latex
-from pfa_cli.terminal import printable
 
 T = TypeVar("T")
 _SIGNS = len("✓ ✓")  # ours and the paper's

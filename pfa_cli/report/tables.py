@@ -16,8 +16,9 @@ from pfa_cli.analysis.statistics import (
     SUPPORTED,
     UNDECIDED,
 )
+from pfa_cli.errors import shown as printable
 from pfa_cli.report.html import escape
-from pfa_cli.terminal import Column, FittingTable, printable
+from pfa_cli.terminal import Column, FittingTable
 
 # How a verdict looks: its CSS class, and its style on a terminal.
 _LOOKS = {

@@ -4,7 +4,6 @@ Each overrides the ones before: the recipe's ``[base]``, its ``[algorithms.<name
 ``--set <algorithm>.key=value``.
 """
 
-import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -285,7 +284,7 @@ def _options_of(settings: Mapping[str, Any], role: str) -> Mapping[str, Option]:
 def _scale(milestones: Any, epochs: int, new_epochs: Any) -> Any:
     if not isinstance(new_epochs, int) or not isinstance(milestones, list | tuple):
         return milestones  # the check that follows says what is wrong
-    return [max(1, math.ceil(milestone * new_epochs / epochs)) for milestone in milestones]
+    return [max(1, -(-milestone * new_epochs // epochs)) for milestone in milestones]
 
 
 def _show(value: Any) -> str:

@@ -1,7 +1,7 @@
 """What every algorithm is, a feedback path and how it changes; and the layers whose backward pass asks it for the error."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -84,6 +84,11 @@ class Algorithm:
     def send_back(self, layer: "FeedbackLayer", delta: Tensor, input_shape: torch.Size) -> Tensor:
         """The error at the layer's input, of shape ``input_shape``, from the error ``delta`` at its output."""
         return layer.transpose(delta, self.path(layer), input_shape)
+
+    @classmethod
+    def extra_numbers(cls, options: Mapping[str, Any], layers: Sequence[tuple[int, int]]) -> float:
+        """How many numbers it needs beside one feedback path per layer; ``layers``: N_out and fan_in of each."""
+        return 0
 
     # The moments at which it is called
 

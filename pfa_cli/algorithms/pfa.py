@@ -15,7 +15,8 @@ Shapes: B [N̄, N_out], R [N̄, …] like W, G [N_out, N_out]. In a grouped conv
 block-diagonal, stored as [groups · N̄, N_out / groups], and G as [groups, N_out / groups, N_out / groups].
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,11 @@ class PFAO(ClosedForm):
         if options["form"] == "literal":
             return Literal(options, seed, cls.draw_pair)
         return cls(options, seed)
+
+    @classmethod
+    def extra_numbers(cls, options: Mapping[str, Any], layers: Sequence[tuple[int, int]]) -> float:
+        # B and R, which also the closed form draws, one layer after the other.
+        return max(float(options["expansion"]) * n_out * (n_out + fan_in) for n_out, fan_in in layers)
 
     @staticmethod
     def draw_pair(layer: FeedbackLayer, expansion: float, stream: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ the mirror. Noise reaches the first layer's path too, although no error passes t
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +43,10 @@ class WM(Algorithm):
         no_magnitude_transport=True,
         no_separate_phase=False,
     )
+
+    @classmethod
+    def extra_numbers(cls, options: Mapping[str, Any], layers: Sequence[tuple[int, int]]) -> float:
+        return max(int(options["mirror_samples"]) * (n_out + fan_in) for n_out, fan_in in layers)
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         return {"V": glorot_path(layer, stream)}

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pfa_cli.data import default_data_dir, prepare_data
 from pfa_cli.errors import PfaError
+from pfa_cli.networks import check_network
 from pfa_cli.ranks import Ranks, launched
 from pfa_cli.runs.backend import Backend, Setup, Task
 from pfa_cli.runs.distributed import Distributed, follow
@@ -109,6 +110,7 @@ def check(cells: Iterable[Cell], device: torch.device, ranks: int = 1) -> None:
     for cell in cells:
         if cell.state != "done":
             cell.configuration.check_ranks(ranks)
+            check_network(cell.configuration, ranks)
             Precision(cell.configuration.precision, device)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pfa_cli.errors import UsageError
+from pfa_cli.networks import check_network
 from pfa_cli.runs.liveness import shown_state
 from pfa_cli.runs.wording import count, duration, setting
 from pfa_cli.store.engine import Store
@@ -104,6 +105,7 @@ def make_plan(
     configurations, notes = recipe.grid(algorithms, overrides)
     for configuration in configurations:
         configuration.check_batch()
+        check_network(configuration)
     variants = [_variant(recipe, configuration) for configuration in configurations]
     cells = [
         Cell(configuration, seed, variant=variant)

@@ -93,7 +93,7 @@ class Trainer:
     def _build(self) -> None:
         """The network and all else that lies on the device."""
         c, device = self.configuration, self.device
-        network = build_network(c, self.dataset.n_classes, self.dataset.input_shape)
+        network = build_network(c, self.dataset.n_classes, self.dataset.input_shape, self.ranks.size)
         initialise(network, generator(self.seed, "weights"))
         network.to(device)
         if device.type == "cuda":  # else cuDNN would turn the kernels to the images' format at every call

@@ -52,6 +52,10 @@ class UsageError(PfaError):
     exit_code = 2
 
 
+class StoppedWaiting(PfaError):
+    """The process was asked to stop while it waited for something that did not come."""
+
+
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     """The error for a misspelled name.
 

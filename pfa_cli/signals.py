@@ -1,19 +1,39 @@
-"""Being asked to stop: the first signal is a wish that the training loop grants, a second Ctrl-C an order."""
+"""How a process is asked to stop: by a signal, or because nobody reads its output any more.
 
+Imports nothing slow, so that signals are handled before anything slow is imported.
+"""
+
+import io
 import os
+import select
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Thread
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from threading import Thread, current_thread, main_thread
+from types import FrameType
+from typing import Any
 
-# Slurm announces a pre-emption by SIGUSR1 (`sbatch --signal=USR1@60`); it means what SIGTERM means.
+# All but Ctrl-C mean the same. Slurm announces that it will stop a job by a signal of the user's choice
+# (`sbatch --signal=USR1@60`), a terminal that closes sends SIGHUP, and SIGXCPU comes shortly before a CPU limit kills.
 STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
 )
 
 
+class Stopped(SystemExit):
+    """Raised in the main thread by a stop signal where nothing has to be saved; ends the process with its exit code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(_exit_code(number))
+        self.number = number
+
+
 class StopRequest:
-    """Whether this process was asked to stop, and with which exit code it should then leave."""
+    """Whether this process was asked to stop, and with which exit code it should then end."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
@@ -23,42 +43,69 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM or SIGUSR1, as shells number them; 0 if nobody asked."""
-        if self._signal is None:
-            return 0
-        return 128 + (signal.SIGINT if self._signal == signal.SIGINT else signal.SIGTERM)
+        """130 after Ctrl-C, 143 after any other stop signal; 0 if there was none."""
+        return 0 if self._signal is None else _exit_code(self._signal)
 
-    def listen(self, pipe: int, leave_at_once: Callable[[], object]) -> None:
+    def set(self, number: int = signal.SIGTERM) -> None:
+        """As if the signal ``number`` had come; only the first one counts."""
+        if self._signal is None:
+            self._signal = number
+
+    def listen(self, pipe: int, before_exit: Callable[[], object]) -> None:
         """Reads the signals' numbers from ``pipe`` until it ends.
 
-        A repeated SIGTERM is no order to hurry: batch systems may send several.
+        A second SIGINT exits without saving. A second SIGTERM does not: batch systems may send several.
         """
         while received := os.read(pipe, 1):
             number = received[0]
             if number not in STOP_SIGNALS:
                 continue  # another handler's: torch's data loader has one for SIGCHLD
-            if self._signal is None:
-                self._signal = number
-            elif number == signal.SIGINT:
-                leave_at_once()
-                os._exit(128 + signal.SIGINT)
+            if self and number == signal.SIGINT:
+                before_exit()
+                os._exit(_exit_code(number))
+            self.set(number)
         os.close(pipe)
 
 
-@contextmanager
-def stop_signals(leave_at_once: Callable[[], object] = lambda: None) -> Iterator[StopRequest]:
-    """Within the block stop signals set the StopRequest; ``leave_at_once`` runs before a second Ctrl-C exits.
+_request: StopRequest | None = None  # within `stop_signals`
+_interruptible = False  # within `interruptible`
+_raised: int | None = None  # the signal for which `Stopped` was raised
 
-    A thread listens, since Python's own handlers wait until the main thread is back from torch or SQLite. Unblocks the
-    signals too: a worker starts with them blocked, so that none comes before it can handle it.
+
+def handle_signals() -> None:
+    """From now on a stop signal raises `Stopped` in the main thread, unless it comes within `stop_signals`.
+
+    Unblocks the signals, too: a new worker process starts with them blocked.
     """
-    request = StopRequest()
+    for number in _not_ignored():
+        signal.signal(number, _raise_stopped)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def call_guarded(module: str, function: str, *arguments: object) -> None:
+    """Calls a function of a module that is slow to import, in a new process: handles signals before it imports that."""
+    guard_output()
+    handle_signals()
+    getattr(import_module(module), function)(*arguments)
+
+
+@contextmanager
+def stop_signals(before_exit: Callable[[], object] = lambda: None) -> Iterator[StopRequest]:
+    """Within the block stop signals set the StopRequest; ``before_exit`` runs before a second Ctrl-C exits.
+
+    A thread listens, since Python runs its own handlers only when the main thread returns from torch or SQLite.
+    """
+    global _request, _raised
+    outer, request = _request, StopRequest()
+    if _raised is not None:  # some library's bare `except` took the exception
+        request.set(_raised)
+    _request = request
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
-    listener = Thread(target=request.listen, args=(ours, leave_at_once), name="stop signals", daemon=True)
+    listener = Thread(target=request.listen, args=(ours, before_exit), name="stop signals", daemon=True)
     listener.start()
     wakeup = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, _raise_stopped) for number in _not_ignored()}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     try:
         yield request
@@ -68,6 +115,31 @@ def stop_signals(leave_at_once: Callable[[], object] = lambda: None) -> Iterator
         signal.set_wakeup_fd(wakeup)
         os.close(theirs)
         listener.join()
+        _request, _raised = outer, None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within `stop_signals`: nothing in this block has to be saved, so a stop signal raises `Stopped` in it.
+
+    In the main thread only; anywhere else the block does nothing.
+    """
+    global _interruptible
+    if current_thread() is not main_thread():
+        yield
+        return
+    if _request:
+        raise Stopped(_request.exit_code - 128)
+    outer, _interruptible = _interruptible, True
+    try:
+        yield
+    finally:
+        _interruptible = outer
+
+
+def stop_requested() -> bool:
+    """Whether this process was asked to stop, for code that waits far below what holds the StopRequest."""
+    return bool(_request)
 
 
 @contextmanager
@@ -78,3 +150,80 @@ def signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def guard_output() -> None:
+    """From now on no write to standard output or error raises OSError; call it before anything is written."""
+    with suppress(
+        OSError
+    ):  # a closed descriptor would be given to the next file that is opened, such as the database
+        while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(free)
+    sys.stdout = _guarded(sys.stdout, 1)
+    sys.stderr = _guarded(sys.stderr, 2)
+
+
+class _GuardedFile(io.FileIO):
+    """A descriptor that stays open. A closed pipe asks the process to stop, once; what else cannot be written is lost."""
+
+    _closed_pipe = False
+
+    def write(self, data: Any) -> int:
+        while not self._closed_pipe:
+            try:
+                written = super().write(data)
+            except BrokenPipeError:
+                self._closed_pipe = True
+                _output_closed(self.fileno())
+            except OSError:  # such as a full disk or a terminal that is gone
+                break
+            else:
+                if written is not None:
+                    return written
+                select.select([], [self], [])  # non-blocking, and full at the moment
+        return memoryview(data).nbytes
+
+
+def _guarded(stream: Any, descriptor: int) -> io.TextIOWrapper:
+    """A text stream on ``descriptor`` like ``stream``, which is None if Python found the descriptor closed."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(_GuardedFile(descriptor, "w", closefd=False)),
+        encoding=getattr(stream, "encoding", None),
+        errors=getattr(stream, "errors", None),
+        line_buffering=getattr(stream, "line_buffering", False),
+        write_through=getattr(stream, "write_through", False),
+    )
+
+
+def _output_closed(descriptor: int) -> None:
+    if _request is not None:
+        if descriptor == 1 and not _request:
+            sys.stderr.write("pfa: nobody reads the output any more: stops as after SIGTERM\n")
+        _request.set()
+    elif current_thread() is main_thread():
+        raise SystemExit(_exit_code(signal.SIGTERM))
+
+
+def _not_ignored() -> list[int]:
+    """`nohup` starts its command with SIGHUP ignored, and a shell those in the background with SIGINT: it stays so."""
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _raise_stopped(number: int, frame: FrameType | None) -> None:
+    """Python's handler of every stop signal."""
+    global _raised
+    if _request is not None:
+        _request.set(number)
+        if not _interruptible:
+            return
+    if _raised is None:
+        _raised = number
+        raise Stopped(number)
+    if number == signal.SIGINT:  # once more, while the first one's exception ends the process
+        os._exit(_exit_code(number))
+
+
+def _exit_code(number: int) -> int:
+    """As shells number them, with every stop signal but SIGINT counted as SIGTERM."""
+    return 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)

@@ -95,6 +95,11 @@ class Algorithm:
     def attach(self, network: nn.Module) -> None:
         """Once, in `convert`, when every layer has its feedback tensors."""
 
+    @property
+    def preparation(self) -> str | None:
+        """What `prepare` does, in a few words for the user, if it takes long."""
+        return None
+
     def prepare(self) -> None:
         """Once, before the first training step."""
 

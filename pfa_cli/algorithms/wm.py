@@ -51,8 +51,18 @@ class WM(Algorithm):
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         return {"V": glorot_path(layer, stream)}
 
+    @property
+    def preparation(self) -> str:
+        return (
+            f"mirror phase before training: {self._first_batches} batches of {self.options['mirror_samples']}"
+        )
+
+    @property
+    def _first_batches(self) -> int:
+        return math.ceil(5 / float(self.options["mirror_rate"]))
+
     def prepare(self) -> None:
-        self.mirror(math.ceil(5 / float(self.options["mirror_rate"])))
+        self.mirror(self._first_batches)
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.mirror(1)

@@ -5,25 +5,30 @@ workers hand over bytes; normalising is left to the device. They decode with Pil
 decoders, the one for GPUs among them, are deprecated.
 """
 
+import atexit
+import errno
 import multiprocessing
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing import connection, forkserver, resource_tracker, util
 from threading import Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import v2
 
 from pfa_cli.data.photographs import Photographs, Undecodable, decode
-from pfa_cli.errors import shown
+from pfa_cli.errors import PfaError, StoppedWaiting, shown
 from pfa_cli.randomness import stream_seed
-from pfa_cli.signals import signals_blocked
+from pfa_cli.signals import signals_blocked, stop_requested
 
 _LARGER = 256 / 224  # an image under evaluation is resized to this times the crop
+_WAIT_SECONDS = 1  # for a batch, until the next look at whether the process was asked to stop
+_LAST_WAIT_SECONDS = 5  # for a batch after that, so that the step can be finished and saved
 
 
 class Request(NamedTuple):
@@ -44,11 +49,15 @@ class Unreadable(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """``images`` uint8 [b, 3, size, size], ``labels`` int64 [b]; None if too many were unreadable."""
+    """``images`` uint8 [b, 3, size, size], ``labels`` int64 [b]; None if too many were unreadable.
+
+    ``not_shared``: why the worker could not put the images into shared memory, if so.
+    """
 
     images: Tensor | None
     labels: Tensor | None
     unreadable: tuple[Unreadable, ...]
+    not_shared: str | None = None
 
 
 Sample = tuple[Tensor | None, int, tuple[Unreadable, ...]]  # one image of a batch
@@ -97,7 +106,7 @@ class Pipeline:
             # Not fork: this process may have threads and a GPU, which do not survive it.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__])
-            # Ctrl-C and Slurm's signals reach every process; the run needs its batches to finish the step and save.
+            # Ctrl-C and batch systems send signals to every process; the run needs its batches to finish the step and save.
             resource_tracker.ensure_running()  # before, since starting it unblocks signals
             with signals_blocked():
                 forkserver.ensure_running()
@@ -107,16 +116,69 @@ class Pipeline:
             num_workers=workers,
             collate_fn=collate,
             pin_memory=pin_memory,
+            timeout=_WAIT_SECONDS if workers else 0,
             worker_init_fn=_end_with_parent,
             multiprocessing_context=context,
             generator=torch.Generator(),  # of its own, or every pass would draw from the global one
             persistent_workers=workers > 0,
         )
+        # At the end of a process both are needed: torch's atexit function, which ours precedes, makes shutting down do
+        # nothing; processes that multiprocessing started run no atexit functions.
+        atexit.register(util.Finalize(self, _end_workers, (self._batches,), exitpriority=1))
 
     def serve(self, requests: Iterable[list[Request]]) -> Iterator[Batch]:
-        """One batch for each list, in order. Only one iterator at a time: a new one ends the one before."""
+        """One batch for each list, in order. Only one iterator at a time: a new one ends the one before.
+
+        Raises:
+            StoppedWaiting: the process was asked to stop, and no batch came within a few seconds.
+            PfaError: no shared memory is left, or a worker died.
+        """
         self._requests.pending = requests
-        yield from self._batches
+        try:
+            batches = iter(self._batches)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # of semaphores
+                raise _shared_memory_full(str(error)) from error
+            raise
+        while (batch := self._next(batches)) is not None:
+            if batch.not_shared is not None:
+                raise _shared_memory_full(batch.not_shared)
+            yield batch
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        stop_by = None
+        while True:
+            try:
+                return next(batches, None)
+            except RuntimeError as error:
+                if str(error).startswith("DataLoader worker (pid"):
+                    raise PfaError(
+                        f"a process that decodes images ended unexpectedly ({error}). If memory ran out, fewer "
+                        "--jobs or a smaller PFA_WORKERS need less"
+                    ) from error
+                if not str(error).startswith("DataLoader timed out"):
+                    raise
+            if stop_requested():
+                stop_by = stop_by or time.monotonic() + _LAST_WAIT_SECONDS
+                if time.monotonic() > stop_by:
+                    raise StoppedWaiting("stopped while waiting for a batch of images, which did not come")
+
+
+def _end_workers(batches: "DataLoader[Sample]") -> None:
+    """Ends the worker processes: by torch's own way, which lets each finish its batch, or else by SIGKILL."""
+    iterator: Any = batches._iterator
+    batches._iterator = None
+    if iterator is not None:
+        iterator._shutdown_workers()
+        for worker in iterator._workers:  # SIGTERM, which torch may have tried, is blocked in them
+            worker.kill()
+
+
+def _shared_memory_full(reason: str) -> PfaError:
+    return PfaError(
+        f"no shared memory is left for batches of images ({reason}). Give the container more of it (docker run "
+        "--shm-size=8g), use a smaller PFA_WORKERS, or PFA_WORKERS=0, which decodes without it"
+    )
 
 
 class _Requests:
@@ -129,18 +191,25 @@ class _Requests:
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """The batch of what `Loader` gave."""
+    """The batch of what `Loader` gave; in a worker process, in shared memory."""
     unreadable = tuple(bad for _, _, found in samples for bad in found)
     images = [image for image, _, _ in samples if image is not None]
     if len(images) < len(samples):
         return Batch(None, None, unreadable)
-    return Batch(torch.stack(images), torch.tensor([label for _, label, _ in samples]), unreadable)
+    batch, labels = torch.stack(images), torch.tensor([label for _, label, _ in samples])
+    if get_worker_info() is not None:
+        try:  # here and not when it is sent: torch would lose the batch and wait for it for ever
+            batch.share_memory_()
+            labels.share_memory_()
+        except RuntimeError as error:
+            return Batch(None, None, unreadable, not_shared=str(error))
+    return Batch(batch, labels, unreadable)
 
 
 def _end_with_parent(worker: int) -> None:
     """Ends this worker when the training process is gone, even killed.
 
-    torch watches the parent process, but that is the fork server, and the two would keep each other alive.
+    torch watches the process that forked the worker, but that is the fork server, which ends only after its workers.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

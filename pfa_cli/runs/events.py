@@ -1,4 +1,4 @@
-"""What a worker tells the process that started it; plain values that travel through a pipe."""
+"""What a worker reports to the process that started it: plain values that are sent through a pipe."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ Outcome = Literal["done", "failed", "interrupted", "busy", "lost"]
 
 @dataclass(frozen=True)
 class Started:
-    """A cell is ours; ``epochs_done`` of it are already in the database."""
+    """Training of a cell begins; ``epochs_done`` of its epochs are already in the database."""
 
     cell: int
     epochs_done: int
@@ -37,7 +37,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Note:
-    """What a person should know though it stops nothing, such as a damaged checkpoint passed over."""
+    """A message about a cell that goes on, such as that a damaged checkpoint was passed over."""
 
     cell: int
     message: str
@@ -52,7 +52,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Ended:
-    """The cell is no longer ours; ``error`` says why if it failed."""
+    """This process has finished with the cell; ``error`` says why if it failed."""
 
     cell: int
     outcome: Outcome
@@ -62,7 +62,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Broken:
-    """The worker can do nothing more, for this cell or any other, such as when the database was deleted."""
+    """The worker cannot train any more cells, for instance because the database was deleted."""
 
     message: str
 

@@ -1,28 +1,29 @@
-"""Workers as processes of their own, each at the end of a pipe of its own.
+"""Worker processes, each at the end of a pipe of its own.
 
 A pipe each, not one queue for all: a worker killed while it holds the queue's lock would silence the others.
 """
 
 import contextlib
 import multiprocessing
-import os
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from threading import Thread
 
 from pfa_cli.cores import physical_cores, share_cores
 from pfa_cli.runs.backend import Backend, Report, Setup, Task
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Event, Note, Said
 from pfa_cli.runs.worker import give_up, work
-from pfa_cli.signals import StopRequest, signals_blocked, stop_signals
+from pfa_cli.signals import StopRequest, call_guarded, signals_blocked, stop_signals
 
-_LOOK_SECONDS = 0.2  # how long a signal may wait for the parent to pass it on
-_DEATHS = 2  # of workers on one cell, without an epoch between them, after which the cell has failed
+_WAIT_SECONDS = 0.2  # at most, until the parent passes a signal on
+_STOPPED = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a worker that a signal stopped
+_MOST_DEATHS = 2  # of workers on one cell, without an epoch between them, after which the cell has failed
 
 
 class Processes(Backend):
@@ -49,7 +50,7 @@ class Processes(Backend):
 class _Member:
     process: SpawnProcess
     pipe: Connection
-    task: Task | None = None  # what it is at work on
+    task: Task | None = None  # what it trains now
 
 
 class Pool:
@@ -75,11 +76,11 @@ class Pool:
         try:
             self._start_missing()
             while self._members:
-                ready = connection.wait([member.pipe for member in self._members], timeout=_LOOK_SECONDS)
+                ready = connection.wait([member.pipe for member in self._members], timeout=_WAIT_SECONDS)
                 for member in [member for member in self._members if member.pipe in ready]:
                     self._listen(member)
                 if self._stop and not asked:
-                    # By SIGTERM: the terminal sent Ctrl-C to the workers too, and a second one is an order.
+                    # SIGTERM: the terminal sent Ctrl-C to the workers too, and a second SIGINT exits without saving.
                     asked = True
                     self._report(
                         Said(
@@ -90,29 +91,33 @@ class Pool:
                     for member in self._members:
                         member.process.terminate()
         finally:
-            for (
-                member
-            ) in self._members:  # some only after an error here: their pipes' ends make them save and leave
+            for member in self._members:  # only after an error here are there any left
+                member.process.terminate()
                 member.pipe.close()
             for member in self._members:
                 member.process.join()
 
     def _start_missing(self) -> None:
         resource_tracker.ensure_running()  # here, since starting it unblocks signals
-        while self._waiting and len(self._members) < self._jobs:
+        while self._waiting and len(self._members) < self._jobs and not self._stop:
             ours, theirs = self._context.Pipe()
             setup = replace(self._setup, jobs=self._jobs)
-            process = self._context.Process(target=_work, args=(theirs, setup), name="pfa worker")
+            entry = (__name__, _work.__name__, theirs)
+            process = self._context.Process(target=call_guarded, args=entry, name="pfa worker")
             with signals_blocked():
                 process.start()
             theirs.close()  # so that the pipe ends when the worker does
+            with contextlib.suppress(OSError):
+                ours.send(
+                    setup
+                )  # not among the arguments, which a process unpickles before it handles signals
             self._members.append(_Member(process, ours))
             self._give(self._members[-1])
 
     def _give(self, member: _Member) -> None:
-        """The next task, or leave to go."""
+        """Sends the next task, or None: no task is left."""
         member.task = self._waiting.popleft() if self._waiting else None
-        with contextlib.suppress(OSError):  # it is dead, as the end of its pipe will tell
+        with contextlib.suppress(OSError):  # it is dead, and `_listen` will see the end of its pipe
             member.pipe.send(member.task)
 
     def _listen(self, member: _Member) -> None:
@@ -131,7 +136,7 @@ class Pool:
             self._give(member)
 
     def _gone(self, member: _Member) -> None:
-        """The worker ended: as it was told, or killed in the middle of a cell, which another takes up."""
+        """The worker ended: as it was told to, or in the middle of a cell, which another worker resumes."""
         member.process.join()
         member.pipe.close()
         self._members.remove(member)
@@ -141,8 +146,9 @@ class Pool:
         how = _how_it_ended(member.process)
         self._deaths[task.cell] += 1
         if self._stop:
-            self._report(Note(task.cell, f"its worker {how}; the same command resumes it"))
-        elif self._deaths[task.cell] < _DEATHS:
+            if member.process.exitcode not in _STOPPED:
+                self._report(Note(task.cell, f"its worker {how}; the same command resumes it"))
+        elif self._deaths[task.cell] < _MOST_DEATHS:
             self._report(Note(task.cell, f"its worker {how}; another resumes it from its last checkpoint"))
             self._waiting.appendleft(task)
             self._start_missing()
@@ -151,7 +157,7 @@ class Pool:
                 give_up(
                     self._setup,
                     task,
-                    f"its worker {how}, {_DEATHS} times without an epoch between; if memory ran out, "
+                    f"its worker {how}, {_MOST_DEATHS} times without an epoch between; if memory ran out, "
                     "fewer --jobs leave more for each",
                 )
             )
@@ -162,35 +168,38 @@ def _how_it_ended(process: SpawnProcess) -> str:
     code = process.exitcode
     if code is not None and code < 0:
         return f"was killed by {signal.Signals(-code).name}"
-    return f"ended unasked (exit code {code})"
+    return f"ended unexpectedly (exit code {code})"
 
 
-def _work(pipe: Connection, setup: Setup) -> None:
-    """A worker process: cells from the pipe until no more come, a signal does, or the parent is gone."""
+def _work(pipe: Connection) -> None:
+    """A worker process: trains cells from the pipe until no more come, a signal does, or the parent is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     with stop_signals() as stop:
 
-        def should_stop() -> bool:
-            return bool(stop) or os.getppid() != parent.pid
+        def stop_without_parent() -> None:
+            connection.wait([parent.sentinel])
+            stop.set()
 
         def report(event: Event | Said | Broken) -> None:
-            with contextlib.suppress(OSError):  # nobody listens any more: `should_stop` says so too
+            with contextlib.suppress(OSError):  # the parent is gone
                 pipe.send(event)
 
+        Thread(target=stop_without_parent, name="stop without parent", daemon=True).start()
+        try:
+            setup = pipe.recv()
+        except (EOFError, OSError):
+            return
         share_cores(setup.jobs or 1)
-        work(setup, _tasks(pipe, should_stop), report, should_stop)
+        work(setup, _tasks(pipe, stop), report, lambda: bool(stop))
 
 
-def _tasks(pipe: Connection, should_stop: Callable[[], bool]) -> Iterator[Task]:
-    while not should_stop() and (task := _next(pipe)) is not None:
+def _tasks(pipe: Connection, stop: StopRequest) -> Iterator[Task]:
+    while not stop:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        if task is None:
+            return
         yield task
-
-
-def _next(pipe: Connection) -> Task | None:
-    try:
-        task = pipe.recv()
-    except (EOFError, OSError):
-        return None
-    assert task is None or isinstance(task, Task)
-    return task

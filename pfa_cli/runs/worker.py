@@ -22,6 +22,7 @@ from pfa_cli.runs.backend import Report, Setup, Task
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Note, Outcome, Started, Step
 from pfa_cli.runs.liveness import is_alive
 from pfa_cli.runs.provenance import attempt_facts
+from pfa_cli.signals import Stopped, interruptible
 from pfa_cli.store import writer
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import LostCell, StoreError
@@ -142,6 +143,11 @@ class Worker:
             return self._train(task, claim, folder)
         except LostCell:
             return self._ended_alone(Ended(task.cell, "lost"))
+        except Stopped:  # in a part of the training that has nothing to save
+            if self._ranks.size > 1:
+                raise
+            writer.finish(self._store, claim, "interrupted")
+            return Ended(task.cell, "interrupted")
         except Exception as error:
             if self._again(error):
                 with contextlib.suppress(LostCell):
@@ -160,20 +166,22 @@ class Worker:
     def _train(self, task: Task, claim: writer.Claim, folder: Path) -> Ended:
         prepare_folder(self._store, task, claim)
         self._ranks.from_first((task, folder))  # the others begin
-        dataset = self._dataset(task.configuration)
+        with interruptible():
+            dataset = self._dataset(task.configuration)
         precision = task.configuration.precision
         facts = attempt_facts(self._device, precision, dataset.description, self._lanes, not self._eager)
         writer.start_attempt(self._store, claim, facts)
-        trainer = Trainer(
-            task.configuration,
-            dataset,
-            task.seed,
-            self._device,
-            self._ranks,
-            eager=self._eager,
-            say=lambda text: self._report(Note(task.cell, text)),
-        )
-        self._restore(task, claim, folder, trainer)
+        with interruptible():
+            trainer = Trainer(
+                task.configuration,
+                dataset,
+                task.seed,
+                self._device,
+                self._ranks,
+                eager=self._eager,
+                say=lambda text: self._report(Note(task.cell, text)),
+            )
+            self._restore(task, claim, folder, trainer)
         self._report(Started(task.cell, trainer.epochs_done))
         diverged = None
         for record in trainer.epochs(self._should_stop, self._on_step(task, claim)):

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from pfa_cli.algorithms import Algorithm, convert
 from pfa_cli.data.part import Part
-from pfa_cli.errors import PfaError
+from pfa_cli.errors import PfaError, StoppedWaiting
 from pfa_cli.networks import build_network
 from pfa_cli.randomness import generator
 from pfa_cli.ranks import Ranks, share_statistics
 from pfa_cli.records import EpochRecord
+from pfa_cli.signals import interruptible
 from pfa_cli.training import schedule
 from pfa_cli.training.cuda_graph import (
     NotRecorded,
@@ -47,7 +48,8 @@ class Trainer:
     Where several ``ranks`` train together, each has a trainer and calls it alike; each takes its part of every batch.
 
     ``eager``: never records on a GPU. ``record``: makes the recordings (see `pfa_cli.training.cuda_graph`); by default CUDA
-    graphs on a GPU. The results are the same with and without. ``say`` is told, in a line, what could not be recorded.
+    graphs on a GPU. The results are the same with and without. ``say`` is told, in a line, what could not be recorded,
+    and what takes long before the first epoch.
 
     Raises:
         UsageError: a precision that the device has not, or a batch that does not divide among the ranks.
@@ -145,8 +147,11 @@ class Trainer:
         """
         self._check_agreement()
         if not self._measured_start:
-            self._prepare()
-            yield self.measure()
+            with interruptible():
+                self._prepare()
+                record = self.measure()
+            self._measured_start = True
+            yield record
         while not self.finished:
             if not self._train_epoch(should_stop, on_step):
                 return
@@ -168,8 +173,9 @@ class Trainer:
 
     @on_side_stream
     def _prepare(self) -> None:
+        if self.algorithm.preparation:
+            self._say(self.algorithm.preparation)
         self.algorithm.prepare()
-        self._measured_start = True
 
     @on_side_stream
     def _train_epoch(
@@ -182,17 +188,20 @@ class Trainer:
         requests = self.dataset.requests(
             self.seed, epoch, self.configuration.batch_size, start_step=self.step, part=self._part
         )
-        for request in requests:
-            self.advance(request)
-            self.step += 1
-            if on_step is not None:
-                on_step(self)
-            if self.ranks.any(should_stop()) and self.step < self.steps_per_epoch:
-                self._seconds += time.perf_counter() - since
-                return False
+        try:
+            for request in requests:
+                self.advance(request)
+                self.step += 1
+                if on_step is not None:
+                    on_step(self)
+                if self.ranks.any(should_stop()) and self.step < self.steps_per_epoch:
+                    break
+        except StoppedWaiting:
+            if self.ranks.size > 1:  # the others are in the step
+                raise
         self.wait()
         self._seconds += time.perf_counter() - since
-        return True
+        return self.step == self.steps_per_epoch
 
     def begin_epoch(self, epoch: int) -> None:
         """Sets what holds for all steps of ``epoch``, 1 being the first."""

@@ -171,6 +171,8 @@ def run(
     if dry_run:
         output.print(plan.table())
         return
+    if os.environ.get("RANK", "0") == "0":  # the first of torchrun's processes; torch takes seconds to import
+        output.say(f"{found.name}: {plan.summary()}; starting")
     from pfa_cli.runs.launch import run_cells
 
     raise typer.Exit(

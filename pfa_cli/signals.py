@@ -56,14 +56,16 @@ class StopRequest:
 
         A second SIGINT exits without saving. A second SIGTERM does not: batch systems may send several.
         """
+        first = True  # not whether it is set, as Python's handler may have set it for the same signal
         while received := os.read(pipe, 1):
             number = received[0]
             if number not in STOP_SIGNALS:
                 continue  # another handler's: torch's data loader has one for SIGCHLD
-            if self and number == signal.SIGINT:
+            if number == signal.SIGINT and not first:
                 before_exit()
                 os._exit(_exit_code(number))
             self.set(number)
+            first = False
         os.close(pipe)
 
 

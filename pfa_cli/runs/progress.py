@@ -15,9 +15,9 @@ from rich.text import Text
 from pfa_cli.records import EpochRecord
 from pfa_cli.runs.events import Ended, EpochDone, Event, Note, Started, Step
 from pfa_cli.runs.wording import count, duration, percent, rate
-from pfa_cli.terminal import Column, FittingTable
+from pfa_cli.terminal import Column, FittingTable, can_redraw
 
-_SPARED = ("", "images/s", "train %", "left", "test %")  # where there is no room for all, these go first
+_DROP_FIRST = ("", "images/s", "train %", "left", "test %")  # columns, on a narrow terminal
 
 
 class CellName(Protocol):
@@ -49,8 +49,8 @@ class View(Protocol):
 
 
 def view(console: Console, cells: Sequence[CellName], workers: int) -> View:
-    """The live table if ``console`` is a terminal, else plain lines."""
-    return LiveTable(console, cells, workers) if console.is_terminal else PlainLines(console, cells)
+    """The live table on a terminal that can redraw it, else plain lines."""
+    return LiveTable(console, cells, workers) if can_redraw(console) else PlainLines(console, cells)
 
 
 def epoch_line(cell: CellName, record: EpochRecord) -> str:
@@ -84,7 +84,7 @@ def ended_line(cell: CellName, event: Ended) -> str:
 
 
 class PlainLines:
-    """One line per epoch and per end of a cell; no control characters, for files and pipes."""
+    """One line for the start, every epoch and the end of a cell; no control characters, for files and pipes."""
 
     def __init__(self, console: Console, cells: Sequence[CellName]) -> None:
         self._console = console
@@ -101,6 +101,9 @@ class PlainLines:
 
     def handle(self, event: Event) -> None:
         match event:
+            case Started(cell, epochs_done):
+                how = f"continues after epoch {epochs_done}" if epochs_done else "begins"
+                self.say(f"{self._cells[cell].label} {how}")
             case EpochDone(cell, record):
                 self.say(epoch_line(self._cells[cell], record))
             case Ended(cell):
@@ -243,4 +246,4 @@ class LiveTable:
             Column("images/s", [rate(progress.images_per_second) for _, progress in rows], right=True),
             Column("left", [duration(self._eta(index)) for index in running], right=True, least=10),
         ]
-        return FittingTable(columns, _SPARED)
+        return FittingTable(columns, _DROP_FIRST)

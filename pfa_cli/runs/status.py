@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -19,10 +20,11 @@ from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs.liveness import shown_state
 from pfa_cli.runs.plan import EpochSeconds
 from pfa_cli.runs.wording import count, duration, in_number_order, percent, rate, setting
+from pfa_cli.signals import Stopped
 from pfa_cli.store.engine import Store
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.store.schema import attempts
-from pfa_cli.terminal import Column, FittingTable
+from pfa_cli.terminal import Column, FittingTable, can_redraw
 
 # With one epoch alone an estimate would mostly be of how long things take to start.
 _EPOCHS_FOR_ETA = 2
@@ -107,7 +109,7 @@ def watch(open_store: Callable[[], Store], console: Console, interval: float) ->
             return Text(str(error))
 
     try:
-        if not console.is_terminal:
+        if not can_redraw(console):
             while True:
                 console.print(now())
                 time.sleep(interval)
@@ -115,9 +117,11 @@ def watch(open_store: Callable[[], Store], console: Console, interval: float) ->
             while True:
                 live.update(now(), refresh=True)
                 time.sleep(interval)
-    except KeyboardInterrupt:
-        if console.is_terminal:
+    except (KeyboardInterrupt, Stopped) as stop:
+        if can_redraw(console):
             console.print(now())
+        if isinstance(stop, Stopped) and stop.number != signal.SIGINT:
+            raise
 
 
 def _attempts(store: Store) -> dict[int, int]:

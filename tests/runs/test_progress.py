@@ -31,8 +31,13 @@ class Cell:
 CELLS = [Cell("bp", "done", 40), Cell("pfa"), Cell("pfa-o", "interrupted", 10)]
 
 
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def terminal(width: int = 80) -> tuple[io.StringIO, Console]:
-    out = io.StringIO()
+    out = Screen()
     return out, Console(file=out, width=width, height=24, force_terminal=True, color_system=None)
 
 
@@ -68,6 +73,7 @@ def test_a_pipe_gets_one_line_per_epoch() -> None:
         lines.handle(Ended(1, "done", diverged_epoch=2))
         lines.handle(Ended(2, "failed", "it [broke]"))
     assert out.getvalue().splitlines() == [
+        "mnist pfa seed 0 begins",
         "mnist pfa seed 0 epoch 0/40 test 9.80 % 0.2 s",
         "mnist pfa seed 0 epoch 1/40 test 96.79 % loss 0.5000 10.0 s",
         "mnist pfa seed 0: damaged checkpoint passed over: [x]",
@@ -75,6 +81,21 @@ def test_a_pipe_gets_one_line_per_epoch() -> None:
         "mnist pfa seed 0 done, diverged in epoch 2",
         "mnist pfa-o seed 0 failed: it [broke]",
     ]
+
+
+@pytest.mark.parametrize(
+    "variables", [{"FORCE_COLOR": "1"}, {"TERM": "dumb"}, {"TERM": "unknown"}, {"TERM": "xterm"}]
+)
+def test_the_live_table_is_only_for_a_terminal_that_can_redraw_it(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FORCE_COLOR", "TERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    log, screen = Console(file=io.StringIO()), Console(file=Screen())
+    assert isinstance(view(log, CELLS, 2), PlainLines)
+    assert isinstance(view(screen, CELLS, 2), LiveTable) == (variables.get("TERM") not in ("dumb", "unknown"))
 
 
 def test_validation_and_test_accuracy_are_told_apart() -> None:

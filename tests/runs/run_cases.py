@@ -34,8 +34,8 @@ SMALL = {
     "hidden_sizes": [32, 32],
     "wm.mirror_samples": 32,
 }
-# Times differ from run to run; the run's number and attempt from database to database.
-_NOT_RESULTS = {"run_id", "attempt_id", "seconds", "images_per_second"}
+# Times differ from run to run, and with them the checksum; the run's number and attempt from database to database.
+_NOT_RESULTS = {"run_id", "attempt_id", "seconds", "images_per_second", "checksum"}
 
 _RESNET = """
 title = "ResNet-20 on a few photographs"

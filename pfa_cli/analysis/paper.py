@@ -84,7 +84,7 @@ class Paper:
 @cache
 def paper() -> Paper:
     """Reads ``paper.toml`` once."""
-    whole = tomllib.loads((files("pfa_cli.analysis") / "paper.toml").read_text(encoding="utf-8"))
+    whole = tomllib.loads(_text())
     experiments = {name: Experiment(**table) for name, table in whole["experiments"].items()}
     return Paper(
         algorithms=tuple(whole["algorithms"]),
@@ -129,6 +129,10 @@ def departures(configuration: Mapping[str, Any], data: str) -> dict[str, str]:
         if key not in skipped and not own_option and ours.get(key) != expected:
             found[key] = _said(key, ours.get(key), expected)
     return found
+
+
+def _text() -> str:
+    return (files("pfa_cli.analysis") / "paper.toml").read_text(encoding="utf-8")
 
 
 def _said(key: str, ours: Any, papers: Any) -> str:

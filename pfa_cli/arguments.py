@@ -8,7 +8,7 @@ from typing import Any
 from pfa_cli import registry
 from pfa_cli.errors import UsageError
 from pfa_cli.plugins import is_file
-from pfa_cli.registry import ALGORITHMS
+from pfa_cli.registry import ALGORITHMS, TABLE_1
 
 _MOST_SEEDS = 1000
 _HALF_DECIMAL = re.compile(r"(?<![\w.])(?:\.(\d+)|(\d+)\.(?!\d))")  # .1 and 1.
@@ -37,13 +37,13 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def parse_algorithms(text: str) -> list[str]:
-    """``all`` (of this package), or names and files of plug-ins separated by commas.
+    """``all`` (the paper's nine), or names and files of plug-ins separated by commas.
 
     >>> parse_algorithms("pfa, BP")
     ['pfa', 'bp']
     """
     if text.strip().lower() == "all":
-        return list(ALGORITHMS)
+        return list(TABLE_1)
     names = [name.strip() for name in text.split(",") if name.strip()]
     names = [name if is_file(name) else name.lower() for name in names]
     if not names:

@@ -31,7 +31,8 @@ class LayerRecord:
     """One weighted layer at the end of one epoch. Angles in degrees; norms are Frobenius norms.
 
     A value is None where it is not defined (DFA has no weight angle in hidden layers) and NaN where it was computed
-    and came out as NaN (a run that diverged).
+    and came out as NaN (a run that diverged). The last three describe a mixture of feedback, of which only a part joins the
+    same two neurons as a weight of W: the share of such pairs, and the correlation with W over all pairs and over these.
     """
 
     index: int
@@ -42,6 +43,9 @@ class LayerRecord:
     path_angle_degrees: float | None = metric("angle between W and the feedback path", "degrees")
     path_norm_ratio: float | None = metric("norm of the feedback path over that of W")
     error_angle_degrees: float | None = metric("angle between the layer's error and that of BP", "degrees")
+    bidirectional_percent: float | None = metric("pairs of neurons joined both ways", "percent")
+    weight_correlation: float | None = metric("correlation of W and the direct feedback weights, all pairs")
+    bidirectional_correlation: float | None = metric("the same, pairs joined both ways alone")
 
 
 @dataclass(frozen=True)

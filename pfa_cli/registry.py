@@ -335,10 +335,10 @@ def _declarations(statements: Iterable[ast.stmt], kind: str) -> Iterator[ast.Cal
 _NAMES: Mapping[str, Any] = {
     "Entry": Entry, "NetworkEntry": NetworkEntry, "DatasetEntry": DatasetEntry, "Option": Option,
 }  # fmt: skip
-_TABLE_1 = ("bp", "fa", "dfa", "sf", "kp", "wm", "pal", "pfa", "pfa-o")
+TABLE_1 = ("bp", "fa", "dfa", "sf", "kp", "wm", "pal", "pfa", "pfa-o")
 
 # Algorithms in the order of the paper's Table 1, later ones after them by name.
 _algorithms = _declared("algorithms", "Entry")
-ALGORITHMS: Mapping[str, Entry] = {name: _algorithms[name] for name in (*_TABLE_1, *_algorithms)}
+ALGORITHMS: Mapping[str, Entry] = {name: _algorithms[name] for name in (*TABLE_1, *_algorithms)}
 NETWORKS: Mapping[str, NetworkEntry] = _declared("networks", "NetworkEntry")
 DATASETS: Mapping[str, DatasetEntry] = _declared("data", "DatasetEntry")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from command_line import Call
 
-from pfa_cli.registry import ALGORITHMS
+from pfa_cli.registry import TABLE_1
 
 ROOT = Path(__file__).parents[1]
 # Small enough to train all nine algorithms in seconds; still MNIST.
@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_cell_is_done_and_nothing_is_done_twice(trained: Path) -> None:
     rows = json.loads(pfa("status", "--json", cwd=trained).stdout)
     rows = rows if isinstance(rows, list) else rows["runs"]
-    assert len(rows) == 2 * len(ALGORITHMS)
+    assert len(rows) == 2 * len(TABLE_1)
     assert {row["state"] for row in rows} == {"done"}
     again = pfa("run", "mnist", "--algos", "all", "--seeds", "2", "--epochs", "2", *TRIAL, cwd=trained)
     assert again.returncode == 0 and "nothing to do" in again.stdout
@@ -70,7 +70,7 @@ def test_export_is_tidy(trained: Path) -> None:
             assert done.returncode == 0, done.stderr
             frame = read(out)
             assert not frame.duplicated(keys).any()
-            assert len(frame) == 2 * len(ALGORITHMS) * 3 * (3 if table == "layers" else 1)
+            assert len(frame) == 2 * len(TABLE_1) * 3 * (3 if table == "layers" else 1)
     assert "test_accuracy_percent" in pd.read_csv(trained / "epochs.csv")
     assert "path_angle_degrees" in pd.read_csv(trained / "layers.csv")
 

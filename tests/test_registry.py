@@ -8,7 +8,7 @@ import pytest
 
 from pfa_cli import registry
 from pfa_cli.errors import UsageError
-from pfa_cli.registry import ALGORITHMS, Entry
+from pfa_cli.registry import ALGORITHMS, TABLE_1, Entry
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -19,7 +19,8 @@ def test_the_declaration_read_from_the_text_is_that_of_the_class(name: str) -> N
 
 
 def test_the_order_is_that_of_table_1_and_unknown_algorithms_come_last_by_name() -> None:
-    assert list(ALGORITHMS) == ["bp", "fa", "dfa", "sf", "kp", "wm", "pal", "pfa", "pfa-o"]
+    assert list(ALGORITHMS) == [*TABLE_1, "mix", "pfa-l", "readout"]
+    assert TABLE_1 == ("bp", "fa", "dfa", "sf", "kp", "wm", "pal", "pfa", "pfa-o")
     assert registry.in_order(["zeta", "pfa", "alpha", "bp"]) == ["bp", "pfa", "alpha", "zeta"]
 
 

@@ -90,6 +90,17 @@ class Algorithm:
         """How many numbers it needs beside one feedback path per layer; ``layers``: N_out and fan_in of each."""
         return 0
 
+    def carries(self, layer: "FeedbackLayer") -> bool:
+        """Whether an error goes down by ``layer``, so that it has a feedback path to be measured."""
+        return True
+
+    def direct(self, layer: "FeedbackLayer") -> Tensor | None:
+        """Of feedback that is direct for some pairs of neurons only: its synapses, shape of W, zero where there is none.
+
+        None: it is direct for all pairs (`path`), or for none.
+        """
+        return None
+
     # The moments at which it is called
 
     def attach(self, network: nn.Module) -> None:
@@ -161,6 +172,7 @@ class FeedbackLayer(nn.Module):
     B: Tensor  # [groups · N̄, N_out / groups], from the errors to the extra population
     R: Tensor  # [groups · N̄, …] like W, from the extra population to the layer below
     G: Tensor  # BᵀB by group: [groups, N_out / groups, N_out / groups]
+    M: Tensor  # which synapses of a sparse matrix exist: 0, or a positive number
     C0: Tensor  # how the initial feedback path and G·W differ, shape of W
 
     @property

@@ -5,7 +5,9 @@
 
 (Nøkland 2016; paper, "Direct feedback alignment".) This includes the output layer. The gradient that a shortcut brings is
 added as always. Where no dense layer makes the logits, e_L is the gradient at the network's output, which must then be its
-logits.
+logits. ``error_scale`` multiplies e_L on its way to the hidden layers, while the output layer learns as always: a small one
+leaves the hidden layers nearly as they were drawn. With ``density`` below 1 each synapse of D exists with that probability, and
+its variance is divided by it.
 
 Where it differs from its paper: Nøkland's networks are dense or flatten their maps; here a convolution broadcasts e_L over its
 output map and keeps its own stride, padding and dilation, but not its groups, since e_L has none.
@@ -18,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from pfa_cli.algorithms.base import Algorithm, FeedbackConv2d, FeedbackLayer
-from pfa_cli.algorithms.drawing import glorot
+from pfa_cli.algorithms.drawing import glorot, sparse
 from pfa_cli.errors import PfaError
 from pfa_cli.randomness import generator
-from pfa_cli.registry import Entry, OptionValue
+from pfa_cli.registry import Entry, Option, OptionValue
 
 
 class DFA(Algorithm):
@@ -35,6 +37,10 @@ class DFA(Algorithm):
         label="DFA",
         title="Direct feedback alignment",
         colour="#7A5230",
+        options={
+            "error_scale": Option(1.0, "factor of the output error in hidden layers", minimum=0),
+            "density": Option(1.0, "probability that a feedback synapse exists", minimum=1e-6, maximum=1),
+        },
         no_sign_transport=True,
         no_magnitude_transport=True,
         no_separate_phase=True,
@@ -55,7 +61,8 @@ class DFA(Algorithm):
         for layer in self.layers:
             inputs = layer.weight.shape[1] * layer.groups
             shape = (classes, inputs, *layer.weight.shape[2:])
-            D = glorot(shape, layer.weight, generator(self.seed, "feedback", layer.name))
+            stream = generator(self.seed, "feedback", layer.name)
+            D = sparse(glorot(shape, layer.weight, stream), float(self.options["density"]), stream)
             layer.register_buffer("D", D.to(layer.weight.device))
         network.register_forward_hook(self._watch_output)
 
@@ -69,6 +76,8 @@ class DFA(Algorithm):
         self._at_output = False
         error = self._output_error
         assert error is not None, "the output's hook runs before any layer's"
+        if (scale := float(self.options["error_scale"])) != 1:
+            error = error * scale
         if isinstance(layer, FeedbackConv2d):
             return self._broadcast(layer, error, delta.shape, input_shape)
         grad = error @ layer.D.to(error.dtype)

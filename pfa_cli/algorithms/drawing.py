@@ -24,3 +24,14 @@ def glorot_path(layer: FeedbackLayer, stream: torch.Generator) -> Tensor:
 def glorot_std(layer: FeedbackLayer) -> float:
     """The standard deviation of the layer's Glorot initialisation."""
     return (2 / (layer.fan_in + layer.fan_out)) ** 0.5
+
+
+def sparse(tensor: Tensor, density: float, stream: torch.Generator) -> Tensor:
+    """``tensor`` in which each element exists with probability ``density``; at 1 ``tensor`` itself, and nothing is drawn.
+
+    The others are zero. The variance of those that exist is divided by the density, so that the norm stays the same.
+    """
+    if density == 1:
+        return tensor
+    exists = torch.rand(tensor.shape, generator=stream) < density
+    return tensor * exists / density**0.5

@@ -15,19 +15,30 @@ from torch.nn import functional as F
 from pfa_cli.algorithms.base import Algorithm, FeedbackLayer, pass_on
 from pfa_cli.registry import OptionValue
 
-DrawPair = Callable[[FeedbackLayer, float, torch.Generator], tuple[Tensor, Tensor]]
+DrawPair = Callable[[FeedbackLayer, Mapping[str, OptionValue], torch.Generator], tuple[Tensor, Tensor]]
 
 
 class Literal(Algorithm):
-    """PFA or PFA-o with its extra population; per layer ``B`` [N̄, N_out] (fixed) and the parameter ``R`` [N̄, …]."""
+    """PFA or PFA-o with its extra population; per layer ``B`` [N̄, N_out] (fixed) and the parameter ``R`` [N̄, …].
+
+    Where R is sparse, ``M``, of its shape, says which of its synapses exist.
+    """
 
     def __init__(self, options: Mapping[str, OptionValue], seed: int, draw_pair: DrawPair) -> None:
         super().__init__(options, seed)
         self._draw_pair = draw_pair
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
-        B, R = self._draw_pair(layer, float(self.options["expansion"]), stream)
-        return {"B": B, "R": nn.Parameter(R, requires_grad=layer.weight.requires_grad)}
+        B, R = self._draw_pair(layer, self.options, stream)
+        found = {"B": B, "R": nn.Parameter(R, requires_grad=layer.weight.requires_grad)}
+        if self._is_sparse:
+            found["M"] = (R != 0).to(R.dtype)
+        return found
+
+    @property
+    def _is_sparse(self) -> bool:
+        """Whether only some synapses of R exist; the others stay zero."""
+        return self.options.get("r_density", 1) != 1
 
     def path(self, layer: FeedbackLayer) -> Tensor:
         return (layer.by_group(layer.B).mT @ layer.by_group(layer.R.detach())).reshape(layer.weight.shape)
@@ -52,6 +63,8 @@ class _ProductFeedback(torch.autograd.Function):
         error = _extra_population(layer, delta)
         grad_h = layer.transpose(error, R, x.shape) if ctx.needs_input_grad[0] else None
         grad_R = layer.outer(error, x.to(error.dtype), R.shape) if ctx.needs_input_grad[2] else None
+        if grad_R is not None and hasattr(layer, "M"):
+            grad_R = grad_R * layer.M
         return grad_h, delta, grad_R, None
 
 

@@ -27,14 +27,34 @@ def path_norm_ratio(lam: float) -> float:
 
 
 def path_limit(options: Mapping[str, Any]) -> tuple[float, float]:
-    """Path angle in degrees and norm ratio of PFA after learning, by its expansion ratio 1/λ."""
-    lam = 1 / float(options["expansion"])
-    return path_angle_degrees(lam), path_norm_ratio(lam)
+    """Path angle in degrees and norm ratio of PFA after learning, by its expansion ratio 1/λ and R's density q.
+
+    Of a sparse R, q·N̄ synapses reach each unit below, and only these learn: the angle is that of the expansion ratio q/λ, and
+    the norm ratio q·√(1+λ/q). A sparse B changes neither until few synapses are left in each of its columns.
+    """
+    q = float(options.get("r_density", 1))
+    lam = 1 / (float(options["expansion"]) * q)
+    return path_angle_degrees(lam), q * path_norm_ratio(lam)
+
+
+def orthogonal_limit(options: Mapping[str, Any]) -> tuple[float, float]:
+    """The same of PFA-o and PFA-l: W itself (Prop. 1); below an expansion ratio of 1, W's projection on N̄ random directions.
+
+    >>> orthogonal_limit({"expansion": 2.0}), tuple(round(x, 2) for x in orthogonal_limit({"expansion": 0.25}))
+    ((0.0, 1.0), (60.0, 0.5))
+    """
+    share = min(1.0, float(options.get("expansion", 1)))
+    return math.degrees(math.acos(math.sqrt(share))), math.sqrt(share)
 
 
 def backpropagation_limit(options: Mapping[str, Any]) -> tuple[float, float]:
-    """Angle in degrees and norm ratio where the feedback path becomes W itself (BP, KP; PFA-o by Prop. 1)."""
+    """Angle in degrees and norm ratio where the feedback path becomes W itself (BP, KP)."""
     return 0.0, 1.0
+
+
+def no_limit(options: Mapping[str, Any]) -> tuple[None, None]:
+    """Where no theory says how feedback ends up."""
+    return None, None
 
 
 def simulate_path(gram: NDArray[np.float64], inputs: int, rng: np.random.Generator) -> tuple[float, float]:

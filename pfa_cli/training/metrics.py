@@ -1,7 +1,7 @@
 """What is measured of the feedback paths: angles in degrees, norm ratios, and how far the errors are from BP's."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -12,32 +12,45 @@ from pfa_cli.algorithms import Algorithm, exact_backward, unobserved
 from pfa_cli.algorithms.base import FeedbackLayer
 from pfa_cli.records import LayerRecord
 
+_NUMBERS = (
+    "norm", "path_norm", "path_sine", "path_cosine", "error_sine", "error_cosine", "direct_norm", "direct_sine",
+    "direct_cosine", "bidirectional_share", "correlation", "bidirectional_correlation",
+)  # fmt: skip
+
 
 class LayerNumbers:
-    """The norms of which `layer_records` is made, on the device of the network: measured there, then fetched at once."""
+    """The numbers of which `layer_records` is made, on the device of the network: measured there, then fetched at once."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         """``network``: a converted network."""
         self._network = network
-        self._numbers = torch.zeros(len(_algorithm(network).layers), 6, dtype=torch.float64, device=device)
-        self._has_angle: list[bool] = []
+        layers = _algorithm(network).layers
+        self._numbers = torch.zeros(len(layers), len(_NUMBERS), dtype=torch.float64, device=device)
+        self._defined: list[set[str]] = []  # which of them each layer has
 
     def measure(self, images: Tensor, labels: Tensor) -> None:
         """Measures all layers without waiting for the device; the batch is the fixed probe of the error angle."""
         algorithm = _algorithm(self._network)
         ours, exact = _both_deltas(self._network, images, labels)
-        undefined = torch.full_like(self._numbers[0, :2], math.nan)
-        paths = [algorithm.path(layer) for layer in algorithm.layers]
-        # DFA's direct path has another shape than W in all layers but the last.
-        self._has_angle = [
-            V.shape == layer.weight.shape for layer, V in zip(algorithm.layers, paths, strict=True)
-        ]
-        rows = []
-        for layer, V, has_angle in zip(algorithm.layers, paths, self._has_angle, strict=True):
-            norms = torch.stack([layer.weight.detach().double().norm(), V.double().norm()])
-            angle = _half_angle(V, layer.weight) if has_angle else undefined
-            error = _half_angle(ours[layer], exact[layer]) if layer in ours else undefined
-            rows.append(torch.cat([norms, angle, error]))
+        undefined = torch.full_like(self._numbers[0, 0], math.nan)
+        self._defined, rows = [], []
+        for layer in algorithm.layers:
+            W = layer.weight.detach()
+            found = {"norm": W.double().norm()}
+            if algorithm.carries(layer):
+                V = algorithm.path(layer)
+                found["path_norm"] = V.double().norm()
+                if (
+                    V.shape == W.shape
+                ):  # DFA's direct path has another shape than W in all layers but the last
+                    found |= _half_angle("path", V, W)
+            if (direct := algorithm.direct(layer)) is not None:
+                found |= {"direct_norm": direct.double().norm()} | _half_angle("direct", direct, W)
+                found |= _symmetry(direct, W)
+            if layer in ours:
+                found |= _half_angle("error", ours[layer], exact[layer])
+            self._defined.append(set(found))
+            rows.append(torch.stack([found.get(name, undefined) for name in _NUMBERS]))
         self._numbers.copy_(torch.stack(rows))
 
     def records(self, measure: str) -> tuple[LayerRecord, ...]:
@@ -46,19 +59,35 @@ class LayerNumbers:
         ``measure``: "weight" where feedback synapses answer W one by one, "path" where only a product of them does.
         """
         algorithm = _algorithm(self._network)
-        found = []
-        rows = zip(algorithm.layers, self._numbers.tolist(), self._has_angle, strict=True)
-        for index, (layer, row, has_angle) in enumerate(rows):
-            norm, path_norm, *halves = row
-            ratio = path_norm / norm if norm else math.nan
-            angle = _degrees(*halves[:2]) if has_angle else None
-            error = 0.0 if algorithm.exact else _degrees(*halves[2:])
-            if measure == "path":
-                # There is no synapse from the layer above straight back to the layer below: 90° and 0 by construction.
-                found.append(LayerRecord(index, layer.name, norm, 90.0, 0.0, angle, ratio, error))
-            else:
-                found.append(LayerRecord(index, layer.name, norm, angle, ratio, None, None, error))
-        return tuple(found)
+        records = []
+        measured = zip(algorithm.layers, self._numbers.tolist(), self._defined, strict=True)
+        for index, (layer, row, defined) in enumerate(measured):
+            has = {name: value for name, value in zip(_NUMBERS, row, strict=True) if name in defined}
+            angle, ratio = _degrees("path", has), _ratio("path_norm", has)
+            error = _degrees("error", has)
+            if algorithm.exact and algorithm.carries(layer):
+                error = 0.0
+            elif error is None and algorithm.carries(layer):
+                error = math.nan
+            if measure == "weight":
+                records.append(
+                    LayerRecord(index, layer.name, has["norm"], angle, ratio, error_angle_degrees=error)
+                )
+                continue
+            # Where no synapse leads straight back, the angle is 90° and the ratio 0 by construction.
+            direct = (
+                (_degrees("direct", has), _ratio("direct_norm", has)) if "direct_norm" in has else (90.0, 0.0)
+            )
+            share = has.get("bidirectional_share")
+            records.append(
+                LayerRecord(
+                    index, layer.name, has["norm"], *direct, angle, ratio, error,
+                    bidirectional_percent=None if share is None else 100 * share,
+                    weight_correlation=has.get("correlation"),
+                    bidirectional_correlation=has.get("bidirectional_correlation"),
+                )
+            )  # fmt: skip
+        return tuple(records)
 
 
 def layer_records(
@@ -75,19 +104,46 @@ def angle_degrees(u: Tensor, v: Tensor) -> float:
 
     By Kahan's formula 2·atan2(‖û - v̂‖, ‖û + v̂‖), which is exact near 0° and 180°, where arccos is not.
     """
-    return _degrees(*_half_angle(u, v).tolist())
+    found = {name: value.item() for name, value in _half_angle("", u, v).items()}
+    angle = _degrees("", found)
+    assert angle is not None
+    return angle
 
 
-def _half_angle(u: Tensor, v: Tensor) -> Tensor:
-    """‖û - v̂‖ and ‖û + v̂‖, the sine and the cosine of half the angle, both times 2: float64 [2]."""
+def _half_angle(name: str, u: Tensor, v: Tensor) -> dict[str, Tensor]:
+    """‖û - v̂‖ and ‖û + v̂‖, the sine and the cosine of half the angle, both times 2, in float64."""
     u, v = u.detach().double().flatten(), v.detach().double().flatten()
     u, v = u / u.norm(), v / v.norm()
-    return torch.stack([(u - v).norm(), (u + v).norm()])
+    return {f"{name}_sine": (u - v).norm(), f"{name}_cosine": (u + v).norm()}
 
 
-def _degrees(sine: float, cosine: float) -> float:
-    """The angle of which `_half_angle` gives the numbers."""
-    return math.degrees(2 * math.atan2(sine, cosine))
+def _symmetry(direct: Tensor, W: Tensor) -> dict[str, Tensor]:
+    """Share of the weights of W that are answered by a synapse, and the correlation over all and over these alone.
+
+    As measured in cortex (paper, Appendix 1.2); correlations about zero, which is the weights' mean.
+    """
+    direct, W = direct.double().flatten(), W.double().flatten()
+    exists = (direct != 0).double()
+    product = (direct * W).sum()
+    return {
+        "bidirectional_share": exists.mean(),
+        "correlation": product / (direct.norm() * W.norm()),
+        "bidirectional_correlation": product / (direct.norm() * (W * exists).norm()),
+    }
+
+
+def _degrees(name: str, found: Mapping[str, float]) -> float | None:
+    """The angle of which `_half_angle` gave the numbers; None if it did not."""
+    if f"{name}_sine" not in found:
+        return None
+    return math.degrees(2 * math.atan2(found[f"{name}_sine"], found[f"{name}_cosine"]))
+
+
+def _ratio(name: str, found: Mapping[str, float]) -> float | None:
+    """The norm ``name`` in units of the norm of W; None if it was not measured, NaN where W is zero."""
+    if name not in found:
+        return None
+    return found[name] / found["norm"] if found["norm"] else math.nan
 
 
 def _both_deltas(

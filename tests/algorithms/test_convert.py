@@ -15,8 +15,9 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-from pfa_cli.algorithms import ALGORITHMS, convert
+from pfa_cli.algorithms import convert
 from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.registry import TABLE_1
 
 SMALL = {"pfa": {"expansion": 1.0}}  # B and R of a wide layer take long to draw
 
@@ -51,7 +52,7 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", TABLE_1)
 def test_torchvisions_families_take_a_training_step(algorithm: str, family: str) -> None:
     torch.manual_seed(0)
     network = FAMILIES[family]()

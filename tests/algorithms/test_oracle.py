@@ -31,7 +31,8 @@ def record_noise(algorithm: object) -> list[np.ndarray]:
 
 
 def test_every_algorithm_of_the_registry_has_its_line_in_the_table() -> None:
-    assert {case.algorithm for case in CASES.values()} == set(ALGORITHMS)
+    without_feedback = {"readout"}  # see test_readout.py
+    assert {case.algorithm for case in CASES.values()} == set(ALGORITHMS) - without_feedback
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

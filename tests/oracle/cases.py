@@ -11,6 +11,7 @@ from oracle.feedback import (
     Feedback,
     Fixed,
     KollenPollack,
+    Mixture,
     PhaselessAlignment,
     ProductFeedback,
     Sign,
@@ -64,4 +65,7 @@ CASES = {
     "pfa-literal": Case("pfa", ProductFeedback, ("B", "R"), {"expansion": 3.0}, form="literal"),
     "pfa-o": Case("pfa-o", ProductFeedback, ("B", "R"), {"expansion": 2.0}, form="closed"),
     "pfa-o-literal": Case("pfa-o", ProductFeedback, ("B", "R"), {"expansion": 2.0}, form="literal"),
+    "pfa-o-few": Case("pfa-o", ProductFeedback, ("B", "R"), {"expansion": 0.5}, form="closed"),
+    "pfa-l": Case("pfa-l", ProductFeedback, ("B", "R"), {"expansion": 1.0, "steps": 20}, form="closed"),
+    "mix": Case("mix", Mixture, ("G", "C0", "V"), {}),
 }

@@ -111,9 +111,13 @@ class KollenPollack(Feedback):
 class ProductFeedback(Feedback):
     """PFA and PFA-o, literally: ē = B·delta (eq. 4, 11), Rᵀ·ē (eq. 5, 12), ΔR ∝ ē·hᵀ (eq. 6)."""
 
-    def __init__(self, weight: Parameter, geometry, B: ndarray, R: ndarray, expansion: float) -> None:
+    def __init__(
+        self, weight: Parameter, geometry, B: ndarray, R: ndarray, expansion: float, **rule: object
+    ) -> None:
+        """``rule``: how PFA-l came to its B, which is nothing to this layer any more."""
         super().__init__(weight, geometry)
-        assert len(B) == expansion * len(weight.value)
+        groups = len(weight.value) // B.shape[1]
+        assert len(B) == groups * max(1, round(expansion * B.shape[1]))
         self.B = B
         self.parameters["R"] = Parameter(R)
 
@@ -133,6 +137,31 @@ class ProductFeedback(Feedback):
         e_bar = self.geometry.mix(self.B, delta)
         R.gradient = R.gradient + self.geometry.gradient(e_bar, h, R.value.shape)
         return self.geometry.transpose(R.value, e_bar, h.shape)
+
+
+class Mixture(Feedback):
+    """mix: every unit's row of V by one rule. What PFA's and KP's rows learn from is G·grad_W, G = BᵀB there and 1 here.
+
+    FA's rows, which V gives, do not learn. PFA's R takes SGD steps with B·grad_W, so BᵀR takes them with BᵀB·grad_W.
+    """
+
+    def __init__(self, weight: Parameter, geometry, G: ndarray, C0: ndarray, V: ndarray) -> None:
+        super().__init__(weight, geometry)
+        self.G, self.fixed = G, V
+        self.parameters["V"] = Parameter(self.mixed(weight.value) + C0)
+
+    def mixed(self, rows: ndarray) -> ndarray:
+        """G by group of the layer, applied to the rows of ``rows``."""
+        groups = np.split(rows, len(self.G))
+        return np.concatenate([np.tensordot(G, own, axes=1) for G, own in zip(self.G, groups, strict=True)])
+
+    def path(self) -> ndarray:
+        return self.parameters["V"].value + self.fixed
+
+    def carry(self, delta: ndarray, h: ndarray, e_L: ndarray) -> ndarray:
+        V = self.parameters["V"]
+        V.gradient = V.gradient + self.mixed(self.geometry.gradient(delta, h, V.value.shape))
+        return super().carry(delta, h, e_L)
 
 
 class WeightMirror(Fixed):

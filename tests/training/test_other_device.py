@@ -10,8 +10,8 @@ import torch
 from stand_ins import Blobs, Pictures, configuration
 from torch import Tensor, nn
 
-from pfa_cli.algorithms import ALGORITHMS
 from pfa_cli.algorithms.base import Algorithm
+from pfa_cli.registry import TABLE_1
 from pfa_cli.training.tally import Tally
 from pfa_cli.training.trainer import Trainer
 
@@ -37,7 +37,7 @@ def moved(current: Trainer) -> Trainer:
 
 
 @pytest.mark.parametrize("network", ["mlp", "resnet20"])
-@pytest.mark.parametrize("case", [*ALGORITHMS, "pfa literal"])
+@pytest.mark.parametrize("case", [*TABLE_1, "pfa literal"])
 def test_all_of_a_step_is_on_its_device(case: str, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Algorithm, "noise", noise)
     monkeypatch.setattr(Trainer, "_changing", None)  # there is nothing to compare

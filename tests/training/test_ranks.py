@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from stand_ins import Pictures, configuration
 
-from pfa_cli.algorithms import ALGORITHMS
 from pfa_cli.errors import UsageError
 from pfa_cli.ranks import Ranks, launched
+from pfa_cli.registry import TABLE_1
 from pfa_cli.training.trainer import Trainer
 
-CASES = [*ALGORITHMS, "pfa literal"]
+CASES = [*TABLE_1, "pfa literal"]
 
 
 def trained(case: str, ranks: Ranks) -> tuple[Trainer, list[dict[str, float | None]]]:

@@ -9,16 +9,16 @@ import torch
 from stand_ins import Blobs, Pictures, configuration
 from torch import nn
 
-from pfa_cli.algorithms import ALGORITHMS
 from pfa_cli.networks import build_network
 from pfa_cli.randomness import generator
 from pfa_cli.records import EpochRecord
+from pfa_cli.registry import ALGORITHMS, TABLE_1
 from pfa_cli.training import checkpoint
 from pfa_cli.training.initialise import initialise
 from pfa_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-CASES = [*ALGORITHMS, "pfa literal"]
+CASES = [*TABLE_1, "pfa literal", "pfa-l", "mix", "readout"]
 
 
 def trainer(case: str, **settings: object) -> Trainer:
@@ -79,7 +79,7 @@ def test_epoch_zero_is_the_network_before_training() -> None:
     assert [layer.name for layer in start.layers] == ["layer1", "layer2", "layer3"]
 
 
-@pytest.mark.parametrize("case", ALGORITHMS)
+@pytest.mark.parametrize("case", TABLE_1)
 def test_each_algorithm_reports_the_measures_it_has(case: str) -> None:
     *_, last = trainer(case).epochs()
     for layer in last.layers:

@@ -450,6 +450,34 @@ def upgrade(db: Db = None) -> None:
 
 
 @db_app.command()
+def prune(
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove them; without it they are only named.")
+    ] = False,
+    db: Db = None,
+) -> None:
+    """Remove the checkpoints that no run goes on from: of done cells all but the last, and of cells not in the database."""
+    from pfa_cli.runs.checkpoints import unneeded
+    from pfa_cli.store.engine import open_store
+
+    with open_store(db, write=False) as store:
+        found = list(unneeded(store))
+    for item in found:
+        output.say(f"{item.folder}: {item.size / 1e6:.1f} MB: {item.reason}")
+        if delete:
+            item.remove()
+    total = f"{sum(item.size for item in found) / 1e6:.1f} MB of checkpoints"
+    if not found:
+        output.say(
+            "nothing to remove: every checkpoint is one that a run goes on from, or a done cell's last"
+        )
+    elif delete:
+        output.say(f"removed {total}")
+    else:
+        output.say(f"{total} can go: `pfa db prune --delete` removes them")
+
+
+@db_app.command()
 def salvage(
     out: Annotated[
         Path, typer.Argument(parser=expanded, metavar="FILE", help="A new file for what can be read.")

@@ -144,7 +144,7 @@ class Algorithm:
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
         self._epoch, self.generator = facts["noise_epoch"], None
-        if "generator" in tensors:
+        if facts["noise_device"] is not None:
             state, device = tensors["generator"].cpu(), self.layers[0].weight.device
             if torch.device(facts["noise_device"]).type == device.type:
                 self.generator = torch.Generator(device=device)

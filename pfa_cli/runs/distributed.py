@@ -6,6 +6,7 @@ and the whole command ends, since the others cannot go on; the same command resu
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import takewhile
 
 import torch
@@ -72,8 +73,15 @@ def follow(setup: Setup) -> int:
                 task, folder = announced
                 assert isinstance(task, Task)
                 dataset = load_dataset(task.configuration, setup.data_dir, device)
-                trainer = Trainer(task.configuration, dataset, task.seed, device, ranks, eager=setup.eager)
-                checkpoint.restore(folder, trainer)
+                make = partial(
+                    Trainer, task.configuration, dataset, task.seed, device, ranks, eager=setup.eager
+                )
+                trainer, name, _ = checkpoint.restore(folder, make)
+                if ranks.from_first(None) != (trainer.epochs_done, trainer.step):
+                    raise PfaError(
+                        f"rank {ranks.rank} restored {name} from {folder}, which is not what the first rank restored: "
+                        "do all machines see the same folder?"
+                    )
                 for _ in trainer.epochs(should_stop):
                     trainer.state()  # the leader saves, and all add up their sums for it
                     if ranks.any(should_stop()):

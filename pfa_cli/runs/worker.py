@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from pfa_cli.data import Dataset, load_dataset
 from pfa_cli.errors import PfaError
 from pfa_cli.ranks import Ranks
 from pfa_cli.runs.backend import Report, Setup, Task
+from pfa_cli.runs.checkpoints import checkpoint_folder, prepare_folder
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Note, Outcome, Started, Step
 from pfa_cli.runs.liveness import is_alive
 from pfa_cli.runs.provenance import attempt_facts
@@ -36,38 +36,6 @@ from pfa_cli.training.trainer import Trainer
 HEARTBEAT_SECONDS = 15.0
 STEP_SECONDS = 0.5  # between two reports within an epoch
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
-
-
-def checkpoint_folder(store: Store, configuration: Configuration, seed: int) -> Path:
-    """Where the cell's checkpoints lie: beside the database; for a server's database, in ``results``.
-
-    Named by what the cell is and not by the run's number, which another database would give to another cell.
-    """
-    database = _database(store)
-    return database.with_name(f"{database.name}.checkpoints") / _cell_name(configuration, seed)
-
-
-def prepare_folder(store: Store, task: Task, claim: writer.Claim) -> Path:
-    """The cell's folder, made if missing, without checkpoints that are ahead of the database.
-
-    Folders were once named without the database's last suffix, so that lr-0.1 and lr-0.2 shared one. What such a
-    folder holds of a run that has begun is copied; the folder stays, as another database may use it, too.
-    """
-    folder = checkpoint_folder(store, task.configuration, task.seed)
-    former = _database(store).with_suffix(".checkpoints") / _cell_name(task.configuration, task.seed)
-    if claim.epochs_done is not None and not folder.exists() and former.is_dir():
-        shutil.copytree(former, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.discard(folder, after_epoch=claim.epochs_done)
-    return folder
-
-
-def _database(store: Store) -> Path:
-    return store.path or Path("results", f"{store.engine.url.database}")
-
-
-def _cell_name(c: Configuration, seed: int) -> str:
-    return f"{c.recipe}-{c.algorithm}-seed{seed}-{c.hash}"
 
 
 class Datasets:
@@ -164,7 +132,7 @@ class Worker:
         return ended
 
     def _train(self, task: Task, claim: writer.Claim, folder: Path) -> Ended:
-        prepare_folder(self._store, task, claim)
+        prepare_folder(self._store, task.configuration, task.seed, claim)
         self._ranks.from_first((task, folder))  # the others begin
         with interruptible():
             dataset = self._dataset(task.configuration)
@@ -172,16 +140,7 @@ class Worker:
         facts = attempt_facts(self._device, precision, dataset.description, self._lanes, not self._eager)
         writer.start_attempt(self._store, claim, facts)
         with interruptible():
-            trainer = Trainer(
-                task.configuration,
-                dataset,
-                task.seed,
-                self._device,
-                self._ranks,
-                eager=self._eager,
-                say=lambda text: self._report(Note(task.cell, text)),
-            )
-            self._restore(task, claim, folder, trainer)
+            trainer = self._trainer(task, claim, dataset, folder)
         self._report(Started(task.cell, trainer.epochs_done))
         diverged = None
         for record in trainer.epochs(self._should_stop, self._on_step(task, claim)):
@@ -193,6 +152,7 @@ class Worker:
                 break
         if trainer.finished:
             writer.finish(self._store, claim, "done")
+            checkpoint.keep_newest(folder)
             return Ended(task.cell, "done", diverged_epoch=diverged)
         saved = self._save(folder, trainer) if trainer.step else None
         writer.finish(self._store, claim, "interrupted", checkpoint=saved)
@@ -204,15 +164,26 @@ class Worker:
             raise PfaError(
                 f"the folder {folder} was moved or deleted under the run: put it back, then run the same command again"
             )
-        return checkpoint.save(folder, trainer)
+        return checkpoint.save(folder, trainer, final=trainer.finished)
 
-    def _restore(self, task: Task, claim: writer.Claim, folder: Path, trainer: Trainer) -> None:
-        """Goes back to the newest checkpoint that is whole; those ahead of the database are gone already."""
-        name, damaged = checkpoint.restore(folder, trainer)
+    def _trainer(self, task: Task, claim: writer.Claim, dataset: Dataset, folder: Path) -> Trainer:
+        """The cell's trainer in the state of its newest whole checkpoint; those ahead of the database are gone already."""
+
+        def say(text: str) -> None:
+            self._report(Note(task.cell, text))
+
+        def make() -> Trainer:
+            return Trainer(
+                task.configuration, dataset, task.seed, self._device, self._ranks, eager=self._eager, say=say
+            )
+
+        trainer, name, damaged = checkpoint.restore(folder, make)
+        self._ranks.from_first((trainer.epochs_done, trainer.step))  # the others check theirs
         for reason in damaged:
             self._report(Note(task.cell, f"damaged checkpoint passed over: {reason}"))
         if name is None and claim.checkpoint is not None:
             self._report(Note(task.cell, f"no usable checkpoint in {folder}: trains from the start again"))
+        return trainer
 
     def _on_step(self, task: Task, claim: writer.Claim) -> Callable[[Trainer], None]:
         """Heartbeats and progress, each at its own pace."""

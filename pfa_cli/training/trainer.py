@@ -353,6 +353,12 @@ class Trainer:
         }
 
     @on_side_stream
+    def _needs_momentum(self, progress: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint must have it: steps were taken, and more are to come. An fp16 step may have been skipped."""
+        taken = progress["epochs_done"] > 0 or progress["step"] > 0
+        more = progress["epochs_done"] < self.epochs_total and not progress["diverged"]
+        return taken and more and self.configuration.momentum > 0 and self.precision.keeps_every_step
+
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Takes back what `state` gave, possibly in another process. PfaError: the state is another version's."""
 
@@ -368,7 +374,9 @@ class Trainer:
                 f"the checkpoint is not of this network; another version of pfa wrote it ({error}). Go on with that version, "
                 "or move the checkpoints away to train from the start"
             ) from error
-        momentum = part("momentum.")
+        momentum, progress = part("momentum."), facts["progress"]
+        if self._needs_momentum(progress) and len(momentum) < len(list(self.network.parameters())):
+            raise PfaError("the checkpoint has no momentum for some of the parameters")
         for name, parameter in self.network.named_parameters():
             if name in momentum:
                 # In memory as the parameter lies, aligned: another order of summing would round otherwise.
@@ -377,7 +385,6 @@ class Trainer:
                 )
         self.algorithm.restore(part("algorithm."), facts["algorithm"])
         self.precision.scaler.load_state_dict(facts["scaler"])
-        progress = facts["progress"]
         if self.ranks.first:  # the sums of all ranks
             self._tally.restore(part("tally."))
         else:

@@ -19,8 +19,8 @@ from pfa_cli.configuration import Configuration
 from pfa_cli.recipes import load_recipe
 from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs import launch
+from pfa_cli.runs.checkpoints import checkpoint_folder
 from pfa_cli.runs.plan import Plan, make_plan
-from pfa_cli.runs.worker import checkpoint_folder
 from pfa_cli.store import schema
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import NoResults

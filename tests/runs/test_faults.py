@@ -4,10 +4,12 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import run_cases
@@ -17,13 +19,18 @@ from sqlalchemy import delete, select, update
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import PfaError
 from pfa_cli.recipes import load_recipe
+from pfa_cli.runs import worker
 from pfa_cli.runs.backend import Task
+from pfa_cli.runs.checkpoints import checkpoint_folder
 from pfa_cli.runs.events import Ended, EpochDone, Event
 from pfa_cli.runs.plan import Plan, make_plan
-from pfa_cli.runs.worker import Worker, checkpoint_folder
+from pfa_cli.runs.worker import Worker
 from pfa_cli.store import schema, writer
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.owner import Owner
+from pfa_cli.training import checkpoint
+
+KEEP_NEWEST = checkpoint.keep_newest
 
 
 def both(*plans: Plan) -> Plan:
@@ -48,10 +55,12 @@ def test_out_of_memory_fails_its_cell_alone(tmp_path: Path) -> None:
     assert f"mnist bp seed 0 failed: {failed.error}" in said
 
 
-def test_an_error_that_nobody_foresaw_leaves_its_traceback(tmp_path: Path) -> None:
+def test_an_error_that_nobody_foresaw_leaves_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     db, cells = tmp_path / "pfa.db", run_cases.plan(["bp"])
-    open_store(str(db), write=True).close()
-    (checkpoints(db, cells) / "epoch-0000-step-0000000.json").mkdir(parents=True)  # where a file should go
+    facts = worker.attempt_facts
+    monkeypatch.setattr(worker, "attempt_facts", lambda *given: monkeypatch.undo() or facts(*given)[0])
     code, _ = run_cases.train(db, both(cells, run_cases.plan(["fa"])))
     assert code == 1
     failed, done = run_cases.stored(db)
@@ -59,6 +68,50 @@ def test_an_error_that_nobody_foresaw_leaves_its_traceback(tmp_path: Path) -> No
     log = checkpoints(db, cells) / "traceback.txt"
     assert str(log) in str(failed.error)
     assert log.read_text().startswith("Traceback (most recent call last):")
+
+
+def test_a_checkpoint_that_is_no_file_fails_no_cell(tmp_path: Path) -> None:
+    db, cells = tmp_path / "pfa.db", run_cases.plan(["bp"])
+    open_store(str(db), write=True).close()
+    folder = checkpoints(db, cells)
+    (folder / "epoch-0000-step-0000000.json").mkdir(parents=True)  # where a file should go
+    os.mkfifo(folder / "epoch-0001-step-0000000.safetensors")
+    (folder / "epoch-x.json").write_text("[]")
+    assert run_cases.train(db, cells)[0] == 0
+    assert run_cases.states(db) == ["done"]
+
+
+def test_a_done_cell_keeps_its_last_checkpoint_only_and_prune_removes_the_rest(tmp_path: Path) -> None:
+    db, cells = tmp_path / "pfa.db", run_cases.plan(["bp"])
+    assert run_cases.train(db, cells)[0] == 0
+    done = checkpoints(db, cells)
+    kept = {path.name: path.read_bytes() for path in done.iterdir()}
+    assert kept.keys() == {"epoch-0004-step-0000000.json", "epoch-0004-step-0000000.safetensors"}
+    assert b"momentum." not in kept["epoch-0004-step-0000000.safetensors"]
+
+    stranger = done.with_name("mnist-bp-seed9-0123456789abcdef")
+    shutil.copytree(done, stranger)
+    shutil.copytree(done, done.with_name("mine"))
+    (done / "epoch-0003-step-0000000.json").write_text("old")
+    (done / ".epoch-0004-step-0000000.json.12345678.partial").write_text("half")
+    (done / "notes.txt").write_text("mine")
+    run_cases.train(db, run_cases.plan(["fa"], epochs=1))
+    set_back(db, state="interrupted", where="fa")
+    others = {path for path in done.parent.rglob("*") if path.is_file()}
+
+    def pruned(*arguments: str) -> str:
+        command = [sys.executable, "-m", "pfa_cli", "db", "prune", f"--db={db}", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    said = pruned()
+    assert str(stranger) in said and str(done) in said and "--delete" in said and "mine" not in said
+    assert {path for path in done.parent.rglob("*") if path.is_file()} == others
+    pruned("--delete")
+    gone = {path for path in others if not path.exists()}
+    assert {path.relative_to(done.parent).parts[0] for path in gone} == {stranger.name, done.name}
+    assert not stranger.exists()
+    assert {path.name: path.read_bytes() for path in done.iterdir()} == kept | {"notes.txt": b"mine"}
+    assert "nothing" in pruned("--delete")
 
 
 def test_a_mistake_that_only_the_data_show_is_the_cells_error(tmp_path: Path) -> None:
@@ -80,9 +133,15 @@ def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
     assert "mnist bp seed 0 done, diverged in epoch 1" in said
 
 
+def train_to_the_last_epoch(db: Path, cells: Plan) -> None:
+    """As far as a process gets that is killed before it could say that the cell is done."""
+    with patch.object(checkpoint, "keep_newest", lambda folder, kept=1: KEEP_NEWEST(folder, 2)):
+        assert run_cases.train(db, cells)[0] == 0
+
+
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path: Path, small_runs: Path) -> None:
     db, cells = tmp_path / "pfa.db", run_cases.plan(["pfa"])
-    assert run_cases.train(db, cells)[0] == 0
+    train_to_the_last_epoch(db, cells)
     newest = max(checkpoints(db, cells).glob("*.safetensors"))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -101,7 +160,7 @@ def test_checkpoints_ahead_of_the_database_are_not_used(
 ) -> None:
     """Killed between saving and storing (one epoch), or a database from a backup (more)."""
     db, cells = tmp_path / "pfa.db", run_cases.plan(["wm"])
-    assert run_cases.train(db, cells)[0] == 0
+    train_to_the_last_epoch(db, cells)
     with open_store(str(db), write=True) as store, store.write() as connection:
         after = -1 if epochs is None else epochs
         for table in (schema.layers, schema.epochs):
@@ -241,10 +300,13 @@ def test_a_full_disk_harms_nothing_and_the_run_goes_on_when_it_is_mended(
     assert_like(small_runs, db, but=before)
 
 
-def set_back(db: Path, **values: object) -> None:
-    """As if the only run had not come to its end."""
+def set_back(db: Path, *, where: str | None = None, **values: object) -> None:
+    """As if the runs (of the algorithm ``where``) had not come to their end."""
+    chosen = (
+        update(schema.runs) if where is None else update(schema.runs).where(schema.runs.c.algorithm == where)
+    )
     with open_store(str(db), write=True) as store, store.write() as connection:
-        connection.execute(update(schema.runs).values(**values))
+        connection.execute(chosen.values(**values))
 
 
 def assert_like(whole: Path, db: Path, but: object = ()) -> None:

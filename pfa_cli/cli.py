@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 db_app = typer.Typer(help="Look after the results database.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
+data_app = typer.Typer(help="Look after the data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 Db = Annotated[
     str | None,
@@ -111,7 +113,11 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
-) -> None: ...
+) -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # torch's libraries would end the process
+        raise PfaError("the working directory was deleted: change to one that exists") from None
 
 
 @app.command()
@@ -428,6 +434,17 @@ def bench(
         from pfa_cli.files import save
 
         save(out, report.as_json(done, left_out) + "\n")
+
+
+@data_app.command()
+def fetch(recipe: RecipeArgument, data_dir: DataDir = None, recipe_dir: RecipeDir = None) -> None:
+    """Fetch and verify the data of a recipe, for runs on machines without a network; says where they lie."""
+    from pfa_cli.data import default_data_dir, verify_data
+    from pfa_cli.recipes import load_recipe
+
+    folder = (data_dir or default_data_dir()).absolute()
+    for description in verify_data(load_recipe(recipe, recipe_dir), folder):
+        output.say(f"{description}: in {folder}")
 
 
 @db_app.command()

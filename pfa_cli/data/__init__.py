@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pfa_cli.data.folder import default_data_dir
 from pfa_cli.data.part import WHOLE, Part
+from pfa_cli.registry import ALGORITHMS
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from pfa_cli.configuration import Configuration
+    from pfa_cli.recipes import Recipe
 
-__all__ = ["WHOLE", "Dataset", "Part", "default_data_dir", "load_dataset", "prepare_data"]
+__all__ = ["WHOLE", "Dataset", "Part", "default_data_dir", "load_dataset", "prepare_data", "verify_data"]
 
 
 @runtime_checkable
@@ -80,3 +82,16 @@ def load_dataset(configuration: "Configuration", data_dir: Path, device: "torch.
 def prepare_data(configuration: "Configuration", data_dir: Path) -> None:
     """Fetches the data set if it is not there, without loading it: for a launcher, before its workers."""
     configuration.dataset_entry.fetch(data_dir)
+
+
+def verify_data(recipe: "Recipe", data_dir: Path) -> Iterator[str]:
+    """Fetches what is missing of the recipe's data sets and reads them whole, checksums and all; describes each.
+
+    Raises:
+        PfaError: as `load_dataset`.
+    """
+    import torch
+
+    configurations = [recipe.configuration(name) for name in ALGORITHMS]  # nearly always of one data set
+    for configuration in {c.dataset_identity: c for c in configurations}.values():
+        yield load_dataset(configuration, data_dir, torch.device("cpu")).description

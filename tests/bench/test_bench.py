@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.utils.flop_counter
+from command_line import Call
 from rich.console import Console
 from torch import nn
 
@@ -22,7 +22,6 @@ from pfa_cli.bench.growth import Curve, Growth, Point, admit
 from pfa_cli.bench.pixels import bench_dataset, epoch_images, which_pixels
 from pfa_cli.bench.report import QUANTITIES, Benchmark, as_json, show, spread_percent
 from pfa_cli.bench.timing import Job, Plan, Samples, peak, pooled, reset_peak, seconds_per_step
-from pfa_cli.cli import main
 from pfa_cli.recipes import load_recipe
 
 CPU = torch.device("cpu")
@@ -237,18 +236,18 @@ def test_the_peak_is_that_since_the_reset() -> None:
 
 
 def test_the_command_needs_no_data_and_no_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a small MNIST. No recipe is named: those whose network has no hidden sizes are left out, in words."""
-    monkeypatch.chdir(tmp_path)
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
     (tmp_path / "no data").mkdir()
     settings = ("train_images=1280", "test_images=100", "hidden_sizes=[32, 32]", "batch_size=16")
     small = [word for setting in settings for word in ("--set", setting)]
     quick = ["--jobs", "2", "--algos", "pfa", "--repetitions", "2", "--steps", "2", "--data-dir", "no data"]
-    run_pfa("bench", *small, *quick, "--json", "--store", "--db", "b.db", "--out", "b.json")
-    found = json.loads(capsys.readouterr().out)
+    done = call("bench", *small, *quick, "--json", "--store", "--db", "b.db", "--out", "b.json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
     assert found == json.loads((tmp_path / "b.json").read_text())
     assert set(found["left_out"]) == {"cifar10", "imagenet"}
     assert "hidden_sizes" in found["left_out"]["cifar10"]
@@ -264,14 +263,6 @@ def test_the_command_needs_no_data_and_no_network(
     points = {(point["contender"], point["value"]): point for point in curves["expansion"]["points"]}
     assert all(points[PFA, value]["per_bp"] > 0 for value in (1, 10, 100, 1000))
     assert points[LITERAL, 1]["per_base"] > 0
-    run_pfa("export", "--table", "benchmarks", "--out", "bench.csv", "--db", "b.db")
+    call("export", "--table", "benchmarks", "--out", "bench.csv", "--db", "b.db")
     stored = (tmp_path / "bench.csv").read_text()
     assert "pfa_per_bp" in stored and "cells/hour" in stored and "expansion=1000_per_base" in stored
-
-
-def run_pfa(*arguments: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["pfa", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    assert not ended.value.code

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from command_line import Call
 
 import pfa_cli
 from pfa_cli.data import cifar10, default_data_dir, mnist, prepare_data, sources
@@ -291,3 +292,30 @@ def test_without_a_home_folder_the_data_folder_has_to_be_named(
     monkeypatch.setenv("PFA_DATA", "~nobody-at-all/data")
     with pytest.raises(PfaError, match=r"no home folder.*--data-dir or PFA_DATA"):
         default_data_dir()
+
+
+@pytest.mark.usefixtures("without_network")
+def test_pfa_data_fetch_verifies_the_data_and_says_where_they_lie(
+    call: Call, tmp_path: Path, original: Path
+) -> None:
+    done = call("data", "fetch", "mnist")
+    assert done.code == 0
+    assert done.out == f"MNIST, 60000 train / 10000 test: in {default_data_dir()}\n"
+    copied = tmp_path / "copied" / mnist.FOLDER
+    shutil.copytree(original, copied)
+    with (copied / "train-labels-idx1-ubyte").open("r+b") as file:
+        file.write(b"damage")
+    damaged = call("data", "fetch", "mnist", "--data-dir", "copied")
+    assert damaged.code == 1 and "train-labels-idx1-ubyte is damaged" in damaged.err
+    missing = call("data", "fetch", "mnist", "--data-dir", "empty")
+    assert missing.code == 1 and f"MNIST is not in {tmp_path / 'empty'}" in missing.err
+
+
+def test_a_deleted_working_directory_is_one_sentence(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = call("run", "mnist", "--dry-run")
+    assert (done.code, done.out) == (1, "") and "the working directory was deleted" in done.err

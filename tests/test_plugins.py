@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +19,8 @@ from pfa_cli.configuration import Configuration
 from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.recipes import load_recipe
 
+ROOT = Path(__file__).parents[1]
+README = ROOT / "pfa_cli/algorithms/README.md"
 OUTSIDE = Path(__file__).with_name("outside")
 FRSF, NET, DATA = f"{OUTSIDE}/frsf.py:FRSF", f"{OUTSIDE}/mynet.py:net", f"{OUTSIDE}/mydata.py:load"
 SMALL = ("--set=train_images=640", "--set=test_images=100", "--set=hidden_sizes=[32]", "--device=cpu")
@@ -37,6 +41,12 @@ weight_decay = 0.0
 [algorithms."frsf.py:FRSF"]
 learning_rate = 0.02
 """
+
+
+@pytest.fixture(autouse=True)
+def no_simulations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figure 3's, which `pfa run` makes at its end: seconds, and no matter of these tests."""
+    monkeypatch.setattr("pfa_cli.runs.launch.ensure", lambda store: None)
 
 
 @pytest.fixture
@@ -93,6 +103,17 @@ def test_its_results_are_shown_merged_and_exported_when_its_file_is_gone(
         assert answer.code == 0, answer
     assert [run["algorithm"] for run in json.loads(answer.out)] == ["bp", "fa", "frsf"]
     assert "frsf" in (tmp_path / "layers.csv").read_text()
+    for command in (
+        ["figures", "--out", "drawn"],
+        ["compare"],
+        ["compare", "--json"],
+        ["report", "--out", "drawn"],
+    ):
+        answer = call(*command, "--db", "merged.db")
+        assert answer.code == 0, answer
+    assert ",frsf," in (tmp_path / "drawn/fig2-supplement.csv").read_text()  # its angles
+    for shown in ("table1.md", "table1-accuracy.csv", "report.html"):
+        assert "frsf" in (tmp_path / "drawn" / shown).read_text(), shown
     again = call(*run)
     assert again.code == 2 and "No such file" in again.err
 
@@ -353,3 +374,76 @@ def test_an_unknown_stored_algorithm_is_a_usage_error() -> None:
     planned = load_recipe("mnist").configuration(FRSF)
     with pytest.raises(UsageError, match="unknown algorithm 'frsf'"):
         Configuration.model_validate(planned.model_dump(mode="json"))
+
+
+def examples(language: str) -> dict[str, str]:
+    """The README's examples in ``language``: the file's name, in the first line, and the text."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+    return {block.split("\n")[0].removeprefix("# "): block for block in blocks}
+
+
+def test_every_example_of_the_readme_runs(call: Call, tmp_path: Path) -> None:
+    for name, text in (examples("python") | examples("toml")).items():
+        (tmp_path / name).write_text(text)
+    commands = "".join(examples("sh").values()).splitlines()
+    assert len(commands) == 3
+    for command in commands:
+        jobs = ["--jobs=1"] if command.startswith("pfa run") else []  # no processes to start
+        done = call(*command.split()[1:], *jobs)
+        assert done.code == 0, (command, done)
+    runs = json.loads(call("status", "--json").out)
+    accuracy = {(run["recipe"], run["algorithm"]): run["test_accuracy_percent"] for run in runs}
+    assert accuracy.keys() == {
+        ("mnist", "bp"),
+        ("mnist", "frsf"),
+        *(("squares", name) for name in ("bp", "pfa", "frsf")),
+    }
+    assert accuracy["squares", "frsf"] > 50
+    loop = subprocess.run([sys.executable, "loop.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert loop.returncode == 0, loop.stderr
+
+
+def test_one_of_ours_is_one_file(tmp_path: Path) -> None:
+    """In a copy of the package, which finds the file by itself; without torch, as a dry run shows."""
+    shutil.copytree(ROOT / "pfa_cli", tmp_path / "pfa_cli", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    for name, folder in (("frsf.py", "algorithms"), ("mynet.py", "networks"), ("mydata.py", "data")):
+        text = (OUTSIDE / name).read_text()
+        text = text.replace(
+            'NetworkEntry("mynet"', 'NetworkEntry("mynet", implementation="pfa_cli.networks.mynet:net"'
+        )
+        if name == "mydata.py":
+            text += (
+                "\nfrom pfa_cli.registry import DatasetEntry\n"
+                'entry = DatasetEntry("mydata", implementation="pfa_cli.data.mydata:load", train_images=400)\n'
+            )
+        (tmp_path / "pfa_cli" / folder / name).write_text(text)
+
+    def pfa(*settings: str) -> subprocess.CompletedProcess[str]:
+        run = [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-m",
+            "pfa_cli",
+            "run",
+            "cifar10",
+            "--algos=frsf,bp",
+            *settings,
+        ]
+        return subprocess.run(
+            run, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""}
+        )
+
+    own = (
+        "--set=dataset=mydata",
+        "--set=network=mynet",
+        "--set=width=12",
+        "--dry-run",
+        "--set=validation_images=0",
+    )
+    done = pfa(*own)
+    assert done.returncode == 0 and "cifar10 frsf" in done.stdout, done
+    assert not re.search(r"\| +torch$", done.stderr, re.M)
+    done = pfa(*own, "--set=batch_size=401")
+    assert done.returncode == 2 and "must be at most the number of training images (=400)" in done.stderr

@@ -144,7 +144,8 @@ class Evidence:
         """Every run that is stored; ``dataset`` is the data set's description where one was recorded."""
         runs = queries.runs_frame(self._store)
         data = self.attempts[self.attempts["dataset"].notna()].groupby("run_id")["dataset"].last()
-        return runs.assign(dataset=runs["run_id"].map(data).fillna(runs["dataset"]))
+        of_attempts = runs["run_id"].map(data).astype("object")  # without attempts it would be of floats
+        return runs.assign(dataset=of_attempts.fillna(runs["dataset"]))
 
     @cached_property
     def attempts(self) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from pfa_cli.runs.wording import count
 from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.store import writer
 from pfa_cli.store.engine import open_store
-from pfa_cli.store.filesystem import network_warning
+from pfa_cli.store.sqlite import network_warning
 from pfa_cli.theory.simulate import ensure
 from pfa_cli.training.device import choose_device
 from pfa_cli.training.precision import Precision

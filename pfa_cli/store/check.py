@@ -58,7 +58,7 @@ def check(db: str | None = None) -> CheckReport:
 
 
 def _check(store: Store) -> CheckReport:
-    broken = store.read(_broken_pages) if store.path is not None else []
+    broken = store.read(broken_pages) if store.path is not None else []
     if broken:
         problem = Problem(f"damaged: {'; '.join(broken)}", _way_out(store.name))
         return CheckReport(store.name, 0, (problem,))
@@ -70,7 +70,8 @@ def _check(store: Store) -> CheckReport:
     return CheckReport(store.name, count, tuple(Problem(what, _way_out(store.name)) for what in found))
 
 
-def _broken_pages(connection: Connection) -> list[str]:
+def broken_pages(connection: Connection) -> list[str]:
+    """What is wrong with the pages, indexes and references of an SQLite database."""
     lines = list(connection.execute(text("PRAGMA integrity_check(10)")).scalars())
     if lines != ["ok"]:
         return [" ".join(line.split()) for line in lines]
@@ -122,6 +123,8 @@ def _wrong_with(run: Row, have: list[int], counts: dict[int, int], diverged: int
         )
     elif run.state == "done" and done != run.epochs_total and run.diverged_epoch is None:
         yield f"is done, but after {done} of {run.epochs_total} epochs"
+    elif run.configuration.get("epochs", run.epochs_total) != run.epochs_total:
+        yield f"has {run.epochs_total} epochs in all, but its configuration says {run.configuration['epochs']}"
     elif run.diverged_epoch != diverged:
         yield f"diverged in epoch {diverged}, but says {run.diverged_epoch}"
     thin = [epoch for epoch in have if counts.get(epoch, 0) < max(counts.values(), default=1)]

@@ -27,7 +27,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 from pfa_cli.errors import UsageError
 from pfa_cli.paths import expanded_database
 from pfa_cli.store import sqlite
-from pfa_cli.store.errors import DamagedDatabase, NoResults, StoreError, explained, no_results
+from pfa_cli.store.errors import DamagedDatabase, DamagedValue, NoResults, StoreError, explained, no_results
 from pfa_cli.store.schema import METRICS, SCHEMA_REVISION, epochs, layers, metadata
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class Store:
                 return self._read_once(query)
             try:
                 result = self._read_once(query)
-            except DatabaseError:
+            except (DatabaseError, DamagedValue):
                 if sqlite.state_of(path) == before:
                     raise
                 time.sleep(0.01)
@@ -115,10 +115,10 @@ class Store:
 
     def _check_in_place(self) -> None:
         """A file that was deleted or replaced can still be written to, but what is written is lost."""
-        if self._identity is not None and _identity(self.path) != self._identity:
+        if self.path is not None and _identity(self.path) != self._identity:
             raise StoreError(
-                f"the database {self.name} was deleted or replaced while it was in use; what was stored is "
-                "where the old file went. Put it back, or run the same command again to start afresh."
+                f"the database {self.name} was deleted or replaced while it was in use. Its newest results are in "
+                f"{sqlite.log_of(self.path)}: keep it. {sqlite.how_to_unite(self.path)}"
             )
 
 

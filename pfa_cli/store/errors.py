@@ -61,7 +61,7 @@ def explained(place: str, folder: Path | None = None) -> Iterator[None]:
     """Turns database errors that a person can mend into StoreError; any other passes."""
     try:
         yield
-    except DamagedValue as error:
+    except (DamagedValue, UnicodeDecodeError) as error:  # the latter: even SQLite's message is damaged
         raise DamagedDatabase(place, str(error)) from error
     except DBAPIError as error:
         cause = error.orig if isinstance(error.orig, sqlite3.Error) else None

@@ -16,9 +16,10 @@ from sqlalchemy import Connection, Table, and_, insert, select, update
 
 from pfa_cli.errors import UsageError
 from pfa_cli.store import checksums
+from pfa_cli.store.check import broken_pages
 from pfa_cli.store.checksums import Row, rows
 from pfa_cli.store.engine import open_store
-from pfa_cli.store.errors import NoResults
+from pfa_cli.store.errors import DamagedDatabase, NoResults
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
 
 _CELL = ("recipe", "algorithm", "seed", "config_hash")
@@ -95,6 +96,8 @@ def merge(db: str | None, other_db: str) -> MergeReport:
     with there as other, open_store(db, write=True) as store:
         if _same(store.path, other.path):
             raise UsageError(f"{other.name} is the database to merge into; name another one.")
+        for what in other.read(broken_pages) if other.path else []:
+            raise DamagedDatabase(other.name, what)
         other.read(checksums.verify)
         for run_id in other.read(lambda connection: connection.execute(select(runs.c.id)).scalars().all()):
             theirs = other.read(partial(_history, which=runs.c.id == run_id))

@@ -23,16 +23,17 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
 )
 from sqlalchemy.exc import SQLAlchemyError
 
+from pfa_cli import files
 from pfa_cli.errors import UsageError
 from pfa_cli.store import checksums
 from pfa_cli.store.checksums import Row
 from pfa_cli.store.engine import Store, database_file, open_store
 from pfa_cli.store.errors import StoreError, no_results
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
-from pfa_cli.store.sqlite import refuse_folder
 
 _UNREADABLE = (
     SQLAlchemyError,
@@ -66,10 +67,10 @@ def salvage(db: str | None, out: Path) -> SalvageReport:
         raise UsageError("only a database in a file can be salvaged.")
     if out.exists():
         raise UsageError(f"{out} exists already; name a new file.")
-    if not path.exists():
-        raise no_results(str(path))
-    refuse_folder(path)
     try:
+        files.refuse_special(path)
+        if not path.exists():
+            raise no_results(str(path))
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.absolute().parent) as folder:
             damaged = _copy_of(path, Path(folder))
@@ -118,17 +119,18 @@ def _copy_of(path: Path, folder: Path) -> Engine:
 
 def _save_run(damaged: Engine, store: Store, run: Row, report: SalvageReport) -> None:
     title = f"run {run['id']} ({run['recipe']} {run['algorithm']} seed {run['seed']})"
-    total = run["epochs_total"]
+    total = run["epochs_total"] = run["configuration"].get("epochs", run["epochs_total"])
     tries = _read(damaged, attempts, attempts.c.run_id == run["id"])
     stored = _readable(damaged, epochs, epochs.c.epoch, 0, total, epochs.c.run_id == run["id"])
     parts = _readable(damaged, layers, layers.c.epoch, 0, total, layers.c.run_id == run["id"])
     n_stored = 0 if run["epochs_done"] is None else run["epochs_done"] + 1
     n_whole = min(_whole_epochs(run, stored, parts), n_stored)
-    row = run | {"token": None, "epochs_done": n_whole - 1 if n_whole else None}
+    diverged = next((epoch["epoch"] for epoch in stored[:n_whole] if epoch["diverged"]), None)
+    row = run | {"token": None, "epochs_done": n_whole - 1 if n_whole else None, "diverged_epoch": diverged}
     if n_whole < n_stored:
-        row |= {"state": "interrupted", "diverged_epoch": None, "finished_at": None}
-    elif run["state"] == "running" or (
-        run["state"] == "done" and n_whole <= total and run["diverged_epoch"] is None
+        row |= {"state": "interrupted", "finished_at": None}
+    elif run["state"] not in ("done", "failed", "queued") or (
+        run["state"] == "done" and n_whole <= total and diverged is None
     ):
         row["state"] = "interrupted"
     known = {None, *(attempt["id"] for attempt in tries or [])}
@@ -204,8 +206,13 @@ def _readable(
 
 
 def _read(damaged: Engine, table: Table, *conditions: ColumnElement[bool]) -> list[Row] | None:
+    """The rows that meet the conditions, None if they cannot all be read. A column that an older pfa had not is empty."""
     try:
         with damaged.connect() as connection:
-            return checksums.rows(connection, table, *conditions)
+            there = {row[1] for row in connection.execute(text(f"PRAGMA table_info({table.name})"))}
+            columns = [column for column in table.columns if column.name in there]
+            query = select(*columns).select_from(table).where(*conditions).order_by(*table.primary_key)
+            empty = dict.fromkeys(table.columns.keys())
+            return [empty | row._asdict() for row in connection.execute(query)]
     except _UNREADABLE:
         return None

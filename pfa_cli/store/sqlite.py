@@ -5,6 +5,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+from pfa_cli import files
 from pfa_cli.store.errors import DamagedDatabase, StoreError, no_results
 
 BUSY_TIMEOUT_SECONDS = 30.0
@@ -51,9 +52,9 @@ def state_of(path: Path) -> tuple[int, ...] | None:
 
 def refuse_to_read(path: Path) -> None:
     """Raises NoResults or StoreError if ``path`` cannot be a database with results."""
+    _refuse_other_files(path)
     if not path.exists() or (_size(path) == 0 and at_rest(path)):
         raise no_results(str(path))
-    _refuse_other_files(path)
 
 
 def create_if_missing(path: Path) -> bool:
@@ -61,9 +62,9 @@ def create_if_missing(path: Path) -> bool:
 
     StoreError if that, or writing to it, is not allowed.
     """
+    _refuse_other_files(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_other_files(path)
         if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
             raise PermissionError("read-only")
         path.touch()
@@ -75,25 +76,50 @@ def create_if_missing(path: Path) -> bool:
         ) from error
 
 
-def refuse_folder(path: Path) -> None:
-    """Raises StoreError if ``path`` is a folder."""
-    if path.is_dir():
-        raise StoreError(f"{path} is a folder; `--db` wants a file, for example {path / 'pfa.db'}.")
-
-
 def _refuse_other_files(path: Path) -> None:
-    refuse_folder(path)
+    """Raises StoreError if ``path`` is there but no SQLite database, or is gone and its log is not."""
     try:
-        with path.open("rb") as file:
+        for beside in ("", "-wal", "-shm", "-journal"):
+            files.refuse_special(path.with_name(path.name + beside))
+        with files.open_regular(path) as file:
             start = file.read(len(_HEADER))
     except (FileNotFoundError, NotADirectoryError):
+        _refuse_log_alone(path)
         return
+    except IsADirectoryError as error:
+        raise StoreError(
+            f"{error.filename} is a folder; `--db` wants a file, for example {path / 'pfa.db'}."
+        ) from error
     except OSError as error:
         raise StoreError(
-            f"cannot read the database {path} ({error.strerror}). Check who may read it."
+            f"cannot read the database {error.filename or path} ({error.strerror}). Check what it is and who may read "
+            "it, or name another database by `--db` or PFA_DB."
         ) from error
     if start and start != _HEADER:
         raise DamagedDatabase(str(path), "it is not an SQLite database")
+
+
+def _refuse_log_alone(path: Path) -> None:
+    """A new database in the place of one that was moved would delete the log, which holds the newest results."""
+    log = log_of(path)
+    if _size(log) > 0:
+        raise StoreError(
+            f"the database {path} is missing, but its log {log} is there and holds its newest results. "
+            f"{how_to_unite(path)} Nothing was written."
+        )
+
+
+def log_of(path: Path) -> Path:
+    """The file beside the database that holds what was written last, until SQLite takes it over."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def how_to_unite(path: Path) -> str:
+    """What to do if a database was moved away from its log."""
+    return (
+        f"Move the database back to {path}, or, if it is to keep its new name, end every pfa that uses it and give "
+        f"{log_of(path).name} that name with -wal at its end, in the same folder."
+    )
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -127,5 +153,51 @@ def _switch_to_wal(connection: sqlite3.Connection, path: Path) -> None:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
+
+
+_NETWORK = {
+    *(
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "davfs",
+        "drvfs",
+        "gpfs",
+        "lustre",
+        "nfs",
+        "nfs4",
+        "smb3",
+        "smbfs",
+    ),
+    *("webdav", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs"),
+}
+"""File systems on which SQLite's locks and its write-ahead log are not safe."""
+
+
+def network_warning(path: Path) -> str | None:
+    """What to tell the user if ``path`` lies on a network file system; None if it does not."""
+    kind = file_system(path)
+    if kind not in _NETWORK:
+        return None
+    return (
+        f"the database {path} lies on a network file system ({kind}), where SQLite can lose results when "
+        "several machines write. Name one on a local disk of each machine by `--db`, and bring them "
+        "together by `pfa merge`."
+    )
+
+
+def file_system(path: Path) -> str | None:
+    """The type of the file system that ``path`` lies on (or will lie on), such as "ext4"; None if unknown."""
+    import psutil
+
+    here = path.absolute().resolve()
+    mounts = [
+        (len(Path(mount.mountpoint).parts), mount.fstype)
+        for mount in psutil.disk_partitions(all=True)
+        if here.is_relative_to(mount.mountpoint)
+    ]
+    return max(mounts, key=lambda mount: mount[0])[1].lower() if mounts else None

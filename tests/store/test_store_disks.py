@@ -13,8 +13,8 @@ from pfa_cli.records import EpochRecord, LayerRecord
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import StoreError
-from pfa_cli.store.filesystem import file_system, network_warning
 from pfa_cli.store.queries import epochs_frame, runs
+from pfa_cli.store.sqlite import file_system, network_warning
 from pfa_cli.store.writer import finish, record_epoch
 
 

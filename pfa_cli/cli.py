@@ -11,6 +11,7 @@ import typer
 from pfa_cli import __version__
 from pfa_cli.errors import PfaError, UsageError, in_words
 from pfa_cli.files import refuse_special
+from pfa_cli.options import AsJson, DataDir, Db, Device, Out, RecipeArgument, RecipeDir, Settings
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 from pfa_cli.terminal import messages, output, prepare_streams, show_error
 
@@ -31,41 +32,6 @@ db_app = typer.Typer(help="Look after the results database.", no_args_is_help=Tr
 app.add_typer(db_app, name="db")
 data_app = typer.Typer(help="Look after the data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-Db = Annotated[
-    str | None,
-    typer.Option(
-        "--db",
-        parser=expanded_database,
-        metavar="FILE",
-        help="Results database: a file or an SQLAlchemy URL.",
-        show_default="PFA_DB, else results/pfa.db",
-    ),
-]
-RecipeArgument = Annotated[
-    str,
-    typer.Argument(
-        parser=expanded_recipe, metavar="RECIPE", help="A recipe's name (see `pfa recipes`) or a .toml file."
-    ),
-]
-RecipeDir = Annotated[
-    Path | None, typer.Option(parser=expanded, metavar="FOLDER", help="Folder with recipes of your own.")
-]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeatable.")
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        parser=expanded,
-        metavar="FOLDER",
-        help="Folder with the data sets.",
-        show_default="PFA_DATA, else the user's cache",
-    ),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Out = Annotated[Path, typer.Option(parser=expanded, metavar="FOLDER", help="Folder for what is made.")]
 
 
 def main() -> None:
@@ -352,7 +318,9 @@ def simulate(db: Db = None) -> None:
 
 @app.command()
 def cortex(
-    synapses: Annotated[int, typer.Option(min=100, help="Synapses in the simulation.")] = 1_000_000,
+    synapses: Annotated[
+        int, typer.Option(min=100, max=100_000_000, help="Synapses in the simulation.")
+    ] = 1_000_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0,
     as_json: AsJson = False,
 ) -> None:

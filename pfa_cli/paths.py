@@ -12,7 +12,7 @@ def expanded(name: str | Path) -> Path:
         UsageError: it names nothing, or there is no such home folder.
     """
     text = str(name)
-    if not text or "\0" in text:
+    if not text or "\0" in text or "://" in text:
         raise UsageError(f"{text!r} is no name of a file or folder")
     path = Path(text)
     if not text.startswith("~"):

@@ -32,6 +32,7 @@ CELL = ["recipe", "algorithm", "seed", "config_hash"]
 LAST = "test_accuracy_last_epoch_percent"
 BEST = "test_accuracy_best_validation_epoch_percent"
 _SWEPT = ("expansion", "form")
+_PARAMETERS = ["expansion", "units", "draws"]  # of a simulation
 
 
 @dataclass(frozen=True)
@@ -179,8 +180,9 @@ class Evidence:
         return self._layers[recipe]
 
     def simulations(self, kind: str) -> pd.DataFrame:
-        """The stored simulations of one kind."""
-        return queries.simulations_frame(self._store, kind)
+        """The stored simulations of one kind; those without the parameters that the figures need are left out."""
+        frame = queries.simulations_frame(self._store, kind)
+        return frame.reindex(columns=frame.columns.union(_PARAMETERS)).dropna(subset=_PARAMETERS)
 
     def comparison(self, recipe: str) -> Comparison | None:
         """The recipe's runs in the setting that is the paper's or was trained most; None if it has none."""

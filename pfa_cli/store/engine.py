@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 
-from pfa_cli.errors import UsageError
+from pfa_cli.errors import UsageError, shown
 from pfa_cli.paths import expanded_database
 from pfa_cli.store import sqlite
 from pfa_cli.store.errors import DamagedDatabase, DamagedValue, NoResults, StoreError, explained, no_results
@@ -49,7 +49,7 @@ class Store:
         self.path = path
         self.writable = writable
         self.verified = False  # whether the stored numbers were found to match their checksums
-        self.name = str(path) if path else engine.url.render_as_string(hide_password=True)
+        self.name = shown(path) if path else engine.url.render_as_string(hide_password=True)
         self._identity = _identity(path)
 
     def read(self, query: Callable[[Connection], T]) -> T:

@@ -1,0 +1,43 @@
+"""Options and arguments that several commands have, with how their words are read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pfa_cli.paths import expanded, expanded_database, expanded_recipe
+
+Db = Annotated[
+    str | None,
+    typer.Option(
+        "--db",
+        parser=expanded_database,
+        metavar="FILE",
+        help="Results database: a file or an SQLAlchemy URL.",
+        show_default="PFA_DB, else results/pfa.db",
+    ),
+]
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        parser=expanded_recipe, metavar="RECIPE", help="A recipe's name (see `pfa recipes`) or a .toml file."
+    ),
+]
+RecipeDir = Annotated[
+    Path | None, typer.Option(parser=expanded, metavar="FOLDER", help="Folder with recipes of your own.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeatable.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        parser=expanded,
+        metavar="FOLDER",
+        help="Folder with the data sets.",
+        show_default="PFA_DATA, else the user's cache",
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Out = Annotated[Path, typer.Option(parser=expanded, metavar="FOLDER", help="Folder for what is made.")]

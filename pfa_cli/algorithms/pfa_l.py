@@ -60,9 +60,9 @@ class PFAL(PFA):
             "lateral": Option(
                 "symmetric", "lateral weights of the extra population", choices=("symmetric", "one-way")
             ),
-            "steps": Option(50, "steps of spontaneous activity before training", minimum=0),
-            "rate": Option(0.2, "η: learning rate of B and M in these steps", minimum=1e-6, maximum=0.9),
-            "samples": Option(1.0, "errors in a step, per unit of the layer above", minimum=1e-6),
+            "b_steps": Option(50, "steps of spontaneous activity before training", minimum=0),
+            "b_rate": Option(0.2, "η: learning rate of B and M in these steps", minimum=1e-6, maximum=0.9),
+            "b_samples": Option(1.0, "errors in a step, per unit of the layer above", minimum=1e-6),
         },
         no_sign_transport=True,
         no_magnitude_transport=True,
@@ -87,8 +87,8 @@ class PFAL(PFA):
             F = torch.full_like(B, torch.nan)
         if not F.isfinite().all():
             raise PfaError(
-                f"layer {layer.name!r}: the {options['lateral']} rule that learns B diverged at rate (={options['rate']}) with "
-                f"samples (={options['samples']}): take a smaller rate, or more samples in a step"
+                f"layer {layer.name!r}: the {options['lateral']} rule that learns B diverged at b_rate (={options['b_rate']}) "
+                f"and b_samples (={options['b_samples']}): take a smaller rate, or more samples in a step"
             )
         return F.to(B.dtype), R0
 
@@ -96,10 +96,10 @@ class PFAL(PFA):
 def _learned(B: Tensor, options: Mapping[str, OptionValue], stream: torch.Generator) -> Tensor:
     """F after all steps of spontaneous activity, [N̄, N_out] like B."""
     population = ErrorPopulation(B, one_way=options["lateral"] == "one-way")
-    samples = max(1, round(float(options["samples"]) * B.shape[1]))
-    for step in range(int(options["steps"])):
+    samples = max(1, round(float(options["b_samples"]) * B.shape[1]))
+    for step in range(int(options["b_steps"])):
         errors = torch.randn((B.shape[1], samples), generator=stream, dtype=B.dtype)
-        population.learn(errors, population.rate_at(step, float(options["rate"])))
+        population.learn(errors, population.rate_at(step, float(options["b_rate"])))
     return population.effective()
 
 

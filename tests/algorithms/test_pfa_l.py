@@ -85,4 +85,4 @@ def test_the_path_of_a_converted_network_is_almost_the_weight_once_alpha_has_dec
 
 def test_a_rule_that_diverges_says_so() -> None:
     with pytest.raises(PfaError, match=r"diverged.*smaller rate"):
-        convert(nn.Sequential(nn.Linear(4, 64)), "pfa-l", rate=0.9, samples=0.06, steps=60)
+        convert(nn.Sequential(nn.Linear(4, 64)), "pfa-l", b_rate=0.9, b_samples=0.06, b_steps=60)

@@ -66,6 +66,6 @@ CASES = {
     "pfa-o": Case("pfa-o", ProductFeedback, ("B", "R"), {"expansion": 2.0}, form="closed"),
     "pfa-o-literal": Case("pfa-o", ProductFeedback, ("B", "R"), {"expansion": 2.0}, form="literal"),
     "pfa-o-few": Case("pfa-o", ProductFeedback, ("B", "R"), {"expansion": 0.5}, form="closed"),
-    "pfa-l": Case("pfa-l", ProductFeedback, ("B", "R"), {"expansion": 1.0, "steps": 20}, form="closed"),
+    "pfa-l": Case("pfa-l", ProductFeedback, ("B", "R"), {"expansion": 1.0, "b_steps": 20}, form="closed"),
     "mix": Case("mix", Mixture, ("G", "C0", "V"), {}),
 }

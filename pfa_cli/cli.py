@@ -141,7 +141,11 @@ def run(
             chosen = None if seeds is None else parse_seeds(seeds)
             plan = make_sweep_plan(store, found, sweep, chosen, overrides)
     if dry_run:
-        output.print(plan.table())
+        from pfa_cli.runs.launch import dry_run as check
+
+        check(db, plan, device=device, data_dir=data_dir)
+        if os.environ.get("RANK", "0") == "0":
+            output.print(plan.table())
         return
     if os.environ.get("RANK", "0") == "0":  # the first of torchrun's processes; torch takes seconds to import
         output.say(f"{found.name}: {plan.summary()}; starting")

@@ -97,6 +97,17 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         _sync_folder(path.parent)
 
 
+def check_could_write(path: Path) -> None:
+    """Raises OSError if a file could not be written at ``path``, whose folders need not be there. Changes nothing."""
+    refuse_special(path)
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(nearest))
+    for there in (nearest, path):
+        if there.exists() and not os.access(there, os.W_OK):
+            raise PermissionError(errno.EACCES, "read-only", str(there))
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

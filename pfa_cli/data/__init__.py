@@ -1,6 +1,7 @@
 """Data sets: fetched on first use, verified, and handed out as batches on the device."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
     from pfa_cli.configuration import Configuration
     from pfa_cli.recipes import Recipe
 
-__all__ = ["WHOLE", "Dataset", "Part", "default_data_dir", "load_dataset", "prepare_data", "verify_data"]
+__all__ = [
+    "WHOLE",
+    "Dataset",
+    "Part",
+    "check_data",
+    "default_data_dir",
+    "load_dataset",
+    "prepare_data",
+    "verify_data",
+]
 
 
 @runtime_checkable
@@ -95,3 +105,20 @@ def verify_data(recipe: "Recipe", data_dir: Path) -> Iterator[str]:
     configurations = [recipe.configuration(name) for name in ALGORITHMS]  # nearly always of one data set
     for configuration in {c.dataset_identity: c for c in configurations}.values():
         yield load_dataset(configuration, data_dir, torch.device("cpu")).description
+
+
+def check_data(configuration: "Configuration", data_dir: Path) -> None:
+    """Raises what `prepare_data` and `load_dataset` would raise, without fetching anything: for a dry run.
+
+    What a plug-in does is not known before it does it.
+    """
+    from pfa_cli.data.fetch import NotFetched, without_fetching
+
+    entry = configuration.dataset_entry
+    if entry.source is None:
+        with suppress(NotFetched), without_fetching():
+            prepare_data(configuration, data_dir)
+            if entry.in_memory:
+                import torch
+
+                load_dataset(configuration, data_dir, torch.device("cpu"))

@@ -6,12 +6,14 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from pfa_cli import files
 from pfa_cli.data.folder import readable
 from pfa_cli.data.sources import NpmPackage, OnProgress, SourceFailed, Torchvision
 from pfa_cli.errors import PfaError
@@ -33,6 +35,23 @@ class Download:
     by_hand: str  # what a person has to put into the data folder when no source can be reached
 
 
+class NotFetched(PfaError):
+    """The data set is not there, and `without_fetching` holds."""
+
+
+_fetching: ContextVar[bool] = ContextVar("fetching", default=True)
+
+
+@contextmanager
+def without_fetching() -> Iterator[None]:
+    """Within it `fetch` only looks: NotFetched if something would have to be fetched and could be put into the folder."""
+    before = _fetching.set(False)
+    try:
+        yield
+    finally:
+        _fetching.reset(before)
+
+
 def fetch(download: Download, data_dir: Path) -> None:
     """Makes sure that the data set is in ``data_dir``; of several processes that ask at once, one fetches.
 
@@ -44,6 +63,9 @@ def fetch(download: Download, data_dir: Path) -> None:
             return
         data_dir = data_dir.absolute()  # a source runs in a folder of its own
     try:
+        if not _fetching.get():
+            files.check_could_write(data_dir / "x")
+            raise NotFetched(f"{download.title} is not in {data_dir}")
         data_dir.mkdir(parents=True, exist_ok=True)
         with _lock(data_dir / f".{download.key}.lock", download.title):
             if not download.is_there(data_dir):

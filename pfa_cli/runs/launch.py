@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from pfa_cli.data import default_data_dir, prepare_data
+from pfa_cli.configuration import Configuration
+from pfa_cli.data import check_data, default_data_dir, prepare_data
 from pfa_cli.errors import PfaError
 from pfa_cli.networks import check_network
 from pfa_cli.ranks import Ranks, launched
@@ -22,7 +23,7 @@ from pfa_cli.runs.progress import View, view
 from pfa_cli.runs.wording import count
 from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.store import writer
-from pfa_cli.store.engine import open_store
+from pfa_cli.store.engine import check_writable, open_store
 from pfa_cli.store.sqlite import network_warning
 from pfa_cli.theory.simulate import ensure
 from pfa_cli.training.device import choose_device
@@ -68,6 +69,14 @@ def run_cells(
     return code
 
 
+def dry_run(db: str | None, plan: Plan, *, device: str, data_dir: Path | None) -> None:
+    """Raises what `run_cells` would raise before it touches a cell, and changes nothing."""
+    check(plan.cells, choose_device(device), launched().size)
+    check_writable(db)
+    for configuration in _data_sets(plan.cells):
+        check_data(configuration, data_dir or default_data_dir())
+
+
 def choose_backend(setup: Setup) -> Backend:
     """The back end that trains here."""
     return next(backend for backend in BACKENDS if backend.fits(setup))(setup)
@@ -81,9 +90,7 @@ def _train(backend: Backend, plan: Plan, console: Console) -> int:
         if not todo:
             console.print(f"nothing to do: {count(len(plan.cells), 'cell')} done already", highlight=False)
             return 0
-        for configuration in {
-            cell.configuration.dataset_identity: cell.configuration for _, cell in todo
-        }.values():
+        for configuration in _data_sets(plan.cells):
             prepare_data(configuration, setup.data_dir)
         tasks = [
             Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)
@@ -103,6 +110,12 @@ def _train(backend: Backend, plan: Plan, console: Console) -> int:
         states = Counter(cell.state for cell in refreshed(plan, store).cells)
     console.print(_summary(states, rounds.left), highlight=False, markup=False, soft_wrap=True)
     return _exit_code(states, stop, rounds.failed)
+
+
+def _data_sets(cells: Iterable[Cell]) -> Iterable[Configuration]:
+    """A configuration of each data set that the cells still need."""
+    needed = [cell.configuration for cell in cells if cell.state != "done"]
+    return {configuration.dataset_identity: configuration for configuration in needed}.values()
 
 
 def check(cells: Iterable[Cell], device: torch.device, ranks: int = 1) -> None:

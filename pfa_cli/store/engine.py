@@ -199,6 +199,18 @@ def open_store(db: str | None = None, *, write: bool, create: bool = True) -> St
     return store
 
 
+def check_writable(db: str | None = None) -> None:
+    """Raises what `open_store` would raise with ``write``, as far as that shows without writing; changes nothing."""
+    path = database_file(db)
+    if path is None:
+        with open_if_there(db):
+            return
+    sqlite.refuse_unwritable(path)
+    with open_if_there(db) as found:
+        if found is not None:
+            _refuse_damaged(found)
+
+
 @contextmanager
 def open_if_there(db: str | None = None) -> Iterator[Store | None]:
     """The results database open for reading, or None where there are no results yet."""

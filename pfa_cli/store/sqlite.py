@@ -1,6 +1,5 @@
 """Connections to one SQLite file: a writer's, and a viewer's that leaves no trace."""
 
-import os
 import sqlite3
 import time
 from pathlib import Path
@@ -62,18 +61,29 @@ def create_if_missing(path: Path) -> bool:
 
     StoreError if that, or writing to it, is not allowed.
     """
-    _refuse_other_files(path)
+    refuse_unwritable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-            raise PermissionError("read-only")
         path.touch()
         return _size(path) > 0
     except OSError as error:
-        raise StoreError(
-            f"cannot write the database {path} ({error.strerror or error}). Make the file and its folder "
-            "writable, or name another database by `--db` or PFA_DB."
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raises what `create_if_missing` raises, and makes nothing."""
+    _refuse_other_files(path)
+    try:
+        files.check_could_write(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot write the database {path} ({error.strerror or error}). Make the file and its folder "
+        "writable, or name another database by `--db` or PFA_DB."
+    )
 
 
 def _refuse_other_files(path: Path) -> None:

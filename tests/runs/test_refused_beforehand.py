@@ -1,0 +1,145 @@
+"""Settings that can never be trained are wrong usage, told once and before anything is stored."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import run_cases
+import torch
+
+from pfa_cli import cli
+from pfa_cli.data.mnist import FOLDER, SHA256
+from pfa_cli.errors import UsageError
+from pfa_cli.recipes import load_recipe
+from pfa_cli.runs.launch import check
+from pfa_cli.runs.plan import make_plan, refreshed
+from pfa_cli.store import writer
+from pfa_cli.store.engine import open_store
+from pfa_cli.store.owner import Owner
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "images"),
+    [
+        ({"train_images": 10}, 10),
+        ({"batch_size": 60_001}, 60_000),
+        ({"batch_size": 59_000, "validation_images": 1001}, 58_999),
+    ],
+)
+def test_a_batch_takes_no_more_images_than_there_are(settings: dict[str, int], images: int) -> None:
+    message = rf"batch_size \(=\d+\) must be at most the number of training images \(={images}\)"
+    with pytest.raises(UsageError, match=message):
+        make_plan(None, load_recipe("mnist"), ["bp"], [0], settings)
+
+
+def test_a_batch_may_take_them_all() -> None:
+    make_plan(None, load_recipe("mnist"), ["bp"], [0], {"train_images": 64})
+
+
+def test_a_batch_divides_among_the_ranks() -> None:
+    (cell,) = make_plan(None, load_recipe("mnist"), ["bp"], [0], {"accumulation": 2}).cells
+    check([cell], CPU, ranks=32)
+    with pytest.raises(UsageError, match=r"batch_size \(=64\) must be divisible by .* \(=3 × 2\)"):
+        check([cell], CPU, ranks=3)
+
+
+def test_the_device_must_have_the_precision_of_what_is_to_be_trained_there(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+    cells = run_cases.plan(["bp", "fa"], precision="fp16")
+    with pytest.raises(UsageError, match="precision fp16 needs a GPU"):
+        run_cases.train(db, cells)
+    assert not db.exists()
+
+    with open_store(str(db), write=True) as store:  # as if on a GPU
+        for cell in cells.cells:
+            run_id = writer.ensure_run(store, cell.configuration, cell.seed)
+            claim = writer.claim(store, run_id, Owner.current(), is_alive=lambda row: False)
+            assert claim is not None
+            writer.finish(store, claim, "done")
+        done = refreshed(cells, store)
+    check(done.cells, CPU)
+    code, said = run_cases.train(db, done)
+    assert (code, said) == (0, "nothing to do: 2 cells done already\n")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    run_cases.resnet_plan(tmp_path / "photographs", ["bp"])
+    return tmp_path / "photographs"
+
+
+def pfa(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """`pfa run mnist …` in this process: exit code, output, errors."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(sys, "argv", ["pfa", "run", *arguments])
+        cli.main()
+    said = capsys.readouterr()
+    return int(left.value.code or 0), said.out, said.err
+
+
+def tree(folder: Path) -> dict[Path, bytes | None]:
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "said"),
+    [
+        (["mnist", "--precision=tf32"], 2, "precision tf32 needs a GPU"),
+        (["mnist", "--set=train_images=10"], 2, "batch_size (=64) must be at most"),
+        (["mnist", "--device=tpu"], 2, "unknown device 'tpu'"),
+        (["mnist", "--device=cuda:99"], 2, "--device cuda:99"),
+        (["mnist", "--db={tmp}/file/pfa.db"], 1, "cannot write the database"),
+        (["mnist", "--db={tmp}/file"], 1, "is not an SQLite database"),
+        (["mnist", "--data-dir={tmp}/file"], 1, "{tmp}/file"),
+        (["mnist", "--data-dir={tmp}/mnist"], 1, "is damaged"),
+        (["{tmp}/photographs/resnet20.toml", "--data-dir={tmp}/mnist"], 1, "no photographs in"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_refuses_and_both_change_nothing(
+    tmp_path: Path,
+    photographs: Path,
+    capsys: pytest.CaptureFixture[str],
+    wrong: list[str],
+    code: int,
+    said: str,
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    for name in SHA256:
+        (tmp_path / "mnist" / FOLDER).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mnist" / FOLDER / name).write_bytes(b"not these")
+    before = tree(tmp_path)
+    arguments = [f"--db={tmp_path}/pfa.db", "--device=cpu", "--algos=bp,fa"]
+    arguments += [argument.format(tmp=tmp_path) for argument in wrong]
+    found, out, err = pfa(capsys, *arguments, "--dry-run")
+    assert (found, out) == (code, "")
+    assert len(err.splitlines()) == 1 and said.format(tmp=tmp_path) in err
+    assert tree(tmp_path) == before
+
+
+def test_a_dry_run_of_what_can_run_fetches_and_changes_nothing(
+    tmp_path: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(tmp_path)
+    db = f"--db={tmp_path}/new/folder/pfa.db"
+    empty = f"--data-dir={tmp_path}/new/data"
+    for arguments in (
+        ["mnist", empty],
+        [str(photographs / "resnet20.toml"), f"--data-dir={photographs}"],
+    ):
+        code, out, err = pfa(capsys, *arguments, db, "--device=cpu", "--algos=bp", "--dry-run")
+        assert (code, err) == (0, "")
+        assert "1 cell, 1 to train" in out
+    assert tree(tmp_path) == before
+
+
+def test_the_command_says_so_once_and_stores_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in (["--precision=tf32"], ["--set=train_images=10"]):
+        code, _, err = pfa(
+            capsys, "mnist", "--algos=bp,fa", "--device=cpu", f"--db={tmp_path}/pfa.db", *wrong
+        )
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert not list(tmp_path.iterdir())

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pfa_cli import __version__
 from pfa_cli.errors import PfaError, UsageError, in_words
 from pfa_cli.files import refuse_special
 from pfa_cli.options import AsJson, DataDir, Db, Device, Out, RecipeArgument, RecipeDir, Settings
@@ -70,7 +69,9 @@ def _wrong_command_line(error: Any) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        output.say(f"pfa {__version__}")
+        from pfa_cli.source import version
+
+        output.say(version())
         raise typer.Exit
 
 

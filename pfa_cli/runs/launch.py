@@ -22,6 +22,7 @@ from pfa_cli.runs.processes import Processes
 from pfa_cli.runs.progress import View, view
 from pfa_cli.runs.wording import count
 from pfa_cli.signals import StopRequest, stop_signals
+from pfa_cli.source import commit
 from pfa_cli.store import writer
 from pfa_cli.store.engine import check_writable, open_store
 from pfa_cli.store.sqlite import network_warning
@@ -100,8 +101,7 @@ def _train(backend: Backend, plan: Plan, console: Console) -> int:
             view(console, plan.cells, backend.workers(tasks)) as shown,
             stop_signals(console.show_cursor) as stop,
         ):
-            warning = network_warning(store.path) if store.path else None
-            for note in (*plan.notes, *([warning] if warning else [])):
+            for note in (*plan.notes, *_warnings(store.path)):
                 shown.say(note)
             rounds = _Rounds(backend, shown, stop)
             rounds.run(tasks)
@@ -125,6 +125,13 @@ def check(cells: Iterable[Cell], device: torch.device, ranks: int = 1) -> None:
             cell.configuration.check_ranks(ranks)
             check_network(cell.configuration, ranks)
             Precision(cell.configuration.precision, device)
+
+
+def _warnings(database: Path | None) -> Iterable[str]:
+    if database is not None and (warning := network_warning(database)):
+        yield warning
+    if commit()[0] is None:
+        yield "warning: pfa was built without git, so these results will not say which code made them"
 
 
 class _Rounds:

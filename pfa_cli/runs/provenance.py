@@ -1,18 +1,15 @@
 """What an attempt was made with: code, versions, machine. A resume may be elsewhere, so each has its own."""
 
 import platform
-import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import torch
 
 import pfa_cli
+from pfa_cli.source import commit
 from pfa_cli.training.device import deterministic_flags
 from pfa_cli.training.precision import memory_format
-
-PACKAGE = Path(pfa_cli.__file__).parent
 
 
 def attempt_facts(
@@ -22,7 +19,7 @@ def attempt_facts(
 
     On a GPU, ``lanes`` cells at a time, with CUDA graphs or without.
     """
-    sha, dirty = git_state()
+    sha, dirty = commit()
     return {
         "git_sha": sha,
         "git_dirty": dirty,
@@ -61,25 +58,3 @@ def device_name(device: torch.device) -> str:
         return platform.processor() or platform.machine()
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.machine())
-
-
-@cache
-def git_state(package: Path = PACKAGE) -> tuple[str | None, bool | None]:
-    """Commit of the checkout that ``package`` is part of, and whether the package differs from it.
-
-    (None, None) for an installed package, also where its environment lies in some other project's checkout.
-    """
-    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
-        return None, None
-    changes = _git(package, "status", "--porcelain", "--", ".")
-    return _git(package, "rev-parse", "HEAD"), None if changes is None else bool(changes)
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -19,7 +19,7 @@ from sqlalchemy import delete, select, update
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import PfaError
 from pfa_cli.recipes import load_recipe
-from pfa_cli.runs import worker
+from pfa_cli.runs import launch, worker
 from pfa_cli.runs.backend import Task
 from pfa_cli.runs.checkpoints import checkpoint_folder
 from pfa_cli.runs.events import Ended, EpochDone, Event
@@ -329,3 +329,12 @@ def test_every_attempt_says_what_it_ran_on(small_runs: Path) -> None:
         assert attempt["dataset"] == "MNIST, 640 train / 200 test"
         assert attempt["started_at"] <= attempt["ended_at"]
         assert attempt["cuda_version"] is None
+
+
+def test_a_run_whose_code_is_of_no_known_commit_warns_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "commit", lambda: (None, None))
+    code, said = run_cases.train(tmp_path / "pfa.db", run_cases.plan(["bp", "fa"], epochs=1))
+    assert code == 0
+    assert said.count("warning: pfa was built without git") == 1

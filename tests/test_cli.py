@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from command_line import Call
+from command_reference import FILE, reference
 
 from pfa_cli.registry import TABLE_1
 
@@ -189,6 +190,10 @@ def test_torch_is_not_imported_by(arguments: list[str], trained: Path) -> None:
         [sys.executable, "-c", code], cwd=trained, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_command_and_option_is_documented() -> None:
+    assert FILE.read_text(encoding="utf-8") == reference(), "python tests/command_reference.py writes it anew"
 
 
 def test_every_command_in_the_readme_exists(call: Call) -> None:

@@ -22,6 +22,7 @@ from pfa_cli.cores import physical_cores, usable_cores
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import Recipe
+from pfa_cli.registry import algorithm
 from pfa_cli.runs.provenance import device_name
 from pfa_cli.training.device import choose_device
 
@@ -72,9 +73,10 @@ def bench(
     ``named``: the recipes were asked for, so that settings which do not fit one are an error.
     """
     device = choose_device(options.device)
+    references = {algorithm(reference).name: reference for reference in [BP, *algorithms]}
     for recipe in recipes:
         try:
-            yield _bench(Setting(recipe, overrides), algorithms, options, device, say)
+            yield _bench(Setting(recipe, overrides, references), options, device, say)
         except UsageError as error:
             if named:
                 raise
@@ -89,20 +91,12 @@ def bench(
             )
 
 
-def _bench(
-    setting: Setting,
-    algorithms: list[str],
-    options: Options,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> Benchmark:
+def _bench(setting: Setting, options: Options, device: torch.device, say: Callable[[str], None]) -> Benchmark:
     name, seconds = setting.recipe.name, 60 * options.minutes
     data_dir = options.data_dir or default_data_dir()
     at_a_time = physical_cores() if device.type == "cpu" else 1
     processes = options.processes or at_a_time
-    labels = list(dict.fromkeys([BP, *algorithms]))
-    if PFA in labels:
-        labels.append(LITERAL)
+    labels = [*setting.references, *([LITERAL] if PFA in setting.references else [])]
     whole = {label: setting.configuration(label) for label in labels}  # a wrong setting is told at once
     plan = Plan(options.repetitions, options.steps or 4, seconds * (1 - _GROWTH))
     pixels = which_pixels(whole[BP], data_dir)

@@ -28,10 +28,14 @@ PRODUCTS, PLAIN = "products", "plain torch"
 
 @dataclass(frozen=True)
 class Setting:
-    """A recipe as the command line and then the benchmark change it; a label is an algorithm's name, or "pfa literal"."""
+    """A recipe as the command line and then the benchmark change it; a label is an algorithm's name, or "pfa literal".
+
+    ``references``: of an algorithm in a file, its name → what names it on the command line.
+    """
 
     recipe: Recipe
     overrides: Mapping[str, object]
+    references: Mapping[str, str] = field(default_factory=dict)
     reduction: Mapping[str, object] = field(default_factory=dict)
 
     def configuration(self, label: str, **changes: object) -> Configuration:
@@ -42,7 +46,7 @@ class Setting:
         }
         if label == LITERAL:
             label, changes["form"] = PFA, "literal"
-        return self.recipe.configuration(label, {**others, **changes})
+        return self.recipe.configuration(self.references.get(label, label), {**others, **changes})
 
 
 class Contender(NamedTuple):

@@ -294,7 +294,6 @@ def test_without_a_home_folder_the_data_folder_has_to_be_named(
         default_data_dir()
 
 
-@pytest.mark.usefixtures("without_network")
 def test_pfa_data_fetch_verifies_the_data_and_says_where_they_lie(
     call: Call, tmp_path: Path, original: Path
 ) -> None:
@@ -307,8 +306,8 @@ def test_pfa_data_fetch_verifies_the_data_and_says_where_they_lie(
         file.write(b"damage")
     damaged = call("data", "fetch", "mnist", "--data-dir", "copied")
     assert damaged.code == 1 and "train-labels-idx1-ubyte is damaged" in damaged.err
-    missing = call("data", "fetch", "mnist", "--data-dir", "empty")
-    assert missing.code == 1 and f"MNIST is not in {tmp_path / 'empty'}" in missing.err
+    missing = call("data", "fetch", "imagenet", "--data-dir", "empty")
+    assert missing.code == 1 and f"no photographs in {tmp_path / 'empty'}" in missing.err
 
 
 def test_a_deleted_working_directory_is_one_sentence(

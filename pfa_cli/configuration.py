@@ -185,7 +185,12 @@ class Configuration(BaseModel):
     @property
     def source_texts(self) -> dict[str, str] | None:
         """The files of the plug-ins, name → text, to be stored with the run; None if it has none."""
-        return {source.file: source.text for source in self.plugins.values()} or None
+        texts: dict[str, str] = {}
+        for role, source in self.plugins.items():
+            same_name = texts.setdefault(source.file, source.text) != source.text
+            if same_name:
+                texts[f"{role}/{source.file}"] = source.text
+        return texts or None
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:

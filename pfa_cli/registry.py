@@ -9,12 +9,15 @@ pfa.algorithms, pfa.networks and pfa.datasets. See pfa_cli/algorithms/README.md.
 """
 
 import ast
+import contextlib
 import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -212,16 +215,26 @@ def dataset(name: str) -> DatasetEntry:
 def described(name: str) -> Entry:
     """How to show results of the algorithm ``name``, which may come from a database of another installation.
 
-    Never fails: an algorithm that is not known here has its name as its label, and no limit and no properties.
+    Never fails: of an algorithm that is not known here it says what `remember` has read, else its name only.
     """
     if name in ALGORITHMS:
         return ALGORITHMS[name]
-    if name in plugins.installed("pfa.algorithms"):
+    point = plugins.installed("pfa.algorithms").get(name)
+    found = None if point is None else _installed_entry(point)
+    return found or _remembered.get(name) or Entry(name)
+
+
+def remember(texts: Iterable[str]) -> None:
+    """Takes over what plug-ins, whose files were stored with runs, declare of themselves: label, colour, properties.
+
+    The text is only read, never run: literals and `Option`, and no name of anything else.
+    """
+    for text in texts:
         try:
-            return algorithm(name)
-        except UsageError as error:
-            _log.warning("%s; its results are shown without its label", error)
-    return Entry(name)
+            entries = list(_declarations(ast.parse(text), "Entry", _plain))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        _remembered.update({entry.name: entry for _, entry in entries})
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -239,9 +252,19 @@ def _algorithm_of(found: Plugin) -> Entry:
     if not isinstance(found.value, type) or not hasattr(found.value, "declared"):
         raise UsageError(f"{found.value!r} must be a class derived from pfa_cli.algorithms.Algorithm")
     entry: Entry = found.value.declared()
-    if entry.colour is not None and not re.fullmatch("#[0-9A-Fa-f]{6}", entry.colour):
+    if entry.colour is not None and not _is_colour(entry.colour):
         raise UsageError(f"colour (={entry.colour!r}) must be written as #RRGGBB")
     return replace(entry, source=found.source)
+
+
+@cache
+def _installed_entry(point: EntryPoint) -> Entry | None:
+    """The entry of an installed algorithm; None, with one sentence in the log, where it cannot be imported."""
+    try:
+        return algorithm(point.name)
+    except UsageError as error:
+        _log.warning("%s; its results are shown without its label", error)
+        return None
 
 
 _E = TypeVar("_E", Entry, NetworkEntry, DatasetEntry)
@@ -310,31 +333,83 @@ def _declared(folder: str, kind: str) -> dict[str, Any]:
     found = {}
     for file in Path(__file__).with_name(folder).glob("*.py"):
         if f"entry = {kind}(" in (text := file.read_text(encoding="utf-8")):
-            tree = ast.parse(text)
-            owners: list[ast.Module | ast.ClassDef] = [tree]
-            owners += [node for node in tree.body if isinstance(node, ast.ClassDef)]
-            for owner in owners:
-                for call in _declarations(owner.body, kind):
-                    entry = eval(compile(ast.Expression(call), str(file), "eval"), dict(_NAMES))
-                    if isinstance(owner, ast.ClassDef):
-                        module = f"pfa_cli.{folder}.{file.stem}"
-                        entry = replace(entry, implementation=f"{module}:{owner.name}")
-                    found[entry.name] = entry
+            for cls, entry in _declarations(ast.parse(text), kind, _made):
+                if cls is not None:
+                    entry = replace(entry, implementation=f"pfa_cli.{folder}.{file.stem}:{cls}")
+                found[entry.name] = entry
     return {name: found[name] for name in sorted(found)}
 
 
-def _declarations(statements: Iterable[ast.stmt], kind: str) -> Iterator[ast.Call]:
-    """The right sides of the lines ``entry = Entry(...)``."""
-    for statement in statements:
-        match statement:
-            case ast.Assign(targets=[ast.Name("entry")], value=ast.Call(func=ast.Name(name)) as call):
-                if name == kind:
-                    yield call
+def _declarations(
+    tree: ast.Module, kind: str, make: Callable[[ast.Call], Any]
+) -> Iterator[tuple[str | None, Any]]:
+    """What ``make`` makes of the right side of each line ``entry = Entry(...)``, and the class in which it stands."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    owners: list[ast.Module | ast.ClassDef] = [tree, *classes]
+    for owner in owners:
+        for statement in owner.body:
+            match statement:
+                case ast.Assign(targets=[ast.Name("entry")], value=ast.Call(func=ast.Name(name)) as call):
+                    if name == kind:
+                        yield getattr(owner, "name", None), make(call)
 
 
-_NAMES: Mapping[str, Any] = {
+def _made(node: ast.expr) -> Any:
+    """The value of literals and of calls of the classes of this file; ValueError for anything else."""
+    match node:
+        case ast.Call(func=ast.Name(name), args=args, keywords=keywords) if name in _CLASSES:
+            named = {keyword.arg: _made(keyword.value) for keyword in keywords if keyword.arg is not None}
+            return _CLASSES[name](*map(_made, args), **named)
+        case ast.Dict(keys=keys, values=values):
+            return {
+                _made(key): _made(value) for key, value in zip(keys, values, strict=True) if key is not None
+            }
+        case _:
+            return ast.literal_eval(node)
+
+
+def _plain(call: ast.Call) -> Entry:
+    """The entry that ``call`` declares, as far as it can be read and is of the right form."""
+    given = [("name", argument) for argument in call.args[:1]]
+    given += [(keyword.arg or "", keyword.value) for keyword in call.keywords]
+    fields: dict[str, Any] = {}
+    for name, node in given:
+        with contextlib.suppress(ValueError, TypeError):
+            value = _made(node)
+            if name in _SHOWN and _SHOWN[name](value):
+                fields[name] = value
+    return Entry(**({"name": ""} | fields))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_colour(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("#[0-9A-Fa-f]{6}", value) is not None
+
+
+def _is_options(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(option, Option) for option in value.values())
+
+
+_CLASSES: Mapping[str, Callable[..., Any]] = {
     "Entry": Entry, "NetworkEntry": NetworkEntry, "DatasetEntry": DatasetEntry, "Option": Option,
 }  # fmt: skip
+_SHOWN: Mapping[str, Callable[[Any], bool]] = {
+    "name": _is_text,
+    "label": _is_text,
+    "title": _is_text,
+    "colour": _is_colour,
+    "dashed": lambda value: isinstance(value, bool),
+    "measure": lambda value: value in ("weight", "path"),
+    "options": _is_options,
+    **dict.fromkeys(
+        ("no_sign_transport", "no_magnitude_transport", "no_separate_phase"),
+        lambda value: value is None or isinstance(value, bool) or value == "†",
+    ),
+}
+_remembered: dict[str, Entry] = {}
 TABLE_1 = ("bp", "fa", "dfa", "sf", "kp", "wm", "pal", "pfa", "pfa-o")
 
 # Algorithms in the order of the paper's Table 1, later ones after them by name.

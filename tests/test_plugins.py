@@ -112,8 +112,8 @@ def test_its_results_are_shown_merged_and_exported_when_its_file_is_gone(
         answer = call(*command, "--db", "merged.db")
         assert answer.code == 0, answer
     assert ",frsf," in (tmp_path / "drawn/fig2-supplement.csv").read_text()  # its angles
-    for shown in ("table1.md", "table1-accuracy.csv", "report.html"):
-        assert "frsf" in (tmp_path / "drawn" / shown).read_text(), shown
+    for shown in ("table1.md", "report.html"):
+        assert "FRSF" in (tmp_path / "drawn" / shown).read_text(), shown  # its label, from its stored text
     again = call(*run)
     assert again.code == 2 and "No such file" in again.err
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from pfa_cli import registry
 from pfa_cli.analysis.paper import departures
 from pfa_cli.registry import described, in_order
 from pfa_cli.store import queries
@@ -143,6 +144,7 @@ class Evidence:
     @cached_property
     def all_runs(self) -> pd.DataFrame:
         """Every run that is stored; ``dataset`` is the data set's description where one was recorded."""
+        registry.remember(queries.plugin_sources(self._store))
         runs = queries.runs_frame(self._store)
         data = self.attempts[self.attempts["dataset"].notna()].groupby("run_id")["dataset"].last()
         of_attempts = runs["run_id"].map(data).astype("object")  # without attempts it would be of floats

@@ -102,6 +102,16 @@ def select_runs(connection: Connection, *conditions: ColumnElement[bool], lock: 
     return [RunRow(**{name: row[name] for name in wanted}) for row in connection.execute(query).mappings()]
 
 
+def plugin_sources(store: Store) -> list[str]:
+    """The texts of the plug-ins' files that are stored with runs."""
+    wanted = select(schema.runs.c.sources).where(schema.runs.c.sources.is_not(None)).distinct()
+    found = store.read(lambda connection: connection.execute(wanted).scalars().all())
+    named = [sources for sources in found if isinstance(sources, dict)]
+    return list(
+        dict.fromkeys(text for sources in named for text in sources.values() if isinstance(text, str))
+    )
+
+
 def runs_frame(
     store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
 ) -> "pd.DataFrame":

@@ -65,23 +65,24 @@ def alignment_curves(
     comparison: Comparison, algorithms: Sequence[str], *, with_published: bool
 ) -> pd.DataFrame:
     """Panels (b), (c), …: the angle and the norm ratio of every layer, one panel per algorithm."""
-    panels = []
+    found = []
     for number, name in enumerate(algorithms, start=1):
         entry, cohort = described(name), comparison.cohorts.get(name)
         limits = dict(zip((ANGLE, RATIO), entry.limit_of(cohort.options), strict=True)) if cohort else {}
         for quantity in (ANGLE, RATIO):
-            found = []
+            own = []
             if with_published:
                 rows = published.alignment_curves(comparison.recipe, name, quantity)
                 rows = rows[rows["epoch"] <= comparison.epochs]
-                found.append(rows.assign(source="published", statistic="seed 0"))
+                own.append(rows.assign(source="published", statistic="seed 0"))
             if cohort:
-                found.append(_ours(comparison.layer_curves(cohort, f"{entry.measure}_{quantity}"), cohort))
+                own.append(_ours(comparison.layer_curves(cohort, f"{entry.measure}_{quantity}"), cohort))
             if limits.get(quantity) is not None:
                 ends = {"epoch": [0, comparison.epochs], "mean": limits[quantity]}
-                found.append(pd.DataFrame(ends).assign(source="theory", statistic="limit"))
-            panels.append(tidy(found, COLUMNS, panel=panel_letter(number), quantity=quantity, algorithm=name))
-    return tidy(panels, COLUMNS)
+                own.append(pd.DataFrame(ends).assign(source="theory", statistic="limit"))
+            place = {"panel": panel_letter(number), "quantity": quantity, "algorithm": name}
+            found += [frame.assign(**place) for frame in own]
+    return tidy(found, COLUMNS)
 
 
 def tidy(frames: Iterable[pd.DataFrame], columns: Sequence[str], **constant: str) -> pd.DataFrame:

@@ -2,9 +2,8 @@
 
 import math
 import string
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
@@ -160,18 +159,17 @@ def _whole(curve: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
 def _deviation(
     index: int | None, layer: str | None, ours: pd.DataFrame, theirs: pd.DataFrame, quantity: str
 ) -> Deviation | None:
-    common = ours.merge(theirs, on="epoch", suffixes=("", "_published")).sort_values("epoch")
-    if common.empty:
-        return None
+    """At the last common epoch, with the course over all common ones."""
+    own, other = _samples(ours), _samples(theirs)
     points = []
-    for row in common.to_dict("records"):
-        own, other = (_sample(row, ending) for ending in ("", "_published"))
-        allowed = {ANGLE: ANGLE_MARGIN_DEGREES, RATIO: RATIO_MARGIN}.get(quantity) or margin(other.mean)
-        found = difference(own, other)
-        points.append(Deviation(
-            index, layer, int(row["epoch"]), own, other, _WORDS[judge([found], around(0, allowed))], allowed, found,
-        ))  # fmt: skip
-    return replace(points[-1], course=_course(points))
+    for epoch in sorted(own.keys() & other.keys()):
+        allowed = {ANGLE: ANGLE_MARGIN_DEGREES, RATIO: RATIO_MARGIN}.get(quantity) or margin(
+            other[epoch].mean
+        )
+        found = difference(own[epoch], other[epoch])
+        verdict = _WORDS[judge([found], around(0, allowed))]
+        points.append(Deviation(index, layer, epoch, own[epoch], other[epoch], verdict, allowed, found))
+    return replace(points[-1], course=_course(points)) if points else None
 
 
 def _course(points: Sequence[Deviation]) -> Course:
@@ -196,14 +194,16 @@ def _side_by_side(
     index: int | None, layer: str | None, ours: pd.DataFrame, theirs: pd.DataFrame
 ) -> Deviation | None:
     """Where both end; no difference is taken, because the epochs mean different things."""
-    if ours.empty or theirs.empty:
+    own, other = _samples(ours), _samples(theirs)
+    if not own or not other:
         return None
-    own, other = (curve.sort_values("epoch").to_dict("records")[-1] for curve in (ours, theirs))
-    return Deviation(index, layer, int(own["epoch"]), _sample(own), _sample(other), NOT_COMPARED)
+    return Deviation(index, layer, max(own), own[max(own)], other[max(other)], NOT_COMPARED)
 
 
-def _sample(row: dict[Hashable, Any], ending: str = "") -> Sample:
-    return Sample(float(row[f"mean{ending}"]), float(row[f"std{ending}"]), int(row[f"n{ending}"]))
+def _samples(curve: pd.DataFrame) -> dict[int, Sample]:
+    """A curve's values by epoch."""
+    values = zip(curve["epoch"], curve["mean"], curve["std"], curve["n"], strict=True)
+    return {int(epoch): Sample(float(mean), float(std), int(n)) for epoch, mean, std, n in values}
 
 
 def _root_mean_square(values: Sequence[float]) -> float:

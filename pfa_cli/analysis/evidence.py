@@ -13,8 +13,8 @@ All rows of the database reach figures, tables and verdicts through here, so tha
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
 from typing import Any
 
 import pandas as pd
@@ -34,6 +34,19 @@ LAST = "test_accuracy_last_epoch_percent"
 BEST = "test_accuracy_best_validation_epoch_percent"
 _SWEPT = ("expansion", "form")
 _PARAMETERS = ["expansion", "units", "draws"]  # of a simulation
+
+
+def _once(method: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
+    """A method of ``Comparison`` that several verdicts and figures ask for the same: computed once for each question."""
+
+    @wraps(method)
+    def remembered(self: "Comparison", cohort: "Cohort", *question: Any) -> pd.DataFrame:
+        key = (method.__name__, cohort.algorithm, cohort.config_hash, *question)
+        if key not in self.known:
+            self.known[key] = method(self, cohort, *question)
+        return self.known[key]
+
+    return remembered
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,7 @@ class Comparison:
     cohorts: Mapping[str, Cohort]
     by_expansion: Mapping[float, Cohort]
     elsewhere: tuple[str, ...]
+    known: dict[tuple[Any, ...], pd.DataFrame] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
@@ -95,14 +109,17 @@ class Comparison:
         """Epochs of the schedule."""
         return int(self.setting["epochs"])
 
+    @_once
     def curve(self, cohort: Cohort, value: str) -> pd.DataFrame:
         """``value`` of the table of epochs, pooled over the cohort's runs (``pool``)."""
         return pool(self.evidence.epochs(self.recipe), cohort, value)
 
+    @_once
     def layer_curves(self, cohort: Cohort, value: str) -> pd.DataFrame:
         """``value`` of the table of layers, pooled over the cohort's runs by layer (``pool``)."""
         return pool(self.evidence.layers(self.recipe), cohort, value, ("layer_index", "layer"))
 
+    @_once
     def last_layers(self, cohort: Cohort, at: float = 1.0) -> pd.DataFrame:
         """Every layer of every pooled run, ``at`` this fraction of the epochs that it has trained."""
         layers = self.evidence.layers(self.recipe)
@@ -110,6 +127,7 @@ class Comparison:
         end = (layers.groupby("run_id")["epoch"].transform("max") * at).astype(int)
         return layers[layers["epoch"] == end]
 
+    @_once
     def final_accuracy(self, cohort: Cohort) -> pd.DataFrame:
         """Test accuracy of each pooled run, by seed: ``LAST``, ``BEST``, ``run_id``.
 

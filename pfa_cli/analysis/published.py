@@ -26,6 +26,7 @@ def alignment() -> pd.DataFrame:
     return _read("alignment.csv")
 
 
+@cache
 def accuracy_curve(recipe: str, algorithm: str) -> pd.DataFrame:
     """One accuracy curve under the paper's schedule: epoch, mean, std, n."""
     rows = _of(accuracy(), recipe, algorithm)
@@ -33,6 +34,7 @@ def accuracy_curve(recipe: str, algorithm: str) -> pd.DataFrame:
     return rows.assign(n=rows["std"].notna().map({True: _SEEDS, False: 1}))
 
 
+@cache
 def alignment_curves(recipe: str, algorithm: str, quantity: str) -> pd.DataFrame:
     """The curves of ``ANGLE`` or ``RATIO`` under the paper's schedule: layer_index, layer, epoch, mean, std (NaN), n."""
     rows = _of(alignment(), recipe, algorithm)

@@ -102,13 +102,15 @@ def csv(frame: pd.DataFrame) -> str:
 
     Text that begins with =, +, - or @ has an apostrophe before it: a spreadsheet would take it for a formula.
     """
-    texts = [str(name) for name in frame if not is_numeric_dtype(frame[name])]
-    safe = frame.assign(**{name: frame[name].map(_no_formula) for name in texts})
+    formulas = {
+        value: f"'{value}"
+        for name in frame
+        if not is_numeric_dtype(frame[name])
+        for value in frame[name].unique()
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
+    }
+    safe = frame.replace(formulas) if formulas else frame
     return safe.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-
-
-def _no_formula(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def _ours(curves: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:

@@ -231,7 +231,8 @@ class Evidence:
 def pool(frame: pd.DataFrame, cohort: Cohort, value: str, by: Iterable[str] = ()) -> pd.DataFrame:
     """Mean, std (ddof = 1) and n of ``value`` over the pooled runs, by epoch (and more); and the ids of the runs."""
     rows = frame[frame["run_id"].isin(cohort.pooled["run_id"]) & frame[value].notna()]
-    ids = rows.groupby("epoch")["run_id"].agg(lambda found: " ".join(map(str, sorted(set(found)))))
+    once = rows[["epoch", "run_id"]].drop_duplicates().sort_values("run_id")
+    ids = once["run_id"].astype(str).groupby(once["epoch"]).agg(" ".join)
     pooled = rows.groupby(["epoch", *by])[value].agg(mean="mean", std="std", n="count").reset_index()
     return pooled.assign(run_ids=pooled["epoch"].map(ids))
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 # Verdicts on claims; a curve that agrees with the published one is "equal", else "different".
@@ -186,6 +187,7 @@ def _freedom(sample: Sample) -> int:
     return sample.n - 1 if sample.freedom is None else sample.freedom
 
 
+@cache
 def _quantile(freedom: float) -> float:
     """Student's t: how many standard errors the confidence interval reaches to either side."""
     from scipy.special import stdtrit  # scipy.stats takes long to import

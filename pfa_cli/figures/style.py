@@ -1,5 +1,6 @@
 """The common look: one fixed colour per algorithm, sober axes, and files whose bytes depend on the data alone."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -49,8 +50,12 @@ _SETTINGS: Any = {
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Matplotlib's defaults and ours; the user's own matplotlibrc must not change the pictures."""
-    with mpl.rc_context():
+    """Matplotlib's defaults and ours; the user's own matplotlibrc must not change the pictures.
+
+    A character that the font lacks, in the name of a recipe, is drawn as a box, without a warning.
+    """
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
         yield

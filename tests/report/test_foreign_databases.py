@@ -21,7 +21,7 @@ from pfa_cli.store.engine import Store, open_store
 
 HOSTILE = (
     r'<script>alert(1)</script>"onload="x" \input{/etc/passwd} $\frac{$ & ](javascript:x)'
-    + "\x1b[2J\u202e|\nb"
+    + "学习\x1b[2J\u202e|\nb"
 )
 
 

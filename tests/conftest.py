@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 from command_line import Answer, Call
-from synthetic import add_grid, add_run
+from synthetic import PAPERS, add_grid, add_run
 
 from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.findings import Findings, find
-from pfa_cli.registry import ALGORITHMS
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.theory import simulate
 
@@ -46,7 +45,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("figures") / "pfa.db"
     with open_store(str(path), write=True) as store:
         simulate.run(store, tuple(simulate.Setting(x, units=48, inputs=48, draws=3) for x in (1, 10, 100)))
-        add_grid(store, "mnist", [a for a in ALGORITHMS if a not in ("wm", "pal")], range(3), epochs=EPOCHS)
+        add_grid(store, "mnist", [a for a in PAPERS if a not in ("wm", "pal")], range(3), epochs=EPOCHS)
         add_grid(store, "mnist", ["wm", "pal"], range(2), epochs=EPOCHS)
         add_run(store, "mnist", "wm", 2, epochs=EPOCHS, stop_after=1)
         add_run(store, "mnist", "pal", 2, epochs=EPOCHS, diverge_at=2)

@@ -46,7 +46,7 @@ class Mix(PFA):
         "mix",
         label="mix",
         title="Mixture of PFA, FA and KP, unit by unit",
-        colour="#882255",
+        colour="#7800F0",
         measure="path",
         limit="pfa_cli.theory.propositions:no_limit",
         options={

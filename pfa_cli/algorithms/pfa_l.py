@@ -44,7 +44,7 @@ class PFAL(PFA):
         "pfa-l",
         label="PFA-l",
         title="Product feedback alignment, B learned by a local rule",
-        colour="#44AA99",
+        colour="#F01860",
         measure="path",
         limit="pfa_cli.theory.propositions:orthogonal_limit",
         options={

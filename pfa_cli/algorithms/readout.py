@@ -20,7 +20,7 @@ class Readout(Algorithm):
         "readout",
         label="readout only",
         title="Control: only the output layer learns",
-        colour="#999933",
+        colour="#C0A860",
         limit="pfa_cli.theory.propositions:no_limit",
         no_sign_transport=True,
         no_magnitude_transport=True,

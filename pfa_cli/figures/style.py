@@ -14,7 +14,7 @@ from pfa_cli.registry import described, in_order
 
 # For algorithms that declare no colour, by the order of their names. Told apart from all others with every kind of colour
 # vision, as are the colours that the algorithms declare.
-OTHERS = ("#7800F0", "#C0A860", "#F01860", "#000090", "#481800", "#A848F0", "#480060", "#183030")
+OTHERS = ("#000090", "#481800", "#A848F0", "#480060", "#183030")
 
 PUBLISHED: dict[str, Any] = {"color": "#9A9A9A", "linewidth": 0.7, "zorder": 1.5}
 THEORY: dict[str, Any] = {"color": "#404040", "linewidth": 0.8, "linestyle": (0, (1, 1.6)), "zorder": 1.8}

@@ -91,9 +91,8 @@ def terminal(table1: Table1) -> Group:
         block = RichTable(box=box.SIMPLE_HEAD)
         block.add_column("", min_width=24)
         for name in names:
-            block.add_column(
-                Text(printable(described(name).label)), justify="center", no_wrap=True, min_width=_SIGNS
-            )
+            label = Text(printable(described(name).label))
+            block.add_column(label, justify="center", no_wrap=True, min_width=max(_SIGNS, label.cell_len))
         for row in table1.rows:
             block.add_row(row.title, *(_verdicts(row.cells[name]) for name in names))
         return block

@@ -13,6 +13,7 @@ from pfa_cli.files import refuse_special
 from pfa_cli.options import AsJson, DataDir, Db, Device, Out, RecipeArgument, RecipeDir, Settings
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 from pfa_cli.terminal import messages, output, prepare_streams, show_error
+from pfa_cli.upkeep import data_app, db_app
 
 # The parser's own exceptions: typer brings them along under names that differ between its versions.
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
@@ -27,9 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-db_app = typer.Typer(help="Look after the results database.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
-data_app = typer.Typer(help="Look after the data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -207,7 +206,7 @@ def figures(
     wanted = None if only is None else _names("--only", only)
     kinds = _names("--format", formats)
     with open_store(db, write=False) as store:
-        paths, table = build(store, out, wanted, kinds, recipe, published, validation, _note)
+        paths, table = build(store, out, wanted, kinds, recipe, published, validation, messages.say)
     for path in paths:
         output.say(path)
     if table is not None:
@@ -391,10 +390,10 @@ def bench(
         _check_writable(out)
     done, left_out = [], {}
     with open_store(db, write=True) if store_it else nullcontext() as store:
-        for result in command.bench(found, chosen, overrides, options, _note, named=bool(recipes)):
+        for result in command.bench(found, chosen, overrides, options, messages.say, named=bool(recipes)):
             if isinstance(result, command.LeftOut):
                 left_out[result.recipe] = result.reason
-                _note(f"{result.recipe}: left out: {result.reason}")
+                messages.say(f"{result.recipe}: left out: {result.reason}")
                 continue
             done.append(result)
             if not as_json:
@@ -407,82 +406,6 @@ def bench(
         from pfa_cli.files import save
 
         save(out, report.as_json(done, left_out) + "\n")
-
-
-@data_app.command()
-def fetch(recipe: RecipeArgument, data_dir: DataDir = None, recipe_dir: RecipeDir = None) -> None:
-    """Fetch and verify the data of a recipe, for runs on machines without a network; says where they lie."""
-    from pfa_cli.data import default_data_dir, verify_data
-    from pfa_cli.recipes import load_recipe
-
-    folder = (data_dir or default_data_dir()).absolute()
-    for description in verify_data(load_recipe(recipe, recipe_dir), folder):
-        output.say(f"{description}: in {folder}")
-
-
-@db_app.command()
-def check(db: Db = None) -> None:
-    """Look for damage and for half-written runs; says what to do. Changes nothing."""
-    from pfa_cli.store.check import check as look
-
-    report = look(db)
-    output.say(str(report))
-    raise typer.Exit(0 if report.ok else 1)
-
-
-@db_app.command()
-def upgrade(db: Db = None) -> None:
-    """Bring a database of an older pfa up to date; everything in it is kept."""
-    from pfa_cli.store.engine import open_store
-
-    with open_store(db, write=True, create=False) as store:
-        output.say(f"{store.name} is up to date")
-
-
-@db_app.command()
-def prune(
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Remove them; without it they are only named.")
-    ] = False,
-    db: Db = None,
-) -> None:
-    """Remove the checkpoints that no run goes on from: of done cells all but the last, and of cells not in the database."""
-    from pfa_cli.runs.checkpoints import unneeded
-    from pfa_cli.store.engine import open_store
-
-    with open_store(db, write=False) as store:
-        found = list(unneeded(store))
-    for item in found:
-        output.say(f"{item.folder}: {item.size / 1e6:.1f} MB: {item.reason}")
-        if delete:
-            item.remove()
-    total = f"{sum(item.size for item in found) / 1e6:.1f} MB of checkpoints"
-    if not found:
-        output.say(
-            "nothing to remove: every checkpoint is one that a run goes on from, or a done cell's last"
-        )
-    elif delete:
-        output.say(f"removed {total}")
-    else:
-        output.say(f"{total} can go: `pfa db prune --delete` removes them")
-
-
-@db_app.command()
-def salvage(
-    out: Annotated[
-        Path, typer.Argument(parser=expanded, metavar="FILE", help="A new file for what can be read.")
-    ],
-    db: Db = None,
-) -> None:
-    """Save what can be read of a damaged database in a new one; the damaged one is left as it is."""
-    from pfa_cli.store.salvage import salvage as save
-
-    output.say(str(save(db, out)))
-
-
-def _note(message: str) -> None:
-    """Says something beside the results, which go to standard output."""
-    messages.say(message)
 
 
 def _names(option: str, text: str) -> list[str]:

@@ -5,7 +5,6 @@ import os
 import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
 
 # Control characters, format characters (among them those that turn the direction of writing), halves of surrogate
 # pairs (bytes of a file name that are not UTF-8), line and paragraph separators.
@@ -91,11 +90,5 @@ def in_words(error: OSError) -> str:
     words = (error.strerror or str(error) or type(error).__name__).strip()
     words = words[:1].lower() + words[1:]
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-    try:
-        Path.cwd()
-    except OSError:
-        return (
-            f"{words}: the folder in which the command was given does not exist any more. Go to another one."
-        )
     named = f": {name[:_LONGEST_NAME]}" if name else ""
     return f"{words}{named}. {_CURES.get(error.errno or 0, 'Name another file or folder.' if name else '')}".strip()

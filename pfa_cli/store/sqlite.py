@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pfa_cli import files
@@ -9,6 +10,9 @@ from pfa_cli.store.errors import DamagedDatabase, StoreError, no_results
 
 BUSY_TIMEOUT_SECONDS = 30.0
 _HEADER = b"SQLite format 3\0"
+# Files to which this process has had a connection. It never opens them in another way: when a process closes a file,
+# POSIX ends all its locks on it, those of its SQLite connections, too, and another process then damages the database.
+_connected: set[tuple[int, int]] = set()
 
 
 def connect_to_write(path: Path) -> sqlite3.Connection:
@@ -91,6 +95,8 @@ def _refuse_other_files(path: Path) -> None:
     try:
         for beside in ("", "-wal", "-shm", "-journal"):
             files.refuse_special(path.with_name(path.name + beside))
+        if _identity(path) in _connected:
+            return
         with files.open_regular(path) as file:
             start = file.read(len(_HEADER))
     except (FileNotFoundError, NotADirectoryError):
@@ -133,6 +139,8 @@ def how_to_unite(path: Path) -> str:
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    with suppress(OSError):  # SQLite says what is wrong with it
+        _connected.add(_identity(path))
     return sqlite3.connect(
         f"{path.as_uri()}?{mode}",
         uri=True,
@@ -158,6 +166,11 @@ def _switch_to_wal(connection: sqlite3.Connection, path: Path) -> None:
             f"the disk of {path} does not support SQLite's write-ahead log. "
             "Name a database on a local disk by `--db`."
         )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
 
 
 def _size(path: Path) -> int:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -128,3 +130,14 @@ def test_kill_9_loses_nothing_that_was_stored(tmp_path: Path) -> None:
         assert run.checkpoint == f"checkpoint-{run.epochs_done}"
         assert check(db).ok
         stored = run.epochs_done
+
+
+def test_opening_a_database_twice_keeps_the_locks_of_the_first_connection(tmp_path: Path) -> None:
+    """Without them the other process takes itself for the last one, and removes the log that this one writes."""
+    db = tmp_path / "pfa.db"
+    with open_store(str(db), write=True):
+        open_store(str(db), write=True).close()
+        open_store(str(db), write=False).close()
+        code = "import sys; from pfa_cli.store.engine import open_store; open_store(sys.argv[1], write=True).close()"
+        subprocess.run([sys.executable, "-c", code, str(db)], check=True, timeout=60)
+        assert db.with_name("pfa.db-wal").exists()

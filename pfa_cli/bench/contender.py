@@ -111,7 +111,7 @@ def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: 
         precision.scaler.step(optimizer)
         precision.scaler.update()
 
-    return Contender(_as_in_training(step, precision, device), configuration.batch_size)
+    return Contender(as_in_training(step, precision, device), configuration.batch_size)
 
 
 def products(configuration: Configuration, dataset: InMemoryDataset, device: torch.device) -> Contender:
@@ -123,7 +123,7 @@ def products(configuration: Configuration, dataset: InMemoryDataset, device: tor
     def step(*request: Tensor) -> None:
         run()
 
-    return Contender(_as_in_training(step, trainer.precision, device), configuration.batch_size)
+    return Contender(as_in_training(step, trainer.precision, device), configuration.batch_size)
 
 
 def matrix_products(network: nn.Module, images: Tensor) -> Callable[[], None]:
@@ -156,7 +156,7 @@ def matrix_products(network: nn.Module, images: Tensor) -> Callable[[], None]:
     return run
 
 
-def _as_in_training(
+def as_in_training(
     step: Callable[..., None], precision: Precision, device: torch.device
 ) -> Callable[..., object]:
     """``step`` as a CUDA graph where the trainer records its steps, so that ratios compare like with like."""

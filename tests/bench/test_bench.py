@@ -2,11 +2,13 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from rich.console import Console
 from torch import nn
 
 from pfa_cli.algorithms import convert
+from pfa_cli.bench import contender, timing
 from pfa_cli.bench.command import TooSlow, affordable_step, smaller
 from pfa_cli.bench.contender import BP, LITERAL, PFA, PLAIN, PRODUCTS, Contender, Setting, matrix_products
 from pfa_cli.bench.growth import Curve, Growth, Point, admit
@@ -23,6 +26,7 @@ from pfa_cli.bench.pixels import bench_dataset, epoch_images, which_pixels
 from pfa_cli.bench.report import QUANTITIES, Benchmark, as_json, show, spread_percent
 from pfa_cli.bench.timing import Job, Plan, Samples, peak, pooled, reset_peak, seconds_per_step
 from pfa_cli.recipes import load_recipe
+from pfa_cli.training.cuda_graph import EAGER_STEPS
 
 CPU = torch.device("cpu")
 
@@ -181,6 +185,55 @@ def test_contenders_take_turns_and_the_time_given_ends_them_after_three() -> Non
     warm_up, counted = ["aTrue"] * 2 + ["bTrue"] * 2, ["aTrue"] * (1 + 2) + ["bTrue"] * (1 + 2)
     assert taken == warm_up + 3 * counted
     assert {name: len(samples) for name, samples in times.items()} == {"a": 3, "b": 3}
+
+
+class OnGpu:
+    """Stands for a data set on a GPU, which this test does without."""
+
+    device = torch.device("cuda")
+
+    def requests(self, seed: int, epoch: int, batch_size: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        yield from [(torch.zeros(batch_size),)] * 5
+
+
+def test_on_a_gpu_one_contender_is_measured_after_the_other_and_thrown_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The graphs of ten, each with memory of its own, would not fit."""
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(timing, "release_memory", lambda device: None)
+    alive, taken = WeakSet[Any](), dict.fromkeys("abc", 0)
+
+    class Heavy:
+        batch_size = 4
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+            alive.add(self)
+
+        def step(self, request: torch.Tensor) -> None:
+            assert list(alive) == [self]
+            taken[self.name] += 1
+
+    builds = {name: partial(Heavy, name) for name in taken}
+    times = seconds_per_step(builds, OnGpu(), Plan(repetitions=40, steps=1, seconds=0.0))  # type: ignore[arg-type]
+    assert {name: len(samples) for name, samples in times.items()} == {"a": 3, "b": 3, "c": 3}
+    assert set(taken.values()) == {EAGER_STEPS + 1 + 3}  # until it is recorded, and three samples
+
+
+@pytest.mark.parametrize(("keeps_every_step", "afterwards"), [(True, "replayed"), (False, "done")])
+def test_on_a_gpu_plain_torch_and_the_products_are_recorded_where_the_algorithms_are(
+    monkeypatch: pytest.MonkeyPatch, keeps_every_step: bool, afterwards: str
+) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(
+        contender, "cuda_graphs", lambda device: lambda work, generators: lambda: taken.append("replayed")
+    )
+    precision: Any = SimpleNamespace(keeps_every_step=keeps_every_step)  # an fp16 step asks the device
+    step = contender.as_in_training(lambda request: taken.append("done"), precision, OnGpu.device)
+    for _ in range(EAGER_STEPS + 2):
+        step(torch.zeros(4))
+    assert taken == ["done"] * EAGER_STEPS + [afterwards] * 2
 
 
 def test_a_heavy_recipe_is_made_smaller_or_left_out_with_the_reason() -> None:

@@ -284,7 +284,10 @@ def export(
     ] = "epochs",
     db: Db = None,
 ) -> None:
-    """Write one table of the database to a file: tidy, one observation per row."""
+    """Write one table of the database to a file: tidy, one observation per row.
+
+    In a CSV, text that begins with = + - or @ has an apostrophe before it, so that a spreadsheet does not compute it.
+    """
     from pfa_cli.store.engine import open_store
     from pfa_cli.store.export import export as write
 

@@ -110,7 +110,7 @@ class Lanes:
 
     def _lane(self) -> None:
         try:
-            with open_store(self._setup.db, write=True) as store, side_stream(self._device):
+            with open_store(self._setup.db, write=True, create=False) as store, side_stream(self._device):
                 worker = Worker(
                     store,
                     self._device,

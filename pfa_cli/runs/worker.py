@@ -258,7 +258,7 @@ class Worker:
 def work(setup: Setup, tasks: Iterable[Task], report: Report, should_stop: Callable[[], bool]) -> None:
     """Trains the tasks in this process, one after the other; what ends all of them is told as `Broken`."""
     try:
-        with open_store(setup.db, write=True) as store:
+        with open_store(setup.db, write=True, create=False) as store:
             device = torch.device(setup.device)
             worker = Worker(
                 store, device, setup.data_dir, report, should_stop, setup.ranks, eager=setup.eager
@@ -272,7 +272,7 @@ def work(setup: Setup, tasks: Iterable[Task], report: Report, should_stop: Calla
 
 def give_up(setup: Setup, task: Task, error: str) -> Ended:
     """Stores that the cell failed, where its worker no longer can."""
-    with contextlib.suppress(StoreError), open_store(setup.db, write=True) as store:
+    with contextlib.suppress(StoreError), open_store(setup.db, write=True, create=False) as store:
         claim = writer.claim(store, task.run_id, Owner.current(), is_alive=is_alive)
         if claim is not None:
             writer.finish(store, claim, "failed", error=error)

@@ -21,6 +21,7 @@ from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import DamagedDatabase
 from pfa_cli.store.export import export
 from pfa_cli.store.queries import epochs_frame
+from pfa_cli.store.schema import layers
 from pfa_cli.store.tables import KEY, TABLES
 from pfa_cli.store.writer import record_epoch, record_simulation
 
@@ -86,6 +87,20 @@ def test_settings_are_json_and_times_say_their_zone(store: Store, tmp_path: Path
     assert [each["algorithm"] for each in settings] == frame["algorithm"].tolist()
     assert frame["started_at"].str.endswith("+00:00").all()
     assert pd.to_datetime(frame["started_at"]).dt.tz is not None
+
+
+def test_no_text_is_a_formula_to_a_spreadsheet_and_numbers_stay_numbers(store: Store, tmp_path: Path) -> None:
+    formulas = ["=1+1", "+1", "-1", "@SUM(1)", "\t=1"]
+    with store.write() as connection:
+        for i, name in enumerate(formulas):
+            layer = {"run_id": 1, "epoch": 0, "layer_index": 9 + i, "layer": name, "weight_norm": -1.5}
+            connection.execute(layers.insert().values(layer))
+    export(store, "layers", tmp_path / "layers.csv")
+    export(store, "layers", tmp_path / "layers.parquet")
+    with (tmp_path / "layers.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["weight_norm"] == "-1.5"]
+    assert [row["layer"] for row in rows] == [f"'{name}" for name in formulas]
+    assert set(formulas) < set(pd.read_parquet(tmp_path / "layers.parquet")["layer"])
 
 
 def test_many_rows_are_written_in_parts(

@@ -1,16 +1,15 @@
 """A metric is one field of a record: it gets its column, is stored and exported; one without a column is an error."""
 
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import metric_reference
 import pytest
-from store_cells import claimed, new_database, record, run_to_end
+from store_cells import claimed, new_database
 
 from pfa_cli.records import EpochRecord, LayerRecord, metric, metrics
-from pfa_cli.store import schema
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import StoreError
 from pfa_cli.store.queries import epochs_frame
@@ -96,6 +95,11 @@ def test_every_metric_has_a_label_and_its_unit_is_that_of_its_name() -> None:
         assert each.metadata["unit"] in (named or {None, "images/s"})
 
 
+def test_the_description_of_the_metrics_is_up_to_date() -> None:
+    written = metric_reference.FILE.read_text(encoding="utf-8")
+    assert written == metric_reference.reference(), "python tests/metric_reference.py writes it anew"
+
+
 def test_a_column_that_lost_its_name_is_damage_and_not_a_new_metric(tmp_path: Path) -> None:
     path = new_database(tmp_path / "pfa.db")
     content = path.read_bytes()
@@ -104,13 +108,3 @@ def test_a_column_that_lost_its_name_is_damage_and_not_a_new_metric(tmp_path: Pa
     for write in (True, False):
         with pytest.raises(StoreError, match=r"damaged .*layers lacks the column path_angle_degrees"):
             open_store(str(path), write=write)
-
-
-def test_the_metrics_are_the_columns_of_numbers(tmp_path: Path) -> None:
-    with open_store(str(tmp_path / "pfa.db"), write=True) as store:
-        run_to_end(store)
-        assert record(0).layers
-    for table in (schema.epochs, schema.layers):
-        stored = [column.name for column in table.columns if isinstance(column.type, schema.Real)]
-        assert stored == [name for where, name in schema.METRICS if where == table.name]
-        assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in stored)

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pfa_cli import registry
@@ -36,19 +36,23 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
-def parse_algorithms(text: str) -> list[str]:
-    """``all`` (the paper's nine), or names and files of plug-ins separated by commas.
+def parse_algorithms(text: str, own: Mapping[str, str] | None = None) -> list[str]:
+    """``all`` (the paper's nine and ``own``), or names and files of plug-ins separated by commas.
+
+    ``own``: the recipe's plug-ins, name → file.
 
     >>> parse_algorithms("pfa, BP")
     ['pfa', 'bp']
     """
-    if text.strip().lower() == "all":
-        return list(TABLE_1)
+    own = own or {}
     names = [name.strip() for name in text.split(",") if name.strip()]
     names = [name if is_file(name) else name.lower() for name in names]
+    if [name.lower() for name in names] == ["all"]:
+        names = [*TABLE_1, *own]
     if not names:
-        raise UsageError(f"--algos names no algorithm. Valid: all, {', '.join(ALGORITHMS)}")
-    return list(dict.fromkeys(name for name in names if registry.algorithm(name)))
+        raise UsageError(f"--algos names no algorithm. Valid: all, {', '.join([*ALGORITHMS, *own])}")
+    references = [own.get(name, name) for name in names]
+    return list(dict.fromkeys(name for name in references if registry.algorithm(name)))
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -132,7 +132,7 @@ def run(
             overrides[key] = value
     with open_if_there(db) as store:
         if sweep is None:
-            names = parse_algorithms("all" if algos is None else algos)
+            names = parse_algorithms("all" if algos is None else algos, found.plugins)
             numbers = parse_seeds("1" if seeds is None else seeds)
             plan = make_plan(store, found, names, numbers, overrides)
         elif algos is not None:

@@ -83,13 +83,19 @@ class Configuration(BaseModel):
         _check_numbers(data)
         settings = dict(data)
         plugins: dict[str, Source] = {}
+        named = set(cls.model_fields)
         for role, find in _FIND.items():
             if not isinstance(settings.get(role), str):
                 continue
             entry = find(settings[role])
-            settings[role] = entry.name
             if entry.source is not None:
                 plugins[role] = entry.source
+            if taken := named & entry.options.keys():
+                raise UsageError(
+                    f"{role} {settings[role]}: its option {min(taken)} has the name of another setting"
+                )
+            named |= entry.options.keys()
+            settings[role] = entry.name
             given = settings.get(_OPTIONS_OF[role])
             if given is None or isinstance(given, Mapping):
                 options = entry.check_options(given or {})

@@ -6,7 +6,7 @@ Each overrides the ones before: the recipe's ``[base]``, its ``[algorithms.<name
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,10 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Recipe:
-    """An experiment for all algorithms. ``algorithms`` holds what differs from ``base`` for each of them."""
+    """An experiment for all algorithms. ``algorithms`` holds what differs from ``base`` for each of them.
+
+    ``plugins``: the algorithms from outside that have a table in the recipe, name → where their file is.
+    """
 
     name: str
     title: str
@@ -73,6 +76,7 @@ class Recipe:
     base: Mapping[str, Any]
     algorithms: Mapping[str, Mapping[str, Any]]
     sweeps: Mapping[str, Sweep]
+    plugins: Mapping[str, str] = field(default_factory=dict)
 
     def configuration(self, algorithm: str, overrides: Mapping[str, Any] | None = None) -> Configuration:
         """The settings of ``algorithm``; an override that is another algorithm's option is passed over.
@@ -149,8 +153,8 @@ class Recipe:
 
         own = [
             (name if number == 0 else "", *row)
-            for name in ALGORITHMS
-            for number, row in enumerate(self.algorithm_settings(name))
+            for name in (*ALGORITHMS, *self.plugins)
+            for number, row in enumerate(self.algorithm_settings(self.plugins.get(name, name)))
         ]
         sweeps = [
             f"pfa run {self.name} --sweep {name}: {sweep.algorithm}, {sweep.seeds} seeds, "
@@ -180,19 +184,20 @@ class Recipe:
         }
         for key in overrides:
             self._owners(key, overrides, known)  # a misspelled key is an error for every algorithm
-        others = {key for other in known.values() for key in other.options} - algorithm.options.keys()
+        others = {key for other in known.values() for key in other.options}
+        others -= algorithm.options.keys() | self._shared(overrides)
         changed = {key: value for key, value in {**shared, **own}.items() if key not in others}
         settings = {**recipe, **changed}
         if "epochs" in changed and "milestones" not in changed:
             settings["milestones"] = _scale(recipe.get("milestones", ()), recipe["epochs"], changed["epochs"])
-        for field, options in (
+        for kind, options in (
             ("options", algorithm.options),
             ("network_options", _options_of(settings, "network")),
             ("dataset_options", _options_of(settings, "dataset")),
         ):
             given = {key: settings.pop(key) for key in options if key in settings}
-            if given or field == "options":
-                settings[field] = given
+            if given or kind == "options":
+                settings[kind] = given
         return settings
 
     def _owners(self, key: str, overrides: Mapping[str, Any], known: Mapping[str, Entry]) -> set[str]:
@@ -325,23 +330,26 @@ def _read(path: Path) -> Recipe:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise UsageError(f"{path}: not valid TOML: it is nested too deeply") from None
+    folder = path.parent
     try:
+        known = _known(absolute(name, folder) for name in file.algorithms)
         recipe = Recipe(
             path.stem,
             file.title,
             file.description.strip(),
             path,
-            _located(file.base, path.parent),
+            _located(file.base, folder),
             {
-                registry.algorithm(absolute(name, path.parent)).name: _located(settings, path.parent)
+                registry.algorithm(absolute(name, folder)).name: _located(settings, folder)
                 for name, settings in file.algorithms.items()
             },
             {
-                name: sweep.model_copy(update={"algorithm": absolute(sweep.algorithm, path.parent)})
+                name: sweep.model_copy(update={"algorithm": absolute(sweep.algorithm, folder)})
                 for name, sweep in file.sweeps.items()
             },
+            {entry.name: entry.source.reference for entry in known.values() if entry.source is not None},
         )
-        _check(recipe, _known(absolute(name, path.parent) for name in file.algorithms))
+        _check(recipe, known)
     except UsageError as error:
         text = str(error).removeprefix("--set: ").removeprefix(f"{path}: ")
         raise UsageError(f"{path}: {text}") from None

@@ -252,8 +252,10 @@ def _algorithm_of(found: Plugin) -> Entry:
     if not isinstance(found.value, type) or not hasattr(found.value, "declared"):
         raise UsageError(f"{found.value!r} must be a class derived from pfa_cli.algorithms.Algorithm")
     entry: Entry = found.value.declared()
-    if entry.colour is not None and not _is_colour(entry.colour):
-        raise UsageError(f"colour (={entry.colour!r}) must be written as #RRGGBB")
+    for field_, is_right in _SHOWN.items():
+        if not is_right(value := getattr(entry, field_)):
+            form = " (write it as #RRGGBB)" if field_ == "colour" else ""
+            raise UsageError(f"{field_} (={value!r}) is not of the right form{form}")
     return replace(entry, source=found.source)
 
 
@@ -288,6 +290,11 @@ def _find(kind: str, name: str, ours: Mapping[str, _E], entry_of: Callable[[Plug
         raise UsageError(
             f"{kind} {name}: its name (={entry.name!r}) must be of small letters, digits, - and _"
         )
+    for option, declared in entry.options.items():
+        if not isinstance(declared, Option) or not re.fullmatch("[a-z][a-z0-9_]*", option):
+            raise UsageError(
+                f"{kind} {name}: options must be of the form {{'small_letters': Option(...)}}, not {option!r}: {declared!r}"
+            )
     if entry.name in ours:
         raise UsageError(f"{kind} {name}: {entry.name!r} is the name of one of pfa's own; give it another")
     if not plugins.is_file(name) and entry.name != name:
@@ -386,11 +393,11 @@ def _is_text(value: object) -> bool:
 
 
 def _is_colour(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch("#[0-9A-Fa-f]{6}", value) is not None
+    return value is None or (isinstance(value, str) and re.fullmatch("#[0-9A-Fa-f]{6}", value) is not None)
 
 
 def _is_options(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(option, Option) for option in value.values())
+    return isinstance(value, Mapping) and all(isinstance(option, Option) for option in value.values())
 
 
 _CLASSES: Mapping[str, Callable[..., Any]] = {

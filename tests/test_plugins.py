@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -162,7 +163,12 @@ def test_network_and_data_set_from_files_beside_the_recipe(call: Call, squares: 
     assert json.loads(str(rows[1][1])).keys() == {"frsf.py", "mynet.py", "mydata.py"}
     runs = json.loads(call("status", "--json").out)
     assert all(run["test_accuracy_percent"] > 80 for run in runs)
-    assert call("recipes", str(squares)).code == 0
+    page = call("recipes", str(squares))
+    assert page.code == 0 and "frsf" in page.out and "0.02" in page.out
+    done = call("run", str(squares), "--algos=frsf", "--dry-run", "--set=width=16", "--set=frsf.momentum=0.9")
+    assert (
+        done.code == 0 and "1 cell, 0 to train" in done.out
+    )  # by its name, since the recipe says where it is
 
 
 def test_network_and_data_set_from_the_command_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +184,19 @@ def test_network_and_data_set_from_the_command_line(call: Call, monkeypatch: pyt
     assert done.code == 0, done
     done = call("run", "cifar10", "--dry-run", f"--set=network={NET}", "--set=wdth=3")
     assert done.code == 2 and "unknown setting 'wdth': did you mean 'width'?" in done.err
+
+
+def test_a_configuration_takes_its_plugins_to_other_processes(squares: Path) -> None:
+    """As spawned workers and the ranks of torchrun get it."""
+    planned = load_recipe(str(squares)).configuration(f"{squares.parent}/frsf.py:FRSF")
+    code = (
+        "import pickle, sys; c = pickle.load(sys.stdin.buffer)\n"
+        "print(c.hash, c.algorithm_entry.load().__name__, c.network_entry.load().__name__, c.dataset_entry.name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(planned), capture_output=True, cwd="/"
+    )
+    assert done.stdout.decode().split() == [planned.hash, "FRSF", "net", "mydata"], done.stderr
 
 
 def test_an_edited_file_is_another_configuration(squares: Path) -> None:
@@ -206,7 +225,12 @@ def test_a_file_that_changes_or_goes_between_plan_and_training_is_one_sentence(s
         _ = planned.algorithm_entry
 
 
+OWN = "from pfa_cli.algorithms import *\nfrom pfa_cli.algorithms.bp import BP\nclass A(BP):\n entry = Entry('a', {})"
 BROKEN = [
+    (OWN.format("options={'scale': 0.5}"), "A", "options (={'scale': 0.5}) is not of the right form"),
+    (OWN.format("options={'Big': Option(1, 'x')}"), "A", "options must be of the form {'small_letters': Option(...)}"),
+    (OWN.format("options={'epochs': Option(1, 'x')}"), "A", "its option epochs has the name of another setting"),
+    (OWN.format("label=3"), "A", "label (=3) is not of the right form"),
     ("import nonesuch", "A", "cannot be imported (ModuleNotFoundError: No module named 'nonesuch')"),
     ("raise SystemExit(3)", "A", "cannot be imported (SystemExit: 3)"),
     ("def", "A", "not valid Python (SyntaxError"),
@@ -235,7 +259,7 @@ BROKEN = [
         "from pfa_cli.algorithms import *\nfrom pfa_cli.algorithms.bp import BP\n"
         "class A(BP):\n entry = Entry('a', colour='red')",
         "A",
-        "colour (='red') must be written as #RRGGBB",
+        "colour (='red') is not of the right form (write it as #RRGGBB)",
     ),
 ]  # fmt: skip
 
@@ -404,7 +428,7 @@ def test_every_example_of_the_readme_runs(call: Call, tmp_path: Path) -> None:
 
 
 def test_one_of_ours_is_one_file(tmp_path: Path) -> None:
-    """In a copy of the package, which finds the file by itself; without torch, as a dry run shows."""
+    """In a copy of the package, which finds the file by itself, without torch."""
     shutil.copytree(ROOT / "pfa_cli", tmp_path / "pfa_cli", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     for name, folder in (("frsf.py", "algorithms"), ("mynet.py", "networks"), ("mydata.py", "data")):
@@ -419,22 +443,15 @@ def test_one_of_ours_is_one_file(tmp_path: Path) -> None:
             )
         (tmp_path / "pfa_cli" / folder / name).write_text(text)
 
-    def pfa(*settings: str) -> subprocess.CompletedProcess[str]:
-        run = [
-            sys.executable,
-            "-X",
-            "importtime",
-            "-m",
-            "pfa_cli",
-            "run",
-            "cifar10",
-            "--algos=frsf,bp",
-            *settings,
-        ]
+    def pfa(*arguments: str) -> subprocess.CompletedProcess[str]:
+        run = [sys.executable, "-X", "importtime", "-m", "pfa_cli", *arguments]
         return subprocess.run(
             run, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""}
         )
 
+    done = pfa("recipes", "cifar10")
+    assert done.returncode == 0 and "CIFAR-10" in done.stdout
+    assert "pfa_cli.registry" in done.stderr and not re.search(r"\| +torch$", done.stderr, re.M)
     own = (
         "--set=dataset=mydata",
         "--set=network=mynet",
@@ -442,8 +459,7 @@ def test_one_of_ours_is_one_file(tmp_path: Path) -> None:
         "--dry-run",
         "--set=validation_images=0",
     )
-    done = pfa(*own)
+    done = pfa("run", "cifar10", "--algos=frsf,bp", *own)
     assert done.returncode == 0 and "cifar10 frsf" in done.stdout, done
-    assert not re.search(r"\| +torch$", done.stderr, re.M)
-    done = pfa(*own, "--set=batch_size=401")
+    done = pfa("run", "cifar10", "--algos=frsf,bp", *own, "--set=batch_size=401")
     assert done.returncode == 2 and "must be at most the number of training images (=400)" in done.stderr

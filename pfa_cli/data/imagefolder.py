@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.cores import decoding_processes
-from pfa_cli.data import Dataset
+from pfa_cli.data.dataset import Dataset
 from pfa_cli.data.folder import readable
 from pfa_cli.data.part import WHOLE, Part
 from pfa_cli.data.photographs import find_photographs

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pfa_cli.configuration import Configuration
-from pfa_cli.data import Dataset
 from pfa_cli.data.augment import CropAndFlip
+from pfa_cli.data.dataset import Dataset
 from pfa_cli.data.part import WHOLE, Part
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
 from pfa_cli.errors import PfaError, unknown

@@ -77,13 +77,13 @@ def compared_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def store(database: Path) -> Iterator[Store]:
     with open_store(str(database), write=False) as opened:
         yield opened
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def evidence(store: Store) -> Evidence:
     return Evidence(store)
 

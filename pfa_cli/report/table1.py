@@ -1,30 +1,19 @@
 """Table 1 for readers: Markdown, CSV, LaTeX, and the terminal."""
 
-import math
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import pandas as pd
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
-from rich.table import Table as RichTable
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pfa_cli.analysis.curves import csv
 from pfa_cli.analysis.evidence import BEST, LAST
 from pfa_cli.analysis.statistics import NOT_RUN
-from pfa_cli.analysis.table1 import UNKNOWN, Cell, Finding, Row, Table1
+from pfa_cli.analysis.table1 import UNKNOWN, Cell, Finding, Table1
 from pfa_cli.analysis.words import mean_std
-from pfa_cli.errors import shown as printable
 from pfa_cli.files import save
 from pfa_cli.registry import described
-from pfa_cli.report.tables import Table, bullets, latex
-
-T = TypeVar("T")
-_SIGNS = len("✓ ✓")  # ours and the paper's
+from pfa_cli.report.tables import Blocks, Table, bullets, latex
 
 
 def table(table1: Table1) -> Table:
@@ -85,53 +74,21 @@ def write_table1(table1: Table1, folder: Path) -> list[Path]:
 
 def terminal(table1: Table1) -> Group:
     """What ``rich`` prints: verdicts in the paper's layout, the numbers behind them, the notes."""
+    labels = tuple(described(name).label for name in table1.columns)
+    signs = tuple((row.title, *map(_verdicts, row.cells.values())) for row in table1.rows)
     judged = [row for row in table1.rows if any(cell.findings for cell in row.cells.values())]
-
-    def verdicts(names: Sequence[str]) -> RenderableType:
-        block = RichTable(box=box.SIMPLE_HEAD)
-        block.add_column("", min_width=24)
-        for name in names:
-            label = Text(printable(described(name).label))
-            block.add_column(label, justify="center", no_wrap=True, min_width=max(_SIGNS, label.cell_len))
-        for row in table1.rows:
-            block.add_row(row.title, *(_verdicts(row.cells[name]) for name in names))
-        return block
-
-    def evidence(rows: Sequence[Row]) -> RenderableType:
-        block = RichTable(box=box.SIMPLE_HEAD)
-        for heading in ("", *(row.title for row in rows)):
-            block.add_column(heading, no_wrap=not heading)
-        for name in table1.columns:
-            found = [row.cells[name].findings for row in rows]
-            if any(found):
-                said = (Text(printable("\n".join(map(_said, findings)))) for findings in found)
-                block.add_row(Text(printable(described(name).label)), *said)
-        return block
-
+    said = {
+        name: ["\n".join(map(_said, row.cells[name].findings)) for row in judged] for name in table1.columns
+    }
+    evidence = tuple((described(name).label, *texts) for name, texts in said.items() if any(texts))
     parts: list[RenderableType] = [
         Text("Table 1: ours, and the paper's where it was judged", style="table.title"),
-        _Blocks(table1.columns, verdicts),
+        Blocks(Table("", ("", *labels), signs), narrow=True),
     ]
     if judged:
-        parts += [Text("What the database says", style="table.title"), _Blocks(judged, evidence)]
+        head = ("", *(row.title for row in judged))
+        parts += [Text("What the database says", style="table.title"), Blocks(Table("", head, evidence))]
     return Group(*parts, *(Text(note, style="dim") for note in (f"{UNKNOWN}: not run.", *table1.notes)))
-
-
-class _Blocks(Generic[T]):
-    """A table with a column for each of ``items``, or as many below one another as a narrow terminal needs."""
-
-    def __init__(self, items: Sequence[T], table: Callable[[Sequence[T]], RenderableType]) -> None:
-        self._items, self._table = items, table
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        unbounded = options.update_width(sys.maxsize)
-        n = len(self._items)
-        for blocks in range(1, n + 1):
-            size = math.ceil(n / blocks)
-            tables = [self._table(self._items[first : first + size]) for first in range(0, n, size)]
-            if all(Measurement.get(console, unbounded, one).minimum <= options.max_width for one in tables):
-                break
-        yield from tables
 
 
 def _verdicts(cell: Cell) -> str:

@@ -1,10 +1,16 @@
 """The one table of words, and its forms: Markdown, LaTeX, HTML, terminal. Text is escaped here."""
 
+import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape as html_escape
 
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from pfa_cli.analysis.statistics import (
@@ -31,6 +37,7 @@ _LATEX = {
     "◆": r"$\blacklozenge$", "†": r"\dag", "*": r"$\ast$", "°": r"$^\circ$", "−": r"$-$", "–": "--", "±": r"$\pm$",
     "²": "$^2$", "ᵀ": r"$^\top$",
 }  # fmt: skip
+_SIGNS = len("✓ ✓")  # ours and the paper's
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,44 @@ class Table:
             cells = [Text(short.get(t, t), _LOOKS[t][1] if place == self.verdict else "") for t in texts]
             columns.append(Column(short.get(heading, heading), cells, wraps_to=characters))
         return FittingTable(columns, [short.get(name, name) for name in drop_first], self.title)
+
+
+class Blocks:
+    """On a terminal, a table whose columns stand in blocks below one another where they do not fit beside each other.
+
+    Each block opens with the first column. ``narrow``: the other columns hold signs, which are not broken.
+    """
+
+    def __init__(self, table: Table, narrow: bool = False) -> None:
+        self._table, self._narrow = table, narrow
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update_width(sys.maxsize)
+        n = len(self._table.head) - 1
+        for blocks in range(1, n + 1):
+            size = math.ceil(n / blocks)
+            parts = [self._part(slice(first, first + size)) for first in range(1, n + 1, size)]
+            if all(Measurement.get(console, unbounded, one).minimum <= options.max_width for one in parts):
+                break
+        yield from parts
+
+    def _part(self, columns: slice) -> RichTable:
+        part = RichTable(box=box.SIMPLE_HEAD)
+        part.add_column("", min_width=24 if self._narrow else None, no_wrap=not self._narrow)
+        for heading in map(_text, self._table.head[columns]):
+            if self._narrow:
+                part.add_column(
+                    heading, justify="center", no_wrap=True, min_width=max(_SIGNS, heading.cell_len)
+                )
+            else:
+                part.add_column(heading)
+        for row in self._table.rows:
+            part.add_row(*map(_text, (row[0], *row[columns])))
+        return part
+
+
+def _text(cell: str) -> Text:
+    return Text(printable(cell))
 
 
 def markdown(text: str) -> str:

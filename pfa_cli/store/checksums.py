@@ -90,7 +90,8 @@ def is_wrong(row: Row) -> bool:
 def rows(connection: Connection, table: Table, *conditions: ColumnElement[bool]) -> list[Row]:
     """The rows of a table that meet the conditions, in the order of its key."""
     query = select(table).where(*conditions).order_by(*table.primary_key)
-    return [row._asdict() for row in connection.execute(query)]
+    names = table.columns.keys()
+    return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
 
 
 def _values(

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,11 @@ def merge(db: str | None, other_db: str) -> MergeReport:
         for what in other.read(broken_pages) if other.path else []:
             raise DamagedDatabase(other.name, what)
         other.read(checksums.verify)
-        for run_id in other.read(lambda connection: connection.execute(select(runs.c.id)).scalars().all()):
+        known = set(store.read(_fingerprints).values()) - {None}
+        for run_id, fingerprint in other.read(_fingerprints).items():
+            if fingerprint in known:
+                report.unchanged += 1
+                continue
             theirs = other.read(partial(_history, which=runs.c.id == run_id))
             if theirs and (theirs.epochs or theirs.run["state"] != "queued"):
                 with store.write() as connection:
@@ -108,6 +113,18 @@ def merge(db: str | None, other_db: str) -> MergeReport:
             _merge_simulations(connection, other.read(lambda c: rows(c, simulations)), report)
             _merge_benchmarks(connection, other.read(lambda c: rows(c, benchmarks)), report)
     return report
+
+
+def _fingerprints(connection: Connection) -> dict[int, tuple[Any, ...] | None]:
+    """By run: what it is, its state and its epochs' checksums; None where an epoch has none. Equal ones are the same run."""
+    every = select(runs.c.id, *(runs.c[name] for name in (*_CELL, "state")), epochs.c.checksum)
+    query = every.join_from(runs, epochs, isouter=True).order_by(runs.c.id, epochs.c.epoch)
+    found: dict[int, tuple[Any, ...] | None] = {}
+    for run_id, group in groupby(connection.execute(query), key=lambda row: int(row[0])):
+        of_run = [tuple(row) for row in group]
+        of_epochs = [row[-1] for row in of_run]
+        found[run_id] = None if None in of_epochs else (*of_run[0][1:-1], *of_epochs)
+    return found
 
 
 def _merge_run(connection: Connection, theirs: _History, report: MergeReport) -> None:

@@ -49,6 +49,8 @@ class RunRow:
     finished_at: datetime | None
     pid_namespace: str | None
     checkpoint_dir: str | None
+    tags: list[str] | None  # the user's
+    note: str | None
     train_loss: float | None  # of the last stored epoch, as are the following three
     train_accuracy_percent: float | None
     validation_accuracy_percent: float | None

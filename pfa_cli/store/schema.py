@@ -32,7 +32,7 @@ from sqlalchemy.types import TypeEngine
 from pfa_cli.records import EpochRecord, LayerRecord, is_required, metrics
 from pfa_cli.store.errors import DamagedValue
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The newest revision in ``migrations/versions``; a current database opens without alembic."""
 
 
@@ -267,6 +267,8 @@ runs = Table(
     Column("pid_namespace", Text),  # in which ``pid`` counts: containers of one host may share host names
     Column("checkpoint_dir", Text),  # None: the default folder beside the database
     Column("sources", Json),  # the user's plug-in files that the run used: file name -> text
+    Column("tags", Json(list)),  # the user's words for the run (`pfa runs tag`)
+    Column("note", Text),  # the user's sentence about the run (`pfa runs note`)
     UniqueConstraint("recipe", "algorithm", "seed", "config_hash"),
 )
 

@@ -3,6 +3,8 @@
 import math
 import re
 import shutil
+import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from store_cells import OWNER, beside, configuration, new_database, record
 from pfa_cli.store import engine, migrations, schema
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
-from pfa_cli.store.errors import NoResults, StoreError
+from pfa_cli.store.errors import DamagedDatabase, NoResults, StoreError
 from pfa_cli.store.queries import (
     attempts_frame,
     benchmarks_frame,
@@ -152,6 +154,21 @@ def test_an_older_database_is_brought_up_to_date_and_loses_nothing(
     assert beside(path) == ["pfa.db"]
     with open_store(str(path), write=False) as store:
         assert len(runs(store)) == 2
+
+
+def test_older_databases_are_read_without_alembic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pfa_cli.store.migrations", None)  # to import it is an error
+    for kept in KEPT:
+        before = kept.read_bytes()
+        with open_store(str(kept), write=False) as store:
+            assert len(runs(store)) == 4 and len(layers_frame(store)) == 30
+        assert kept.read_bytes() == before
+    path = shutil.copyfile(KEPT[0], tmp_path / "pfa.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE attempts DROP COLUMN started_at")
+    connection.close()
+    with pytest.raises(DamagedDatabase, match="its table attempts lacks the column started_at"):
+        open_store(str(path), write=False)
 
 
 @pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])

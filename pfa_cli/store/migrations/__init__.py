@@ -3,7 +3,8 @@
 A metric (`pfa_cli.records`) needs none of this: an upgrade adds the columns of metrics that a database lacks. Any other
 change of the schema is: the change in ``schema.py``; a file ``versions/000N_what.py`` that makes the same change (it
 never refers to ``schema.py``, which moves on); the new number in ``SCHEMA_REVISION``; and a kept database of the new
-revision in ``tests/store/kept``. Revisions are numbers of four digits, in order. A revision that changes what
+revision in ``tests/store/kept``. A revision that only adds columns which may be empty is named in ``engine.py``, so that
+older databases are read without alembic. Revisions are numbers of four digits, in order. A revision that changes what
 ``checksums.py`` covers has to compute the checksums anew.
 """
 

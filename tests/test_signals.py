@@ -3,10 +3,11 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from pfa_cli.signals import STOP_SIGNALS, signals_blocked, stop_signals
+from pfa_cli.signals import STOP_SIGNALS, Stopped, interruptible, signals_blocked, stop_signals
 
 WAITS = """
 import sys, time
@@ -82,3 +83,102 @@ def test_a_signal_of_another_handler_is_no_request_to_stop() -> None:
             assert stop.exit_code == 143
     finally:
         signal.signal(signal.SIGCHLD, before)
+
+
+PRINTS = """
+import sys, time
+from pfa_cli.signals import guard_output, stop_signals
+guard_output()
+with stop_signals() as stop:
+    for number in range(2000):
+        print("line", number, flush=True)
+        print("message", number, file=sys.stderr, flush=True)
+        if stop:
+            sys.exit(stop.exit_code)
+        time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code"),
+    [
+        ("| head -2", 143),
+        ("2>&1 >/dev/null | head -2", 143),
+        ("> /dev/full", 0),
+        ("2> /dev/full > /dev/full", 0),
+        (">&-", 0),
+        ("2>&- >&-", 0),
+    ],
+)
+def test_output_that_cannot_be_written_is_no_error(redirection: str, code: int) -> None:
+    """A closed pipe stops the process as SIGTERM does; what a full device does not take is dropped."""
+    command = ["bash", "-c", f'"$0" -c "$1" {redirection}; exit ${{PIPESTATUS[0]}}', sys.executable, PRINTS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert "Error" not in done.stderr
+    if redirection == "| head -2":
+        assert done.stdout == "line 0\nline 1\n"
+        assert "pfa: nobody reads the output any more: stops as after SIGTERM\n" in done.stderr
+
+
+def test_a_file_opened_later_is_never_written_to_as_output(tmp_path: Path) -> None:
+    """Where standard output is closed, the next file that is opened would get its number."""
+    code = "from pfa_cli.signals import guard_output; guard_output(); open(sys.argv[1], 'w').fileno() > 2 or 1 / 0; print(1)"
+    command = [
+        "bash",
+        "-c",
+        '"$0" -c "$1" "$2" >&- <&-',
+        sys.executable,
+        f"import sys; {code}",
+        str(tmp_path / "f"),
+    ]
+    subprocess.run(command, check=True, timeout=60)
+    assert (tmp_path / "f").read_text() == ""
+
+
+STARTS = """
+import sys, time
+from pfa_cli import __main__
+class Slow:  # in the place of the imports
+    def find_spec(self, name, *_):
+        if name == "pfa_cli.cli":
+            print("ready", flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Slow())
+__main__.main()
+"""
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_during_the_imports_ends_the_process_with_a_sentence(number: signal.Signals) -> None:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", STARTS], **streams) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == (130 if number == signal.SIGINT else 143)
+    assert said == f"pfa: stopped by {number.name}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_was_ignored_at_the_start_stays_so(number: signal.Signals) -> None:
+    """`nohup` ignores SIGHUP, a shell without job control SIGINT for what it starts in the background."""
+    ignoring = f'trap \'\' {number.name.removeprefix("SIG")}; exec "$0" -c "$1"'
+    command = ["bash", "-c", ignoring, sys.executable, WAITS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.terminate()
+        assert process.communicate(timeout=20)[0] == "asked\n"
+    assert process.returncode == 143
+
+
+def test_what_has_nothing_to_save_is_interrupted() -> None:
+    with stop_signals() as stop:
+        with pytest.raises(Stopped), interruptible():
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.exit_code == 143
+        with pytest.raises(Stopped), interruptible():  # asked before: it does not even begin
+            raise AssertionError

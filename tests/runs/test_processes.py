@@ -1,6 +1,5 @@
 """`pfa run` as a user starts it: real processes, signals and kills. What is resumed equals what was never interrupted."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -9,7 +8,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psutil
 import pytest
 import run_cases
 from sqlalchemy import func, select, update
@@ -157,35 +155,3 @@ def test_commands_that_start_together_train_every_cell_once(
     with open_store(str(db), write=False) as store:
         pids = store.read(lambda c: list(c.execute(select(schema.attempts.c.pid)).scalars()))
     assert sorted(pids) == sorted(command.pid for command in commands)
-
-
-def test_processes_that_decode_images_leave_signals_to_the_run_and_end_with_it(
-    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PFA_WORKERS", "1")
-    run_cases.resnet_plan(tmp_path, ["bp"])
-    db, recipe = tmp_path / "pfa.db", tmp_path / "resnet20.toml"
-    recipe.write_text(recipe.read_text().replace("epochs = 3", "epochs = 1000"))
-    arguments = ("--jobs", "1", "--data-dir", str(tmp_path))
-
-    command = start(db, "bp", *arguments, recipe=str(recipe))
-    run_cases.until(lambda: run_cases.running(db, epochs=1), "a running cell")
-    os.killpg(command.pid, signal.SIGTERM)  # as a batch system does: to every process
-    assert (command.wait(timeout=60), run_cases.states(db)) == (143, ["interrupted"])
-    (row,) = run_cases.stored(db)
-
-    command = start(db, "bp", *arguments, recipe=str(recipe))
-    run_cases.until(lambda: run_cases.running(db, epochs=(row.epochs_done or 0) + 1), "the cell resumed")
-    assert len(alive_in_group(command.pid)) > 2
-    command.kill()
-    run_cases.until(lambda: not alive_in_group(command.pid), "its helpers to end")
-
-
-def alive_in_group(group: int) -> list[int]:
-    """The processes of a process group, without those that only wait for somebody to ask how they ended."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-    return found

@@ -1,0 +1,177 @@
+"""`pfa run` on photographs ends, whatever happens: decoders that outlive it, stuck ones, closed pipes, full devices.
+
+All cases run at the same time, since most of their time is starting.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import run_cases
+
+LIMIT_SECONDS = 150  # to end, on a busy machine; what hangs does so for ever
+Process = subprocess.Popen[str]
+Case = Callable[[Path], Process]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("photographs")
+    run_cases.resnet_plan(folder, ["bp"])
+    recipe = (folder / "resnet20.toml").read_text()
+    (folder / "long.toml").write_text(recipe.replace("epochs = 3", "epochs = 10000"))
+    return folder
+
+
+def start(
+    folder: Path, name: str, recipe: str, *launcher: str, data: str = ".", **options: object
+) -> Process:
+    command = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "pfa_cli",
+        "run",
+        str(folder / recipe),
+        "--algos=bp",
+        "--jobs=1",
+    ]
+    command += [f"--db={folder / name}.db", f"--data-dir={folder / data}", "--device=cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PFA_WORKERS": "1", "PYTHONWARNINGS": "ignore"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen(command, text=True, env=environment, start_new_session=True, **streams)
+
+
+def lines(process: Process, until: str) -> None:
+    assert process.stdout is not None
+    while until not in (line := process.stdout.readline()):
+        assert line, process.stderr and process.stderr.read()
+
+
+def closed_pipe(folder: Path) -> Process:
+    process = start(folder, "closed_pipe", "long.toml", stderr=subprocess.DEVNULL)
+    lines(process, "epoch 1/")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    return process
+
+
+def full_device(folder: Path) -> Process:
+    with Path("/dev/full").open("w") as full:
+        return start(folder, "full_device", "resnet20.toml", stdout=full)
+
+
+def stuck_decoder(folder: Path) -> Process:
+    process = start(folder, "stuck_decoder", "long.toml")
+    lines(process, "epoch 1/")
+    helpers = psutil.Process(process.pid).children(recursive=True)
+    for decoder in [helper for helper in helpers if helper.ppid() != process.pid]:
+        decoder.send_signal(signal.SIGSTOP)
+    time.sleep(0.5)
+    process.terminate()
+    return process
+
+
+def hang_up(folder: Path) -> Process:
+    process = start(folder, "hang_up", "long.toml")
+    lines(process, "epoch 1/")
+    os.killpg(process.pid, signal.SIGHUP)  # to decoders, too, as a terminal does
+    return process
+
+
+def killed(folder: Path) -> Process:
+    process = start(folder, "killed", "long.toml")
+    lines(process, "epoch 1/")
+    process.kill()
+    return process
+
+
+def ranks(folder: Path) -> Process:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    return start(folder, "ranks", "resnet20.toml", *launcher)
+
+
+def unreadable_photograph(folder: Path) -> Process:
+    for part in ("train", "val"):
+        shutil.copytree(folder / part, folder / "unreadable" / part)
+    (folder / "unreadable/train/cat/0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    return start(folder, "unreadable_photograph", "resnet20.toml", data="unreadable")
+
+
+def during_the_imports(folder: Path) -> Process:
+    began = time.monotonic()
+    process = start(folder, "during_the_imports", "long.toml")
+    lines(process, "starting")  # said before torch is imported
+    assert time.monotonic() - began < 20
+    process.send_signal(signal.SIGUSR1)
+    return process
+
+
+ENDINGS: dict[Case, tuple[int, list[str]]] = {
+    closed_pipe: (143, ["interrupted"]),
+    full_device: (0, ["done"]),
+    stuck_decoder: (143, ["interrupted"]),
+    hang_up: (143, ["interrupted"]),
+    killed: (-signal.SIGKILL, ["running"]),
+    ranks: (0, ["done"]),
+    unreadable_photograph: (1, ["failed"]),
+    during_the_imports: (143, []),
+}
+
+
+@dataclass
+class Ending:
+    code: int
+    said: str
+    left: list[int]  # processes of its group that outlived it by ten seconds
+
+
+def run(case: Case, folder: Path) -> Ending:
+    process = case(folder)
+    try:
+        said = process.communicate(timeout=LIMIT_SECONDS)
+        deadline = time.monotonic() + 10
+        while (left := alive_in_group(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return Ending(process.returncode, str(said), left)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def endings(photographs: Path) -> dict[Case, Future[Ending]]:
+    with ThreadPoolExecutor(len(ENDINGS)) as pool:
+        return {case: pool.submit(run, case, photographs) for case in ENDINGS}
+
+
+@pytest.mark.parametrize("case", ENDINGS, ids=lambda case: case.__name__)
+def test_a_run_on_photographs_ends(
+    case: Case, endings: dict[Case, Future[Ending]], photographs: Path
+) -> None:
+    ending = endings[case].result()
+    code, states = ENDINGS[case]
+    assert ending.code == code, ending.said
+    assert run_cases.states(photographs / f"{case.__name__}.db") == states
+    assert not ending.left
+
+
+def alive_in_group(group: int) -> list[int]:
+    """The processes of a process group, without those that have ended and whose parent has not asked how."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found

@@ -25,20 +25,19 @@ from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, select_runs
 from pfa_cli.store.schema import STATES, attempts, benchmarks, epochs, layers, runs, simulations
 
-_ATTEMPT_FACTS = (
-    "git_sha",
-    "git_dirty",
-    "argv",
-    "pfa_version",
-    "python_version",
-    "torch_version",
-    "cuda_version",
-    "device",
-    "threads",
-    "precision",
-    "deterministic",
-    "dataset",
-)
+_OF_THE_STORE = {
+    "id",
+    "run_id",
+    "token",
+    "host",
+    "pid",
+    "resumed_epoch",
+    "facts",
+    "started_at",
+    "ended_at",
+    "outcome",
+}
+_ATTEMPT_FACTS = tuple(column.name for column in attempts.c if column.name not in _OF_THE_STORE)
 
 
 class Configuration(Protocol):

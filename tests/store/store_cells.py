@@ -36,9 +36,11 @@ def record(epoch: int, *, accuracy: float = 90.0, diverged: bool = False) -> Epo
     )
 
 
-def claimed(store: Store, *, algorithm: str = "pfa", seed: int = 0, owner: Owner = OWNER) -> Claim:
+def claimed(
+    store: Store, *, algorithm: str = "pfa", seed: int = 0, owner: Owner = OWNER, epochs: int = 3
+) -> Claim:
     """A new run that ``owner`` works on."""
-    run_id = ensure_run(store, configuration(algorithm), seed)
+    run_id = ensure_run(store, configuration(algorithm, epochs=epochs), seed)
     mine = claim(store, run_id, owner, is_alive=lambda row: True)
     assert mine is not None
     start_attempt(store, mine, {"device": "cpu", "argv": ["pfa", "run", "mnist"]})

@@ -55,7 +55,7 @@ def test_a_full_disk_takes_back_the_last_write_and_nothing_else(small_disk: Path
     path = small_disk / "pfa.db"
     layers = tuple(LayerRecord(i, f"layer{i + 1}", 1.5) for i in range(50))
     with open_store(str(path), write=True) as store:
-        mine = claimed(store)
+        mine = claimed(store, epochs=10_000)
         record_epoch(store, mine, EpochRecord(0, layers=layers))
         filler = small_disk / "filler"
         filler.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 100_000))

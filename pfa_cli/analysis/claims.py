@@ -94,6 +94,8 @@ def _papers(claim: Claim) -> str:
         return f"seed 0: {layer_range(list(layers.values()), claim.quantity)}" if layers else ""
     names = [claim.algorithm, claim.other]
     ours, other = final_accuracies(claim.recipe, names)
+    if not ours.n:
+        return ""
     interval, region = difference(ours, other), _region(claim, other.mean)
     known = math.isfinite(interval.low)
     verdict = f": {judge([interval], region)}" if known else ", one run each: no interval"

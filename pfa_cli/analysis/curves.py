@@ -68,7 +68,7 @@ def alignment_curves(
     found = []
     for number, name in enumerate(algorithms, start=1):
         entry, cohort = described(name), comparison.cohorts.get(name)
-        limits = dict(zip((ANGLE, RATIO), entry.limit_of(cohort.options), strict=True)) if cohort else {}
+        ends = (limits(cohort) if cohort else None) or {}
         for quantity in (ANGLE, RATIO):
             own = []
             if with_published:
@@ -77,12 +77,20 @@ def alignment_curves(
                 own.append(rows.assign(source="published", statistic="seed 0"))
             if cohort:
                 own.append(_ours(comparison.layer_curves(cohort, f"{entry.measure}_{quantity}"), cohort))
-            if limits.get(quantity) is not None:
-                ends = {"epoch": [0, comparison.epochs], "mean": limits[quantity]}
-                own.append(pd.DataFrame(ends).assign(source="theory", statistic="limit"))
+            if ends.get(quantity) is not None:
+                line = pd.DataFrame({"epoch": [0, comparison.epochs], "mean": ends[quantity]})
+                own.append(line.assign(source="theory", statistic="limit"))
             place = {"panel": panel_letter(number), "quantity": quantity, "algorithm": name}
             found += [frame.assign(**place) for frame in own]
     return tidy(found, COLUMNS)
+
+
+def limits(cohort: Cohort) -> dict[str, float | None] | None:
+    """Where angle and norm ratio end up by theory (None: not known); None if a plug-in's own function for it fails."""
+    try:
+        return dict(zip((ANGLE, RATIO), described(cohort.algorithm).limit_of(cohort.options), strict=True))
+    except Exception:
+        return None
 
 
 def tidy(frames: Iterable[pd.DataFrame], columns: Sequence[str], **constant: str) -> pd.DataFrame:

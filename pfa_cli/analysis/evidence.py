@@ -88,7 +88,7 @@ class Comparison:
     """All that may be compared of a recipe: one setting, with its cohorts by algorithm, in the registry's order.
 
     ``by_expansion`` holds PFA's cohorts by expansion ratio; ``elsewhere`` names algorithms that have runs, but in
-    another setting only.
+    another setting only. ``known`` keeps what was computed of it (``_once``).
     """
 
     evidence: "Evidence"

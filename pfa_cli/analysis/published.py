@@ -43,13 +43,15 @@ def alignment_curves(recipe: str, algorithm: str, quantity: str) -> pd.DataFrame
 
 
 def last_common_epoch(recipe: str, algorithms: Sequence[str]) -> int:
-    """The last epoch of the paper's schedule that all these accuracy curves have (ImageNet: PFA-o ends at 66)."""
-    return int(min(accuracy_curve(recipe, name)["epoch"].max() for name in algorithms))
+    """The last epoch of the paper's schedule that all these accuracy curves have (ImageNet: PFA-o ends at 66); 0: none."""
+    return min(max(accuracy_curve(recipe, name)["epoch"], default=0) for name in algorithms)
 
 
 def final_accuracies(recipe: str, algorithms: Sequence[str]) -> list[Sample]:
-    """Published accuracy of each algorithm at their last common epoch, in percent."""
+    """Published accuracy of each algorithm at their last common epoch, in percent; unknown (NaN) where there is none."""
     epoch, samples = last_common_epoch(recipe, algorithms), []
+    if not epoch:
+        return [Sample(math.nan, math.nan, 0)] * len(algorithms)
     for name in algorithms:
         curve = accuracy_curve(recipe, name)
         (row,) = curve[curve["epoch"] == epoch].to_dict("records")

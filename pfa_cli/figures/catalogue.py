@@ -1,11 +1,7 @@
 """All the figures there are: the paper's (``paper.toml``), one for every other recipe that was run, and figures of one's own.
 
 A figure of one's own is a function ``Evidence -> Drawing | None`` that a package names as an entry point of the group
-``pfa.figures``; None means that the database holds nothing of it. It is drawn in the style of all figures, and its frame
-becomes a CSV file beside it::
-
-    [project.entry-points."pfa.figures"]
-    my-figure = "my_package.figures:draw"
+``pfa.figures`` (docs/figures.md). It is drawn in the style of all figures, and its frame becomes a CSV file beside it.
 """
 
 import re

@@ -13,11 +13,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.lines import Line2D
 
-from pfa_cli.analysis.curves import accuracy_curves, accuracy_quantity, alignment_curves, panel_letter
+from pfa_cli.analysis.curves import accuracy_curves, accuracy_quantity, alignment_curves, limits, panel_letter
 from pfa_cli.analysis.evidence import Comparison, Evidence
 from pfa_cli.analysis.paper import Figure, paper
 from pfa_cli.analysis.published import ANGLE, RATIO
-from pfa_cli.analysis.words import MANY_LAYERS, cohort_notes, data_note
+from pfa_cli.analysis.words import MANY_LAYERS, cohort_notes, data_note, labels
 from pfa_cli.figures import style
 from pfa_cli.figures.drawing import Drawing, Options
 from pfa_cli.figures.page import Page
@@ -54,6 +54,9 @@ def draw(name: str, declared: Figure, evidence: Evidence, options: Options) -> D
     notes = _what_is_drawn(comparison, shown)
     if options.validation and quantity.startswith("test"):
         notes.append("No validation accuracy was recorded: (a) shows test accuracy.")
+    failed = [name for name in aligned if (own := comparison.cohorts.get(name)) and limits(own) is None]
+    if failed:
+        notes.append(f"Not drawn, since the function that computes them fails: limits of {labels(failed)}.")
     notes += cohort_notes(comparison, wanted)
     first = shown[shown["panel"] == "a"]
     legend = 0.35 + 0.15 * first.loc[first["source"] != "published", "algorithm"].nunique()

@@ -1,6 +1,8 @@
 """``paper.toml``: verdicts rest on it alone, it agrees with the shipped recipes, and a table in it is a figure or a claim."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from synthetic import add_grid
@@ -75,28 +77,14 @@ def test_a_recipe_of_ones_own_is_no_departure() -> None:
     assert departures(settings("mnist", "bp") | {"recipe": "wide", "batch_size": 7}, "MNIST") == {}
 
 
-OWN = """
-[figures.mine]
-title = "Mine."
-recipe = "mnist"
-accuracy = ["bp", "kp"]
-alignment = ["kp"]
-command = "pfa run mnist"
-
-[[claims]]
-says = "{algorithm} = {other} on {task}"
-source = "{figure}a"
-recipes = ["mnist"]
-algorithms = ["dfa"]
-other = "bp"
-relation = "equal"
-"""
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "figures.md"
 
 
 @pytest.fixture
 def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    text = module._text()
-    monkeypatch.setattr(module, "_text", lambda: text.replace("[figures.fig2]", f"{OWN}\n[figures.fig2]", 1))
+    own, _ = re.findall(r"```toml\n(.*?)```", DOCUMENTED.read_text(encoding="utf-8"), re.DOTALL)
+    text = module._text().replace("[figures.fig2]", f"{own}\n[figures.fig2]", 1)
+    monkeypatch.setattr(module, "_text", lambda: text)
     paper.cache_clear()
     yield
     monkeypatch.undo()
@@ -105,11 +93,11 @@ def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("extended")
 def test_a_figure_and_a_claim_are_one_table_each(new_store: Store) -> None:
-    add_grid(new_store, "mnist", ["bp", "kp", "dfa"], range(2), epochs=2)
+    add_grid(new_store, "mnist", ["bp", "kp"], range(2), epochs=2)
     evidence = Evidence(new_store)
-    drawing = catalogue(evidence)["mine"].draw(evidence, Options())
+    drawing = catalogue(evidence)["fig2-kp"].draw(evidence, Options())
     assert drawing is not None
     assert set(drawing.shown["algorithm"].dropna()) == {"bp", "kp"}
-    (claim,) = [one for one in find(evidence).claims if one.claim == "DFA = BP on MNIST"]
+    (claim,) = [one for one in find(evidence).claims if one.claim == "KP = BP on MNIST"]
     assert (claim.source, claim.verdict) == ("Fig. 2a", "not run")
     assert "2 epochs in place of 40" in claim.remark

@@ -1,6 +1,5 @@
 """``build``: which files it writes, that they depend on the database alone, and what it says when it cannot."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,25 +27,6 @@ with open_store(sys.argv[1], write=False) as store:
 
 def build(*arguments, **options) -> list[Path]:
     return build_all(*arguments, **options)[0]
-
-
-def in_a_process(database: Path, out: Path, **environment: str) -> dict[str, bytes]:
-    command = [sys.executable, "-W", "error", "-c", IN_A_PROCESS, str(database), str(out)]
-    subprocess.run(command, check=True, env=os.environ | environment)
-    return {path.name: path.read_bytes() for path in out.iterdir()}
-
-
-def test_the_same_database_gives_the_same_bytes(database: Path, tmp_path: Path) -> None:
-    before = database.read_bytes()
-    own_taste = tmp_path / "matplotlibrc"
-    own_taste.write_text("font.size: 20\nfigure.facecolor: pink\npdf.fonttype: 3\n")
-    first = in_a_process(database, tmp_path / "a", PYTHONHASHSEED="1", TZ="UTC")
-    second = in_a_process(
-        database, tmp_path / "b", PYTHONHASHSEED="2", TZ="Asia/Tokyo", LC_ALL="C", MATPLOTLIBRC=str(own_taste)
-    )
-    assert len(first) == 3 * 4 + 4
-    assert first == second
-    assert database.read_bytes() == before
 
 
 def test_pictures_carry_no_date_and_no_version(store: Store, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Entry points of the group ``pfa.figures``: drawn beside the paper's; one that fails is a sentence and stops nothing."""
 
+import re
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -14,17 +15,8 @@ from pfa_cli.figures import catalogue
 from pfa_cli.report import build
 from pfa_cli.store.engine import Store
 
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "figures.md"
 CODE = """
-import pandas as pd
-from matplotlib.figure import Figure
-from pfa_cli.figures.drawing import Drawing
-
-def draw(evidence):
-    epochs = evidence.epochs("mnist")
-    figure = Figure()
-    figure.add_subplot().plot(epochs["epoch"], epochs["train_loss"])
-    return Drawing(figure, epochs[["epoch", "train_loss"]])
-
 def nothing(evidence):
     return None
 
@@ -38,7 +30,8 @@ def wrong(evidence):
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_figures.py").write_text(CODE)
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENTED.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "my_figures.py").write_text(example + CODE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_figures", raising=False)
     points = {

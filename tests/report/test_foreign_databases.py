@@ -64,14 +64,17 @@ def test_an_algorithm_whose_code_is_not_here_is_drawn_and_judged(call: Call, tmp
 def test_a_tenth_algorithm_of_the_registry_is_drawn_and_judged(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = Entry("frsf", label="FRSF", colour="#123456", no_sign_transport=False, no_separate_phase=True)
+    entry = Entry(
+        "frsf", label="FRSF", colour="#123456", no_sign_transport=False, no_separate_phase=True, limit=lambda options: 1 / 0
+    )  # fmt: skip
     monkeypatch.setattr(registry, "ALGORITHMS", {**registry.ALGORITHMS, "frsf": entry})
     renamed(written(tmp_path / "a.db"), "algorithm", "sf", "frsf")
     drawn = call(
         "figures", "--db", "a.db", "--out", "out", "--format", "svg", "--only", "fig2-supplement,table1"
     )
     assert drawn.code == 0, drawn.err
-    assert "#123456" in (tmp_path / "out" / "fig2-supplement.svg").read_text()
+    picture = (tmp_path / "out" / "fig2-supplement.svg").read_text()
+    assert "#123456" in picture and "fails: limits of FRSF." in picture
     with open_store("a.db", write=False) as store:
         table = judge_table(Evidence(store))
     assert table.columns[-1] == "frsf"

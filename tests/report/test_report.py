@@ -1,9 +1,6 @@
 """The report: one page that needs nothing else, says everything, and depends on the database alone."""
 
 import base64
-import os
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -137,31 +134,6 @@ def test_attempts_with_their_machine(new_store: Store, tmp_path: Path) -> None:
     assert all(
         f"Recipe {recipe}: nothing." in page.sections["missing"] for recipe in list(paper().experiments)[1:]
     )
-
-
-def test_the_same_database_gives_the_same_bytes(compared_database: Path, text: str, tmp_path: Path) -> None:
-    code = (
-        "import sys; from pfa_cli.cli import app\n"
-        "app(sys.argv[1:], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules"
-    )
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-c",
-        code,
-        "report",
-        "--db",
-        str(compared_database),
-        "--out",
-        "out",
-    ]
-    environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stdout.strip()) == (0, "out/report.html"), done.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
-    assert (tmp_path / "out" / "report.html").read_bytes() == text.encode()
 
 
 def test_an_empty_database_writes_nothing(new_store: Store, tmp_path: Path) -> None:

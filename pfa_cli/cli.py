@@ -50,7 +50,11 @@ def main() -> None:
 
 
 def _prepare_environment() -> None:
-    """Figures are drawn to files whatever MPLBACKEND says; sockets need a temporary folder with a short name."""
+    """Figures are drawn to files whatever MPLBACKEND says; sockets need a temporary folder with a short name.
+
+    torch's C++ code says on the terminal, past Python's warnings, that memory ran out, which a lane mends by itself.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ["MPLBACKEND"] = "agg"  # a notebook's back end is not there for its child processes
     if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER_OF_SOCKETS and os.access("/tmp", os.W_OK):
         os.environ["TMPDIR"] = "/tmp"

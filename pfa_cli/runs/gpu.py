@@ -153,10 +153,10 @@ class Lanes:
             self._busy.discard(get_ident())
             self._accompanied.discard(get_ident())
             others = len(self._busy)
-        what = "one cell fewer" if others else "alone"
-        self._said.put(
-            Note(task.cell, f"out of memory beside other cells: trained again with {what} at a time")
-        )
+        what = "when fewer are trained at a time" if others else "alone"
+        self._said.put(Note(task.cell, f"out of memory beside other cells: trained again {what}"))
+        if not others:
+            release_memory(self._device, idle=True)
         return others > 0
 
     def _again(self, error: Exception) -> bool:
@@ -254,7 +254,7 @@ def trial(
         yield throughput
     finally:
         trainers.clear()
-        release_memory(device)
+        release_memory(device, idle=True)
 
 
 def _steps_per_second(trainer: Trainer, barrier: Barrier, seconds: float) -> float:

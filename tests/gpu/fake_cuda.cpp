@@ -498,7 +498,26 @@ int cudnnGetBatchNormalizationBackwardExWorkspaceSize(void*, int, int, void*, vo
     return 0;
 }
 int ncclGetVersion(int* version) { *version = 22900; return 0; }
-int ncclCommInitRankConfig(void** communicator, int, ...) { return make(communicator); }
-int ncclCommInitRankScalable(void** communicator, int, int, int, void*, void*) { return make(communicator); }
+// A communicator is the number of its ranks. All of them hold the same here, so that each can play the others.
+int ncclCommInitRankConfig(int** communicator, int ranks, ...) { *communicator = new int(ranks); return 0; }
+int ncclCommInitRankScalable(int** communicator, int ranks, int, int, void*, void*) {
+    *communicator = new int(ranks);
+    return 0;
+}
+static size_t nccl_bytes(size_t count, int type) {
+    static const int bytes[] = {1, 1, 4, 4, 8, 8, 2, 4, 8, 2};
+    return count * bytes[type];
+}
+int ncclAllGather(const void* from, char* to, size_t count, int type, int* ranks, cudaStream_t stream) {
+    enqueue(stream, "kernels");
+    for (int rank = 0; rank < *ranks; rank++)
+        std::memmove(to + rank * nccl_bytes(count, type), from, nccl_bytes(count, type));
+    return 0;
+}
+int ncclAllReduce(const void* from, void* to, size_t count, int type, int, int*, cudaStream_t stream) {
+    enqueue(stream, "kernels");
+    if (from != to) std::memmove(to, from, nccl_bytes(count, type));
+    return 0;
+}
 int ncclCommGetAsyncError(void*, int* error) { *error = 0; return 0; }
 }

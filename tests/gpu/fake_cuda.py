@@ -13,6 +13,9 @@ TORCH = Path(torch.__file__).parent
 _TESTS = Path(__file__).parents[1]
 _LIBRARIES = ("libtorch_cuda", "libtorch_python", "libtorch_cuda_linalg", "libc10_cuda", "libcaffe2_nvrtc")
 _REPLACED = re.compile(r"(__)?(cuda|cublas|cudnn|nccl|cu[A-Z])")
+_KEPT = re.compile(
+    r"cudnn.*(Version|Error|Property)|cublasLtGetVersion"
+)  # of the libraries themselves, which need no GPU for it
 # CUDA's headers include this one, which is not in torch's wheels; without a device there is nothing to say in it.
 _HOST_DEFINES = """
 #define CUDARTAPI
@@ -54,7 +57,7 @@ def build(folder: Path) -> Path:
     defined = _symbols(thing, "--defined-only")
     libraries = [TORCH / "lib" / f"{name}.so" for name in _LIBRARIES]
     needed = set().union(*(_symbols(path, "-D", "--undefined-only") for path in libraries if path.exists()))
-    others = sorted(name for name in needed - defined if _REPLACED.match(name))
+    others = sorted(name for name in needed - defined if _REPLACED.match(name) and not _KEPT.match(name))
     stubs = folder / "stubs.cpp"
     stubs.write_text("\n".join(f'extern "C" int {name}() {{ return 0; }}' for name in others))
     library = folder / "libcuda.so.1"  # the driver's name, by which torch loads it a second time

@@ -5,33 +5,49 @@ Kernels compute nothing there: all tensors on the device stay 0, so numbers are 
 
 import ctypes
 import gc
+import io
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from stand_ins import Blobs, Pictures, configuration
 
+from pfa_cli import cli
+from pfa_cli.ranks import Ranks, launched
+from pfa_cli.runs import gpu, launch
 from pfa_cli.training.cuda_graph import release_memory, side_stream
-from pfa_cli.training.device import make_repeatable
+from pfa_cli.training.device import choose_device, make_repeatable
 from pfa_cli.training.tally import Tally
 from pfa_cli.training.trainer import Trainer
 
-runtime = ctypes.CDLL(None)
-runtime.fake_cuda_count.restype = ctypes.c_long
-runtime.fake_cuda_violations.restype = ctypes.c_char_p
-fetch = Tally._fetch
-Tally._fetch = lambda self: [max(1.0, fetch(self)[0]), *fetch(self)[1:]]  # of 0 images there is no mean
 
-
-def count(*names: str) -> int:
-    return sum(runtime.fake_cuda_count(name.encode()) for name in names)
+def count(name: str) -> int:
+    asked = ctypes.CDLL(None).fake_cuda_count
+    asked.restype = ctypes.c_long
+    found: int = asked(name.encode())
+    return found
 
 
 def violations() -> list[str]:
-    return runtime.fake_cuda_violations().decode().splitlines()
+    asked = ctypes.CDLL(None).fake_cuda_violations
+    asked.restype = ctypes.c_char_p
+    found: bytes = asked()
+    return found.decode().splitlines()
+
+
+def some_images(fetch: Callable[[Tally], list[float]]) -> Callable[[Tally], list[float]]:
+    """Sums over at least one image: of none there is no mean."""
+
+    def at_least_one(self: Tally) -> list[float]:
+        images, *others = fetch(self)
+        return [max(1.0, images), *others]
+
+    return at_least_one
 
 
 class Photographs(Pictures):
@@ -59,15 +75,15 @@ def trainer(case: str, network: str, precision: str, device: str = "cuda:0", **m
     return Trainer(configuration(name, **settings), images.to(where), 0, where, **more)
 
 
-def collecting(current: Trainer) -> None:
-    """Leaves garbage with a recording in it, and has Python collect garbage inside every step, recorded or not."""
-    take = current.train_step
+def collecting(step: Callable[..., None]) -> Callable[..., None]:
+    """A step in which Python collects garbage while it is recorded."""
 
-    def step(*batch: torch.Tensor) -> None:
-        take(*batch)
-        gc.collect()
+    def collects(self: Trainer, *batch: torch.Tensor) -> None:
+        step(self, *batch)
+        if torch.cuda.is_current_stream_capturing():
+            gc.collect()
 
-    current.train_step = step  # type: ignore[method-assign]
+    return collects
 
 
 def litter() -> None:
@@ -80,9 +96,7 @@ def litter() -> None:
 def whole_life(case: str, network: str, precision: str) -> dict[str, Any]:
     """One cell: steps, recording, replays, another learning rate, evaluation, metrics, a checkpoint, and on from it."""
     said: list[str] = []
-    litter()
     current = trainer(case, network, precision, say=said.append)
-    collecting(current)
     requests = list(current.dataset.requests(0, 1, current.configuration.batch_size)) * 4
     with side_stream(current.device):
         current.algorithm.prepare()
@@ -110,6 +124,7 @@ def whole_life(case: str, network: str, precision: str) -> dict[str, Any]:
 
 
 def matrix(networks: str, precisions: str, cases: str) -> Iterator[dict[str, Any]]:
+    litter()
     for network in networks.split(","):
         for precision in precisions.split(","):
             for case in cases.split(","):
@@ -120,10 +135,36 @@ def rerecordings() -> Iterator[dict[str, Any]]:
     """Memory after each of many recordings of the step, each with a learning rate of its own."""
     current = trainer("pfa", "resnet20", "fp32", settings={"epochs": 14, "milestones": tuple(range(1, 14))})
     for _ in current.epochs():
-        yield {"bytes": count("bytes"), "graphs": count("graphs"), "streams": count("cudaStreamCreate")}
+        yield {"bytes": count("bytes"), "graphs": count("graphs")}
     del current
-    release_memory(torch.device("cuda:0"))
-    yield {"bytes": count("bytes"), "graphs": count("graphs"), "streams": count("cudaStreamCreate")}
+    release_memory(torch.device("cuda:0"), idle=True)
+    yield {"bytes": count("bytes"), "graphs": count("graphs")}
+
+
+def after_a_trial() -> Iterator[dict[str, Any]]:
+    device = torch.device("cuda:0")
+    make_repeatable(device)
+    dataset = Blobs().to(device)
+    for _ in range(3):
+        with gpu.trial(configuration("pal"), dataset, device, seconds=0.01) as throughput:
+            found = [throughput(cells) > 0 for cells in (1, 2, 4)]
+        yield {"tried": found, "bytes": count("bytes"), "graphs": count("graphs")}
+
+
+def rank() -> Iterator[dict[str, Any]]:
+    """One of two processes that torchrun started: eight epochs, and a checkpoint after each."""
+    device = choose_device("cuda")
+    make_repeatable(device)
+    ranks = Ranks.join(launched(), "cuda")
+    images = Blobs().to(device)
+    settings = configuration("pfa", epochs=8, milestones=(3, 5), precision="bf16")
+    current = Trainer(settings, images, 0, device, ranks)
+    for _ in current.epochs():
+        current.state()
+        yield {
+            "bytes": torch.cuda.memory_reserved(device),
+            "contexts": [count(f"context on {n}") for n in (0, 1)],
+        }
 
 
 def second_gpu() -> Iterator[dict[str, Any]]:
@@ -149,8 +190,29 @@ def refused() -> Iterator[dict[str, Any]]:
     yield {"said": said, "epochs": epochs, "steps": n, "recorded": sorted(current._recordings)}
 
 
+def command(*arguments: str) -> Iterator[dict[str, Any]]:
+    """`pfa` with these arguments, Python's collector running inside recordings, too; Figure 3's simulations left out."""
+    sys.argv = ["pfa", *arguments]
+    code, printed = 0, io.StringIO()
+    with (
+        patch.object(launch, "ensure"),
+        patch.object(gpu, "TRIAL_SECONDS", 0.01),
+        redirect_stdout(printed),
+    ):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code or 0  # type: ignore[assignment]
+    if code == 0:  # else the GPU may be lost
+        release_memory(torch.device("cuda:0"), idle=True)
+    left = {"bytes": count("bytes"), "graphs": count("graphs")}
+    yield {"code": code, "printed": printed.getvalue(), "recordings": count("recordings")} | left
+
+
 if __name__ == "__main__":
     warnings.simplefilter("error")
+    Tally._fetch = some_images(Tally._fetch)  # type: ignore[method-assign]
+    Trainer.train_step = collecting(Trainer.train_step)  # type: ignore[method-assign]
     found = list(globals()[sys.argv[1]](*sys.argv[2:]))
     print(
         json.dumps({"found": found, "violations": violations(), "beside": count("recordings beside others")})

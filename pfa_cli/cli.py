@@ -12,7 +12,7 @@ from pfa_cli.errors import PfaError, UsageError, in_words
 from pfa_cli.files import refuse_special
 from pfa_cli.options import AsJson, DataDir, Db, Device, Out, RecipeArgument, RecipeDir, Settings
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
-from pfa_cli.terminal import messages, output, prepare_streams, show_error
+from pfa_cli.terminal import messages, output, prepare_streams, show_error, table
 from pfa_cli.upkeep import data_app, db_app
 
 # The parser's own exceptions: typer brings them along under names that differ between its versions.
@@ -413,6 +413,43 @@ def bench(
         from pfa_cli.files import save
 
         save(out, report.as_json(done, left_out) + "\n")
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            parser=expanded_recipe, metavar="RECIPE", help="What is to run.", show_default="anything"
+        ),
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, tf32, bf16 or fp16.", show_default="the recipe's")
+    ] = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Try every algorithm's CUDA graphs, too; takes a minute.")
+    ] = False,
+    as_json: AsJson = False,
+    db: Db = None,
+    data_dir: DataDir = None,
+    recipe_dir: RecipeDir = None,
+) -> None:
+    """Say what a run would get on this machine; exit code 0 only if it could begin. Trains and writes nothing."""
+    import json
+    from dataclasses import asdict
+
+    from pfa_cli.doctor import Wanted, examine, try_graphs
+    from pfa_cli.recipes import load_recipe
+
+    asked = Wanted(load_recipe(recipe, recipe_dir) if recipe else None, device, precision, db, data_dir)
+    findings = [*examine(asked), *(try_graphs(asked) if gpu else [])]
+    if as_json:
+        output.say(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        rows = [(f.what, f.found, "cannot run so" if f.in_the_way else "") for f in findings]
+        output.print(table(("", "here", ""), rows, wraps=("here",)))
+    raise typer.Exit(1 if any(finding.in_the_way for finding in findings) else 0)
 
 
 def _names(option: str, text: str) -> list[str]:

@@ -127,6 +127,11 @@ class Trainer:
         return algorithm
 
     @property
+    def records_steps(self) -> bool:
+        """Whether its steps are, or will be, replayed as recordings."""
+        return _STEP in self._recordings
+
+    @property
     def finished(self) -> bool:
         """Nothing is left to train: all epochs are done, or the run diverged and more of it would tell nothing."""
         return self.diverged or self.epochs_done >= self.epochs_total

@@ -19,8 +19,13 @@ pytestmark = pytest.mark.skipif(fake_cuda.missing() is not None, reason=str(fake
 CHILD = str(Path(__file__).with_name("on_fake_gpu.py"))
 CASES = [*ALGORITHMS, "pfa literal", "pfa-o literal"]
 SMALL = [
-    *("run", "mnist", "--device=cuda", "--epochs=4", "--set=train_images=640", "--set=test_images=200"),
-    *("--set=hidden_sizes=[32]", "--set=wm.mirror_samples=32"),
+    "run",
+    "mnist",
+    "--device=cuda",
+    "--epochs=4",
+    "--set=train_images=640",
+    "--set=test_images=200",
+    "--set=hidden_sizes=[32]",
 ]
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # as `pfa` sets it before torch is loaded
 
@@ -89,7 +94,8 @@ def test_a_trial_gives_its_memory_back(library: Path) -> None:
 
 
 def test_eight_cells_side_by_side(library: Path, tmp_path: Path) -> None:
-    (found,) = done(library, "command", *SMALL, "--jobs=8", f"--db={tmp_path / 'pfa.db'}")
+    arguments = [*SMALL, "--algos=bp,fa,dfa,sf,kp,wm,pal,pfa,pfa-o", "--set=wm.mirror_samples=32", "--jobs=8"]
+    (found,) = done(library, "command", *arguments, f"--db={tmp_path / 'pfa.db'}")
     assert found["code"] == 0 and "9 cells: 9 done" in found["printed"]
     assert found["recordings"] >= 9 * (2 + 3)  # evaluation, metrics, and a step for each learning rate
     assert (found["bytes"], found["graphs"]) == (0, 0)

@@ -49,7 +49,7 @@ def run_cells(
     ``eager``: without CUDA graphs. Under torchrun the processes train each cell together, and only the first writes and speaks.
 
     Returns the exit code: 0 nothing failed and nothing is left to do here (every cell is done, or another live process
-    has it, which the summary says), 1 some failed, 130 after Ctrl-C, 143 after SIGTERM or SIGUSR1. It is 0 also with
+    has it, which the summary says), 1 some failed, 130 after Ctrl-C, 143 after another stop signal. It is 0 also with
     cells in other hands so that several jobs can share a grid, and what depends on all of them begins when all are done.
 
     Raises:

@@ -22,7 +22,8 @@ from pfa_cli.runs.worker import give_up, work
 from pfa_cli.signals import StopRequest, call_guarded, signals_blocked, stop_signals
 
 _WAIT_SECONDS = 0.2  # at most, until the parent passes a signal on
-_STOPPED = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a worker that a signal stopped
+# Exit codes of a worker that a signal stopped; the last one if SIGTERM comes while Python shuts down.
+_STOPPED = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGTERM)
 _MOST_DEATHS = 2  # of workers on one cell, without an epoch between them, after which the cell has failed
 
 
@@ -116,7 +117,7 @@ class Pool:
 
     def _give(self, member: _Member) -> None:
         """Sends the next task, or None: no task is left."""
-        member.task = self._waiting.popleft() if self._waiting else None
+        member.task = self._waiting.popleft() if self._waiting and not self._stop else None
         with contextlib.suppress(OSError):  # it is dead, and `_listen` will see the end of its pipe
             member.pipe.send(member.task)
 

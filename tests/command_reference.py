@@ -13,8 +13,8 @@ HEAD = """# Commands
 Made from the command line's own help by `python tests/command_reference.py`.
 
 Exit codes, of every command: 0 it did what was asked; 1 something went wrong, which one sentence on standard error says,
-with the cure; 2 wrong usage, and nothing was done; 130 after Ctrl-C; 143 after another signal. `pfa run` exits with 0 also where
-another live `pfa run` has the cells that are left, and with 1 if a cell failed; `pfa db check` with 1 if it found damage.
+with the cure; 2 wrong usage, and nothing was done; 130 after Ctrl-C; 143 after another signal. `pfa run` exits with 0 also
+where another live `pfa run` has the cells that are left, and with 1 if a cell failed; `pfa db check` with 1 if it found damage.
 
 `~` is the home folder in every path, in `--out=~/x` and `sqlite:///~/x.db` too. Results go to standard output, all else to
 standard error. Text from a database or a recipe is shown with its control characters as `\\u001b`; bytes of a file name that

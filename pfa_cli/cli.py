@@ -94,7 +94,10 @@ def _options(
 def run(
     recipe: RecipeArgument,
     algos: Annotated[
-        str | None, typer.Option(help="all, or names with commas between: pfa,bp", show_default="all")
+        str | None,
+        typer.Option(
+            help="all, or names with commas between: pfa,bp. Your own: file.py:Class", show_default="all"
+        ),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="How many (5: 0 to 4), or which: 0,3 or 2-4", show_default="1")

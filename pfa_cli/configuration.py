@@ -251,6 +251,19 @@ def _own(entries: Mapping[str, NetworkEntry] | Mapping[str, DatasetEntry]) -> li
     return sorted({name for entry in entries.values() for name in entry.settings})
 
 
+def flat(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration in one level: all options beside the settings, and 8 digits for the file of each plug-in.
+
+    >>> flat({"epochs": 2, "options": {"scale": 0.5}, "network_options": None, "sources": {"algorithm": "8297fe9a0d5cf0f2"}})
+    {'epochs': 2, 'scale': 0.5, 'algorithm_file': '8297fe9a'}
+    """
+    nested = {*_OPTIONS_OF.values(), "sources"}
+    settings = {name: value for name, value in stored.items() if name not in nested}
+    for name in _OPTIONS_OF.values():
+        settings |= stored.get(name) or {}
+    return settings | {f"{role}_file": sha256[:8] for role, sha256 in (stored.get("sources") or {}).items()}
+
+
 def _default(model: type[BaseModel], name: str) -> Any:
     """The default of a setting as it is stored; for one that has none, something that equals no value."""
     default = model.model_fields[name].get_default(call_default_factory=True)

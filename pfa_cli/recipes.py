@@ -129,11 +129,15 @@ class Recipe:
         """(key, value, meaning) of every setting that all algorithms share unless they say otherwise."""
         plain = self.configuration("bp").model_copy(update=dict(self.base))
         not_shared = self.algorithms.get("bp", {}).keys() - self.base.keys()
-        return [
+        shown = [
             (key, _show(getattr(plain, key)), meaning)
             for key, meaning in BASE_SETTINGS.items()
             if key in self.base or (getattr(plain, key) is not None and key not in not_shared)
         ]
+        for kind, options in (("network", plain.network_options), ("dataset", plain.dataset_options)):
+            meanings = _options_of(self.base, kind)
+            shown += [(key, _show(value), meanings[key].meaning) for key, value in (options or {}).items()]
+        return shown
 
     def algorithm_settings(self, algorithm: str) -> list[tuple[str, str, str]]:
         """(key, value, meaning) of the algorithm's options and of what differs from the base."""

@@ -165,6 +165,7 @@ def test_network_and_data_set_from_files_beside_the_recipe(call: Call, squares: 
     assert all(run["test_accuracy_percent"] > 80 for run in runs)
     page = call("recipes", str(squares))
     assert page.code == 0 and "frsf" in page.out and "0.02" in page.out
+    assert "units of the hidden layer" in " ".join(page.out.split())
     done = call("run", str(squares), "--algos=frsf", "--dry-run", "--set=width=16", "--set=frsf.momentum=0.9")
     assert (
         done.code == 0 and "1 cell, 0 to train" in done.out
@@ -209,6 +210,26 @@ def test_an_edited_file_is_another_configuration(squares: Path) -> None:
     assert recipe.configuration(f"{moved}:FRSF").hash != before[1]
     (squares.parent / "mynet.py").write_text((OUTSIDE / "mynet.py").read_text() + "\n")
     assert recipe.configuration("bp").hash != before[0]
+
+
+def test_runs_of_two_versions_of_a_file_are_told_apart(call: Call, squares: Path) -> None:
+    file = squares.parent / "frsf.py"
+    for text in (file.read_text(), file.read_text() + "\n"):
+        file.write_text(text)
+        assert call("run", str(squares), "--algos=frsf", "--epochs=1", "--jobs=1", "--device=cpu").code == 0
+    variants = [run["variant"] for run in json.loads(call("status", "--json").out)]
+    assert len(set(variants)) == 2 and all(
+        re.fullmatch("algorithm_file=[0-9a-f]{8}", one) for one in variants
+    )
+
+
+def test_an_algorithm_from_outside_departs_in_nothing_from_the_papers_experiment() -> None:
+    from pfa_cli.analysis.paper import departures
+
+    stored = load_recipe("mnist").configuration(FRSF).model_dump(mode="json")
+    assert departures(stored, "MNIST, 60000 train / 10000 test") == {}
+    stored = load_recipe("mnist").configuration(FRSF, {"epochs": 1})
+    assert "epochs" in departures(stored.model_dump(mode="json"), "MNIST, 60000 train / 10000 test")
 
 
 def test_a_file_that_changes_or_goes_between_plan_and_training_is_one_sentence(squares: Path) -> None:

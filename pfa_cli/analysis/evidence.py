@@ -264,6 +264,12 @@ def final_accuracies(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 def _setting(configuration: Mapping[str, Any], dataset: str) -> str:
     shared = {name: configuration.get(name) for name in COMPARABLE}
+    of_plugins = {
+        "network_options": configuration.get("network_options"),
+        "dataset_options": configuration.get("dataset_options"),
+        "sources": {r: s for r, s in (configuration.get("sources") or {}).items() if r != "algorithm"},
+    }
+    shared |= {name: value for name, value in of_plugins.items() if value}
     return json.dumps(shared | {"description": dataset}, sort_keys=True)
 
 

@@ -114,7 +114,13 @@ def departures(configuration: Mapping[str, Any], data: str) -> dict[str, str]:
     algorithm, options = configuration["algorithm"], configuration["options"]
     papers = {**experiment.settings, **experiment.algorithms.get(algorithm, {})}
     ours = {**configuration, **options}
-    skipped = {"recipe", "algorithm", "options", *paper().same_experiment}
+    nested = {
+        "options",
+        "network_options",
+        "dataset_options",
+        "sources",
+    }  # of plug-ins, which have names of their own
+    skipped = {"recipe", "algorithm", *nested, *paper().same_experiment}
     found = {}
     if experiment.data not in data:
         found["data"] = f"{data} in place of {experiment.task}"

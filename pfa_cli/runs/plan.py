@@ -193,6 +193,9 @@ def _with_row(cell: Cell, row: RunRow | None, epoch_seconds: EpochSeconds) -> Ce
 
 
 def _variant(recipe: "Recipe", configuration: "Configuration") -> str:
-    usual = recipe.configuration(configuration.algorithm_reference).options
-    changed = {name: value for name, value in configuration.options.items() if value != usual[name]}
+    usual, own = (
+        {**c.options, **(c.network_options or {}), **(c.dataset_options or {})}
+        for c in (recipe.configuration(configuration.algorithm_reference), configuration)
+    )
+    changed = {name: value for name, value in own.items() if value != usual.get(name)}
     return " ".join(setting(name, value) for name, value in changed.items())

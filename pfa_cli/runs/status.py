@@ -15,8 +15,9 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy import func, select
 
+from pfa_cli.configuration import flat
 from pfa_cli.errors import PfaError
-from pfa_cli.registry import ALGORITHMS
+from pfa_cli.registry import in_order
 from pfa_cli.runs.liveness import shown_state
 from pfa_cli.runs.plan import EpochSeconds
 from pfa_cli.runs.wording import count, duration, in_number_order, percent, rate, setting
@@ -79,11 +80,12 @@ def rows(store: Store, recipe: str | None = None) -> list[StatusRow]:
     tries = _attempts(store)
     seconds = EpochSeconds(found)
     variants = _variants(found)
-    order = {name: place for place, name in enumerate(ALGORITHMS)}  # rather than alphabetical
+    # As in Table 1, rather than alphabetical.
+    order = {name: place for place, name in enumerate(in_order(row.algorithm for row in found))}
     found.sort(
         key=lambda row: (
             row.recipe,
-            order.get(row.algorithm, len(order)),
+            order[row.algorithm],
             in_number_order(variants[row.id]),
             row.seed,
         )
@@ -169,7 +171,7 @@ def _variants(found: Iterable[RunRow]) -> dict[int, str]:
         groups[row.recipe, row.algorithm].append(row)
     variants = {}
     for group in groups.values():
-        settings = {row.id: _flat(row.configuration) for row in group}
+        settings = {row.id: flat(row.configuration) for row in group}
         values: dict[str, Counter[str]] = defaultdict(Counter)
         for own in settings.values():
             for name, value in own.items():
@@ -180,11 +182,6 @@ def _variants(found: Iterable[RunRow]) -> dict[int, str]:
         for run_id, own in settings.items():
             variants[run_id] = " ".join(setting(name, own[name]) for name in differing if name in own)
     return variants
-
-
-def _flat(configuration: dict[str, Any]) -> dict[str, Any]:
-    options = configuration.get("options", {})
-    return {name: value for name, value in configuration.items() if name != "options"} | options
 
 
 def _plain(value: Any) -> Any:

@@ -215,7 +215,7 @@ def test_a_network_is_converted_once() -> None:
         ("pfa", {"expansoin": 3}, "did you mean 'expansion'"),
         ("pfa", {"expansion": np.float32("inf")}, "must be a finite number"),
         ("pfa", {"expansion": 0}, "expansion .=0. must be at least 0.01"),
-        ("pfa-o", {"expansion": 0.5}, "expansion .=0.5. must be at least 1"),
+        ("pfa-o", {"expansion": 0.005}, "expansion .=0.005. must be at least 0.01"),
         ("pfa", {"form": "fast"}, "Valid: closed, literal"),
         ("wm", {"mirror_samples": 2.5}, "must be a whole number"),
         ("bp", {"rate": 1}, "unknown option of bp"),

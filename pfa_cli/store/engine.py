@@ -34,8 +34,8 @@ T = TypeVar("T")
 
 DEFAULT_DATABASE = "results/pfa.db"
 _READ_ATTEMPTS = 20
-# Revisions that only add columns which may be empty: to read, these are added without alembic, which takes 0.6 s to import.
-_ONLY_COLUMNS = ("0002", "0003", "0004")
+# Revisions that only add columns which may be empty, or a view: to read, columns are added without alembic (0.6 s to import).
+_ONLY_COLUMNS = ("0002", "0003", "0004", "0005")
 
 
 class Store:

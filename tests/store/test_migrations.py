@@ -32,7 +32,10 @@ KEPT = sorted(Path(__file__).with_name("kept").glob("schema_*.db"))
 
 def tables_of(source: Engine) -> dict[str, list[str]]:
     """The definitions of tables and indexes, in parts: a metric's column stands elsewhere if it was added later."""
-    query = text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'alembic_version'")
+    query = text(
+        "SELECT name, sql FROM sqlite_master "
+        "WHERE type != 'view' AND sql IS NOT NULL AND name != 'alembic_version'"
+    )
     with source.connect() as connection:
         return {name: sorted(re.sub(r"\s+", " ", sql).split(", ")) for name, sql in connection.execute(query)}
 

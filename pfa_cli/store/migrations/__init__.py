@@ -17,6 +17,7 @@ from sqlalchemy import Column, Connection, inspect
 
 from pfa_cli.store.errors import DamagedValue
 from pfa_cli.store.schema import METRICS, metadata
+from pfa_cli.store.views import drop_views, make_views
 
 
 def scripts() -> ScriptDirectory:
@@ -53,6 +54,7 @@ def _upgrade(connection: Connection) -> None:
     context = MigrationContext.configure(connection)
     all_scripts = scripts()
     missing = list(all_scripts.iterate_revisions("head", context.get_current_revision() or "base"))
+    drop_views(connection)
     with Operations.context(context) as operations:
         for script in reversed(missing):
             script.module.upgrade()
@@ -60,6 +62,7 @@ def _upgrade(connection: Connection) -> None:
             if name not in {column["name"] for column in inspect(connection).get_columns(table)}:
                 kind = metadata.tables[table].c[name].type
                 operations.add_column(table, Column(name, kind))
+    make_views(connection)
     context.stamp(all_scripts, "head")
 
 

@@ -154,6 +154,17 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def start_resource_tracker() -> None:
+    """Starts multiprocessing's helper now, such that no stop signal ends it; it would survive SIGINT and SIGTERM only.
+
+    Otherwise it starts with the first process, and unblocks SIGINT and SIGTERM, which that process should inherit blocked.
+    """
+    from multiprocessing import resource_tracker
+
+    with signals_blocked():
+        resource_tracker.ensure_running()
+
+
 def guard_output() -> None:
     """From now on no write to standard output or error raises OSError; call it before anything is written."""
     with suppress(

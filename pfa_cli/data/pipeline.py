@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from multiprocessing import connection, forkserver, resource_tracker, util
+from multiprocessing import connection, forkserver, util
 from threading import Thread
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 from pfa_cli.data.photographs import Photographs, Undecodable, decode
 from pfa_cli.errors import PfaError, StoppedWaiting, shown
 from pfa_cli.randomness import stream_seed
-from pfa_cli.signals import signals_blocked, stop_requested
+from pfa_cli.signals import signals_blocked, start_resource_tracker, stop_requested
 
 _LARGER = 256 / 224  # an image under evaluation is resized to this times the crop
 _WAIT_SECONDS = 1  # for a batch, until the next look at whether the process was asked to stop
@@ -107,7 +107,7 @@ class Pipeline:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__])
             # Ctrl-C and batch systems send signals to every process; the run needs its batches to finish the step and save.
-            resource_tracker.ensure_running()  # before, since starting it unblocks signals
+            start_resource_tracker()
             with signals_blocked():
                 forkserver.ensure_running()
         self._batches = DataLoader(

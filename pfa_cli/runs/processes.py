@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from multiprocessing import connection, resource_tracker
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from threading import Thread
@@ -19,7 +19,7 @@ from pfa_cli.cores import physical_cores, share_cores
 from pfa_cli.runs.backend import Backend, Report, Setup, Task
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Event, Note, Said
 from pfa_cli.runs.worker import give_up, work
-from pfa_cli.signals import StopRequest, call_guarded, signals_blocked, stop_signals
+from pfa_cli.signals import StopRequest, call_guarded, signals_blocked, start_resource_tracker, stop_signals
 
 _WAIT_SECONDS = 0.2  # at most, until the parent passes a signal on
 # Exit codes of a worker that a signal stopped; the last one if SIGTERM comes while Python shuts down.
@@ -99,7 +99,7 @@ class Pool:
                 member.process.join()
 
     def _start_missing(self) -> None:
-        resource_tracker.ensure_running()  # here, since starting it unblocks signals
+        start_resource_tracker()
         while self._waiting and len(self._members) < self._jobs and not self._stop:
             ours, theirs = self._context.Pipe()
             setup = replace(self._setup, jobs=self._jobs)

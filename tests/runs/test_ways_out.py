@@ -34,18 +34,16 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def start(
-    folder: Path, name: str, recipe: str, *launcher: str, data: str = ".", **options: object
+    folder: Path,
+    name: str,
+    recipe: str,
+    *launcher: str,
+    wrapper: tuple[str, ...] = (),
+    data: str = ".",
+    **options: object,
 ) -> Process:
-    command = [
-        sys.executable,
-        *launcher,
-        "-m",
-        "pfa_cli",
-        "run",
-        str(folder / recipe),
-        "--algos=bp",
-        "--jobs=1",
-    ]
+    command = [*wrapper, sys.executable, *launcher, "-m", "pfa_cli", "run", str(folder / recipe)]
+    command += ["--algos=bp", "--jobs=1"]
     command += [f"--db={folder / name}.db", f"--data-dir={folder / data}", "--device=cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PFA_WORKERS": "1", "PYTHONWARNINGS": "ignore"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
@@ -109,6 +107,14 @@ def unreadable_photograph(folder: Path) -> Process:
     return start(folder, "unreadable_photograph", "resnet20.toml", data="unreadable")
 
 
+def no_shared_memory(folder: Path) -> Process:
+    """As in a container: a /dev/shm of its own, with room for the semaphores and for less than two batches."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("a /dev/shm of its own needs root")
+    small = 'mount -t tmpfs -o size=48k none /dev/shm && exec "$0" "$@"'
+    return start(folder, "no_shared_memory", "resnet20.toml", wrapper=("unshare", "-m", "bash", "-c", small))
+
+
 def during_the_imports(folder: Path) -> Process:
     began = time.monotonic()
     process = start(folder, "during_the_imports", "long.toml")
@@ -126,6 +132,7 @@ ENDINGS: dict[Case, tuple[int, list[str]]] = {
     killed: (-signal.SIGKILL, ["running"]),
     ranks: (0, ["done"]),
     unreadable_photograph: (1, ["failed"]),
+    no_shared_memory: (1, ["failed"]),
     during_the_imports: (143, []),
 }
 
@@ -163,6 +170,9 @@ def test_a_run_on_photographs_ends(
     ending = endings[case].result()
     code, states = ENDINGS[case]
     assert ending.code == code, ending.said
+    assert "Traceback" not in ending.said
+    if case is no_shared_memory:
+        assert "--shm-size" in ending.said and "PFA_WORKERS=0" in ending.said
     assert run_cases.states(photographs / f"{case.__name__}.db") == states
     assert not ending.left
 

@@ -1,11 +1,13 @@
 """What the command line's lists mean: algorithms, seeds, and ``--set key=value``."""
 
+import itertools
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pfa_cli import registry
+from pfa_cli.configuration import LIST_SETTINGS
 from pfa_cli.errors import UsageError
 from pfa_cli.plugins import is_file
 from pfa_cli.registry import ALGORITHMS, TABLE_1
@@ -15,25 +17,63 @@ _HALF_DECIMAL = re.compile(r"(?<![\w.])(?:\.(\d+)|(\d+)\.(?!\d))")  # .1 and 1.
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
-    """``--set`` arguments: values are TOML (numbers, lists, quoted strings), anything else is a string.
-
-    Keys may be written in capitals, as the names of algorithms may.
+    """``--set`` arguments with one value each, as `parse_grid` reads them.
 
     >>> parse_overrides(["expansion=20", "milestones=[5, 8]", "form=literal"])
     {'expansion': 20, 'milestones': [5, 8], 'form': 'literal'}
-    >>> parse_overrides(["learning_rate=.1", "momentum=-1.e-3", "form=1.2.3"])
-    {'learning_rate': 0.1, 'momentum': -0.001, 'form': '1.2.3'}
     """
-    overrides: dict[str, Any] = {}
+    first, *others = parse_grid(assignments)
+    for key in first:
+        if any(other[key] != first[key] for other in others):
+            raise UsageError(f"--set {key}: several values are for `pfa run`; give one here")
+    return first
+
+
+def parse_grid(assignments: Iterable[str]) -> list[dict[str, Any]]:
+    """Every combination of the values that ``--set`` arguments name: key=1e-3,5e-3.
+
+    Values are TOML (numbers, lists, quoted strings), anything else is a string. Keys may be written in capitals, as the
+    names of algorithms may. `several` says what a list means.
+
+    >>> parse_grid(["pal.rate=1e-3,5e-3", "milestones=[5, 8]"])
+    [{'pal.rate': 0.001, 'milestones': [5, 8]}, {'pal.rate': 0.005, 'milestones': [5, 8]}]
+    >>> parse_grid(["learning_rate=.1", "momentum=-1.e-3", "form=1.2.3"])
+    [{'learning_rate': 0.1, 'momentum': -0.001, 'form': '1.2.3'}]
+    """
+    choices: dict[str, list[Any]] = {}
     for assignment in assignments:
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not key or not text:
             raise UsageError(f"--set {assignment}: write it as key=value, for example --set epochs=2")
         key = key.lower()
-        if key in overrides:
-            raise UsageError(f"--set {key} is given twice")
-        overrides[key] = _value(text)
-    return overrides
+        if key in choices:
+            raise UsageError(f"--set {key} is given twice; several values have commas between: {key}=1,2")
+        parts = [part.strip() for part in _between_commas(text)]
+        choices[key] = [value for part in parts if part for value in several(key, _value(part))]
+        if not all(parts) or not choices[key]:
+            raise UsageError(f"--set {assignment}: a value is missing, for example {key}=1,2")
+    return combinations(choices)
+
+
+def combinations(choices: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """The product of the choices.
+
+    >>> combinations({"a": [1, 2], "b": [3]})
+    [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
+    """
+    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+
+
+def several(key: str, value: Any) -> list[Any]:
+    """The values of the setting ``key`` that ``value`` names: those in a list, but a setting that is a list itself is one.
+
+    >>> several("expansion", [1, 2]), several("milestones", [5, 8]), several("milestones", [[5, 8], [6]])
+    ([1, 2], [[5, 8]], [[5, 8], [6]])
+    """
+    if not isinstance(value, list):
+        return [value]
+    of_lists = bool(value) and all(isinstance(each, list) for each in value)
+    return [value] if key.rpartition(".")[2] in LIST_SETTINGS and not of_lists else value
 
 
 def parse_algorithms(text: str, own: Mapping[str, str] | None = None) -> list[str]:
@@ -74,6 +114,23 @@ def parse_seeds(text: str) -> list[int]:
             f"--seeds {text} asks for more than {_MOST_SEEDS} seeds; one seed alone is written 3,"
         )
     return list(dict.fromkeys(seed for numbers in ranges for seed in numbers))
+
+
+def _between_commas(text: str) -> list[str]:
+    """``text`` cut at the commas that stand neither in brackets nor in quotes."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        else:
+            depth += (character in "[{") - (character in "]}")
+        if character == "," and not quote and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _range(part: str) -> range:

@@ -10,7 +10,7 @@ import typer
 
 from pfa_cli.errors import PfaError, UsageError, in_words
 from pfa_cli.files import refuse_special
-from pfa_cli.options import AsJson, DataDir, Db, Device, Out, RecipeArgument, RecipeDir, Settings
+from pfa_cli.options import AsJson, DataDir, Db, Device, Out, RecipeDir, Settings
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 from pfa_cli.terminal import messages, output, prepare_streams, show_error, table
 from pfa_cli.upkeep import data_app, db_app
@@ -92,7 +92,14 @@ def _options(
 
 @app.command()
 def run(
-    recipe: RecipeArgument,
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            parser=expanded_recipe,
+            metavar="RECIPE",
+            help="Recipes by name (see `pfa recipes`) or .toml file, trained in this order.",
+        ),
+    ],
     algos: Annotated[
         str | None,
         typer.Option(
@@ -105,8 +112,20 @@ def run(
     epochs: Annotated[
         int | None, typer.Option(help="Train this many epochs; milestones scale with them.")
     ] = None,
-    settings: Settings = None,
-    sweep: Annotated[str | None, typer.Option(help="Run one of the recipe's sweeps, e.g. expansion.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a setting; repeatable. Several values, with commas between, are a grid.",
+        ),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            help="Run the recipe's sweeps of these names, with commas between; --algos: only those."
+        ),
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, tf32, bf16 or fp16; recorded with the run.")
     ] = None,
@@ -122,31 +141,33 @@ def run(
     data_dir: DataDir = None,
     recipe_dir: RecipeDir = None,
 ) -> None:
-    """Make these cells done: recipe × algorithms × seeds.
+    """Make these cells done: recipes × algorithms × settings × seeds.
 
     What is done is skipped and what was interrupted is resumed, so the same command may be given twice.
     """
-    from pfa_cli.recipes import load_recipe, parse_algorithms, parse_overrides, parse_seeds
-    from pfa_cli.runs.plan import make_plan, make_sweep_plan
+    from pfa_cli.recipes import load_recipe, parse_algorithms, parse_grid, parse_seeds
+    from pfa_cli.runs.plan import make_plan, make_sweep_plan, united
     from pfa_cli.store.engine import open_if_there
 
-    found = load_recipe(recipe, recipe_dir)
-    overrides = parse_overrides(settings or [])
+    found = [load_recipe(name, recipe_dir) for name in recipes]
+    combinations = parse_grid(settings or [])
     for key, value in (("epochs", epochs), ("precision", precision)):
-        if value is not None and key in overrides:
-            raise UsageError(f"--{key} {value} and --set {key}={overrides[key]}: give one of them")
+        if value is not None and key in combinations[0]:
+            raise UsageError(f"--{key} {value} and --set {key}={combinations[0][key]}: give one of them")
         if value is not None:
-            overrides[key] = value
+            combinations = [{**overrides, key: value} for overrides in combinations]
+    numbers = None if seeds is None else parse_seeds(seeds)
     with open_if_there(db) as store:
-        if sweep is None:
-            names = parse_algorithms("all" if algos is None else algos, found.plugins)
-            numbers = parse_seeds("1" if seeds is None else seeds)
-            plan = make_plan(store, found, names, numbers, overrides)
-        elif algos is not None:
-            raise UsageError(f"--algos {algos}: the sweep {sweep} names its own algorithm; leave --algos out")
-        else:
-            chosen = None if seeds is None else parse_seeds(seeds)
-            plan = make_sweep_plan(store, found, sweep, chosen, overrides)
+        plans = []
+        for each in found:
+            names = None if algos is None else parse_algorithms(algos, each.plugins)
+            if sweep is None:
+                chosen = names or parse_algorithms("all", each.plugins)
+                plans.append(make_plan(store, each, chosen, numbers or [0], *combinations))
+                continue
+            for one in _names("--sweep", sweep):
+                plans.append(make_sweep_plan(store, each, one, numbers, *combinations, algorithms=names))
+    plan = united(plans)
     if dry_run:
         from pfa_cli.runs.launch import dry_run as check
 
@@ -155,7 +176,7 @@ def run(
             output.print(plan.table())
         return
     if os.environ.get("RANK", "0") == "0":  # the first of torchrun's processes; torch takes seconds to import
-        output.say(f"{found.name}: {plan.summary()}; starting")
+        output.say(f"{', '.join(dict.fromkeys(each.name for each in found))}: {plan.summary()}; starting")
     from pfa_cli.runs.launch import run_cells
 
     raise typer.Exit(

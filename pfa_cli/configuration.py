@@ -34,6 +34,9 @@ _HASHED_AT_DEFAULT = {
 _LARGEST = 2**63 - 1  # of a whole number in the database and in torch
 
 
+_CELL = ("recipe", "algorithm")
+
+
 class Configuration(BaseModel):
     """One row of settings; immutable, checked, and identified by its ``hash``."""
 
@@ -217,17 +220,25 @@ class Configuration(BaseModel):
 
     @property
     def hash(self) -> str:
-        """16 hex digits of sha256 over the canonical JSON of the settings: see `hash_of`."""
+        """16 hex digits of sha256 over the canonical JSON of the settings, but for the defaults of later ones."""
         return self.hash_of(self.model_dump(mode="json"))
 
     @classmethod
     def hash_of(cls, stored: Mapping[str, Any]) -> str:
-        """The hash of a configuration as it is stored, also of one whose plug-ins are not at hand.
+        """The hash of a configuration as it is stored, also of one whose plug-ins are not at hand."""
+        text = json.dumps(cls._hashed(stored), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-        Neither None nor a later setting's default enters, so that a setting introduced later renames no earlier cell.
-        """
-        options = stored["options"]
-        if (ours := registry.ALGORITHMS.get(stored["algorithm"])) is not None:
+    @classmethod
+    def settings_of(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that tell a stored configuration from others of its recipe and algorithm, all options among them."""
+        return {name: value for name, value in flat(cls._hashed(stored)).items() if name not in _CELL}
+
+    @classmethod
+    def _hashed(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """What enters the hash: neither None nor a later setting's default, so that it renames no earlier cell."""
+        options = stored.get("options") or {}
+        if (ours := registry.ALGORITHMS.get(stored.get("algorithm", ""))) is not None:
             defaults = {name: option.default for name, option in ours.options.items()}
             options = {
                 name: value
@@ -240,10 +251,7 @@ class Configuration(BaseModel):
             if value is not None
             and (name in _HASHED_AT_DEFAULT or name not in cls.model_fields or value != _default(cls, name))
         }
-        text = json.dumps(
-            settings | {"options": options}, sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return settings | {"options": options}
 
 
 def _own(entries: Mapping[str, NetworkEntry] | Mapping[str, DatasetEntry]) -> list[str]:
@@ -291,6 +299,11 @@ BASE_SETTINGS: Mapping[str, str] = {
     for name, field in Configuration.model_fields.items()
     if name not in ("recipe", "algorithm", "sources", "plugins") and not name.endswith("options")
 }
+
+LIST_SETTINGS = frozenset(
+    name for name, field in Configuration.model_fields.items() if "tuple" in str(field.annotation)
+)
+"""The settings that are lists themselves."""
 
 
 def configure(settings: Mapping[str, Any], where: str) -> Configuration:

@@ -5,7 +5,7 @@ Each overrides the ones before: the recipe's ``[base]``, its ``[algorithms.<name
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pfa_cli import registry
-from pfa_cli.arguments import parse_algorithms, parse_overrides, parse_seeds
+from pfa_cli.arguments import (
+    combinations,
+    parse_algorithms,
+    parse_grid,
+    parse_overrides,
+    parse_seeds,
+    several,
+)
 from pfa_cli.configuration import BASE_SETTINGS, Configuration, configure, explain
 from pfa_cli.errors import UsageError, unknown
 from pfa_cli.files import read
@@ -31,25 +38,61 @@ __all__ = [
     "listing",
     "load_recipe",
     "parse_algorithms",
+    "parse_grid",
     "parse_overrides",
     "parse_seeds",
 ]
 
 
 class Sweep(BaseModel):
-    """One setting of one algorithm over several values: ``pfa run <recipe> --sweep <name>``."""
+    """The cells of ``pfa run <recipe> --sweep <name>``: one ``algorithm``, ``key`` and its ``values``, or a ``grid``.
+
+    A grid has parts, each with an ``algorithm`` and settings. A list of values stands for each of them, several lists
+    for every combination (see `arguments.several`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    algorithm: str
-    key: str
-    values: list[OptionValue] = Field(min_length=1)
+    algorithm: str | None = None
+    key: str | None = None
+    values: list[OptionValue] | None = None
+    grid: list[dict[str, Any]] | None = None
     seeds: int = Field(gt=0)
 
-    def overrides(self) -> list[dict[str, OptionValue]]:
-        """What ``--set`` would have to say, once for each value."""
-        name = registry.algorithm(self.algorithm).name
-        return [{f"{name}.{self.key}": value} for value in self.values]
+    def in_words(self) -> str:
+        """Its parts as a line."""
+        parts = self.grid or [{"algorithm": self.algorithm, str(self.key): self.values}]
+        return "; ".join(
+            " ".join(
+                [
+                    _show(part.get("algorithm")),
+                    *(f"{k}={_show(v)}" for k, v in part.items() if k != "algorithm"),
+                ]
+            )
+            for part in parts
+        )
+
+    def parts(self, folder: Path = Path()) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each configuration: its algorithm, and what ``--set`` would have to say. ``folder``: that of plug-ins' files.
+
+        Raises:
+            UsageError: the sweep is in neither form, or names no algorithm or value.
+        """
+        short = (self.algorithm, self.key, self.values)
+        if (self.grid is None) == (None in short) or (self.grid is not None and short != (None, None, None)):
+            raise UsageError("a sweep has either algorithm, key and values, or grid")
+        for part in self.grid or [{"algorithm": self.algorithm, str(self.key): self.values}]:
+            choices = {key: several(key, value) for key, value in part.items()}
+            algorithms = choices.pop("algorithm", [])
+            if not algorithms or not all(isinstance(name, str) for name in algorithms):
+                raise UsageError(f"each part of a grid names its algorithm: {part}")
+            if empty := [key for key, values in choices.items() if not values]:
+                raise UsageError(f"{empty[0]} names no value")
+            for name in algorithms:
+                reference = absolute(name, folder)
+                own = registry.algorithm(reference).name
+                for settings in combinations(choices):
+                    yield reference, {f"{own}.{key}": value for key, value in settings.items()}
 
 
 class _File(BaseModel):
@@ -117,13 +160,28 @@ class Recipe:
         notes = [note for c in configurations if (note := self._milestones_note(c, overrides))]
         return configurations, list(dict.fromkeys(notes))
 
-    def sweep(self, name: str) -> Sweep:
-        """The sweep ``name``; UsageError with the nearest valid name if there is none."""
+    def sweep(self, name: str) -> list[tuple[Configuration, dict[str, Any]]]:
+        """The configurations of the sweep ``name``, with the overrides that make them; UsageError if there is none."""
         if not self.sweeps:
             raise UsageError(f"recipe {self.name} has no sweeps; name the values with --set instead")
         if name not in self.sweeps:
             raise unknown(f"sweep of {self.name}", name, self.sweeps)
-        return self.sweeps[name]
+        parts = self.sweeps[name].parts(self.path.parent)
+        return [(self.configuration(algorithm, own), own) for algorithm, own in parts]
+
+    def differing(self, configuration: Configuration) -> dict[str, Any]:
+        """The settings in which ``configuration`` differs from the recipe's; milestones only where they do not scale."""
+        usual = self.configuration(configuration.algorithm_reference)
+        before, after = (Configuration.settings_of(c.model_dump(mode="json")) for c in (usual, configuration))
+        keys = dict.fromkeys((*before, *after))
+        found = {key: after.get(key) for key in keys if before.get(key) != after.get(key)}
+        for key in found:
+            if found[key] is None:  # the default, which is not the recipe's
+                found[key] = configuration.options.get(key)
+        scaled = _scale(usual.milestones, usual.epochs, configuration.epochs)
+        if list(configuration.milestones) == scaled:
+            found.pop("milestones", None)
+        return found
 
     def settings(self) -> list[tuple[str, str, str]]:
         """(key, value, meaning) of every setting that all algorithms share unless they say otherwise."""
@@ -161,8 +219,7 @@ class Recipe:
             for number, row in enumerate(self.algorithm_settings(self.plugins.get(name, name)))
         ]
         sweeps = [
-            f"pfa run {self.name} --sweep {name}: {sweep.algorithm}, {sweep.seeds} seeds, "
-            f"{sweep.key} = {', '.join(map(str, sweep.values))}"
+            f"pfa run {self.name} --sweep {name}: {sweep.seeds} seeds of {sweep.in_words()}"
             for name, sweep in self.sweeps.items()
         ]
         words = ("value", "meaning")
@@ -347,10 +404,7 @@ def _read(path: Path) -> Recipe:
                 registry.algorithm(absolute(name, folder)).name: _located(settings, folder)
                 for name, settings in file.algorithms.items()
             },
-            {
-                name: sweep.model_copy(update={"algorithm": absolute(sweep.algorithm, folder)})
-                for name, sweep in file.sweeps.items()
-            },
+            file.sweeps,
             {entry.name: entry.source.reference for entry in known.values() if entry.source is not None},
         )
         _check(recipe, known)
@@ -377,8 +431,10 @@ def _check(recipe: Recipe, known: Mapping[str, Entry]) -> None:
     for algorithm, settings in recipe.algorithms.items():
         for key in settings:
             recipe._owners(f"{algorithm}.{key}", {}, known)
-    for sweep in recipe.sweeps.values():
-        for overrides in sweep.overrides():
-            recipe.configuration(sweep.algorithm, overrides)
+    for name in recipe.sweeps:
+        try:
+            recipe.sweep(name)
+        except UsageError as error:
+            raise UsageError(f"sweep {name}: {str(error).removeprefix('--set: ')}") from None
     for name in ALGORITHMS:
         recipe.configuration(name)

@@ -140,12 +140,13 @@ def table(
     title: str | None = None,
     *,
     wraps: Iterable[str] = (),
+    right: Iterable[str] = (),
 ) -> FittingTable:
-    """Rows of words under ``headings``; the columns in ``wraps`` may be broken between words."""
+    """Rows of words under ``headings``; columns in ``wraps`` may be broken between words, in ``right`` are numbers."""
     columns = list(zip(*rows, strict=True)) or [()] * len(headings)
     return FittingTable(
         [
-            Column(heading, cells, wraps_to=_WORD if heading in wraps else None)
+            Column(heading, cells, right=heading in right, wraps_to=_WORD if heading in wraps else None)
             for heading, cells in zip(headings, columns, strict=True)
         ],
         title=title,

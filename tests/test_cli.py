@@ -103,7 +103,7 @@ BAD_INPUT = [
     (["run", "mnist", "--algos", "bp", "--set", "expansion=20"], 2, "pfa"),
     (["run", "mnist", "--seeds", "x"], 2, "--seeds"),
     (["run", "mnist", "--sweep", "expanse"], 2, "expansion"),
-    (["run", "mnist", "--sweep", "expansion", "--algos", "bp"], 2, "leave --algos out"),
+    (["run", "mnist", "--sweep", "expansion", "--algos", "bp"], 2, "--algos bp: the sweep expansion has pfa"),
     (["run", "mnist", "--device", "gpu"], 2, "cuda"),
     (["run", "mnist", "--precision", "fp8"], 2, "fp32"),
     (["run", "nowhere.toml"], 2, "nowhere.toml"),

@@ -15,6 +15,7 @@ from pfa_cli.recipes import (
     listing,
     load_recipe,
     parse_algorithms,
+    parse_grid,
     parse_overrides,
     parse_seeds,
 )
@@ -111,7 +112,7 @@ def test_grid_applies_overrides_where_they_belong_and_scales_milestones() -> Non
         (["image_size=64"], "image_size is a setting of dataset imagefolder, not of mnist"),
         (["options=1"], "unknown setting 'options'"),
         (["epochs"], "write it as key=value"),
-        (["epochs=1", "epochs=2"], "--set epochs is given twice"),
+        (["epochs=1", "epochs=2"], "--set epochs is given twice; several values have commas between"),
         (["pfa.epochs=1", "PFA.epochs=2"], "--set pfa.epochs is given twice"),
     ],
 )
@@ -123,6 +124,7 @@ def test_a_wrong_override_is_one_clear_usage_error(overrides: list[str], message
 
 LAST = "weight_decay = 0.0"
 SWEEP = LAST + '\n[sweeps.a]\nalgorithm="pfa"\nkey="expansion"\nvalues=[1]\nseeds=1'
+GRID = LAST + '\n[sweeps.a]\nseeds=1\ngrid=[{algorithm="pfa", expansion=[1, 2]}]'
 MINIMAL = """
 title = "t"
 [base]
@@ -154,6 +156,10 @@ weight_decay = 0.0
         ((LAST, SWEEP.replace("[1]", "[0]")), "expansion (=0) must be at least 0.01"),
         ((LAST, SWEEP.replace("seeds", "seed")), "sweeps.a.seeds is missing"),
         ((LAST, SWEEP + "\nvalue=1"), "unknown key 'value': did you mean 'values'?"),
+        ((LAST, SWEEP + "\ngrid=[]"), "sweep a: a sweep has either algorithm, key and values, or grid"),
+        ((LAST, SWEEP.replace("[1]", "[]")), "sweep a: expansion names no value"),
+        ((LAST, GRID.replace("algorithm", "algoritm")), "sweep a: each part of a grid names its algorithm"),
+        ((LAST, GRID.replace("[1, 2]", "[1, 0]")), "sweep a: expansion (=0) must be at least 0.01"),
     ],
 )  # fmt: skip
 def test_a_wrong_recipe_file_is_named_with_its_key(
@@ -185,15 +191,78 @@ def test_own_recipes_by_folder_and_by_path(tmp_path: Path) -> None:
         load_recipe(str(tmp_path / "folder.toml"))
 
 
+def swept(recipe: str, sweep: str) -> list[Configuration]:
+    return [configuration for configuration, _ in load_recipe(recipe).sweep(sweep)]
+
+
 def test_the_sweep_of_figure_3() -> None:
-    sweep = load_recipe("mnist").sweep("expansion")
-    assert (sweep.algorithm, sweep.seeds) == ("pfa", 3)
-    reached = [load_recipe("mnist").configuration("pfa", o).options["expansion"] for o in sweep.overrides()]
-    assert reached == [1, 2, 5, 10, 20, 50, 100]
+    found = swept("mnist", "expansion")
+    assert {c.algorithm for c in found} == {"pfa"} and load_recipe("mnist").sweeps["expansion"].seeds == 3
+    assert [c.options["expansion"] for c in found] == [1, 2, 5, 10, 20, 50, 100]
     with pytest.raises(UsageError, match="unknown sweep of mnist 'expand': did you mean 'expansion'"):
-        load_recipe("mnist").sweep("expand")
-    with pytest.raises(UsageError, match="recipe cifar10 has no sweeps"):
-        load_recipe("cifar10").sweep("expansion")
+        swept("mnist", "expand")
+    with pytest.raises(UsageError, match="recipe imagenet has no sweeps"):
+        swept("imagenet", "expansion")
+
+
+FEWER = ["expansion=0.02,0.05,0.1,0.2,0.5", "least_units=10"]
+DENSITIES = "0.05,0.1,0.17,0.3,0.5,1"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sweep", "commands"),
+    [
+        ("mnist", "beyond-b", [("pfa-l", []), ("pfa-l", ["lateral=one-way", "b_steps=400"])]),
+        (
+            "mnist",
+            "beyond-mix",
+            [
+                ("mix", [f"fa_share={fa}", f"pfa_share={round(1 - fa - 0.09, 4)}", "kp_share=0.09"])
+                for fa in (0.05, 0.22, 0.5, 0.8)
+            ],
+        ),
+        ("mnist", "beyond-rank", [(name, FEWER) for name in ("pfa", "pfa-o", "pfa-l")]),
+        (
+            "mnist",
+            "beyond-density",
+            [("pfa", [f"{key}=0.5,0.2,0.1,0.05,0.02"]) for key in ("b_density", "r_density")],
+        ),
+        (
+            "mnist",
+            "density",
+            [(name, [f"density={DENSITIES}"]) for name in ("fa", "dfa", "sf")]
+            + [("pfa", [f"b_density={x}", f"r_density={x}"]) for x in DENSITIES.split(",")],
+        ),
+        ("cifar10", "dfa-rate", [("dfa", ["learning_rate=1e-5,3e-5,1e-4,3e-4,1e-3,3e-3,1e-2"])]),
+    ],
+)
+def test_a_shipped_sweep_is_what_set_would_ask_for(
+    recipe: str, sweep: str, commands: list[tuple[str, list[str]]]
+) -> None:
+    asked = [
+        load_recipe(recipe).configuration(algorithm, overrides).hash
+        for algorithm, settings in commands
+        for overrides in parse_grid(settings)
+    ]
+    assert [configuration.hash for configuration in swept(recipe, sweep)] == asked
+    assert len(set(asked)) == len(asked)
+
+
+def test_grid_settings_are_every_combination_and_lists_are_one_value() -> None:
+    assert parse_grid(["a=1,x", "b=[1, 2], [3]", "milestones=[5,8]"]) == [
+        {"a": a, "b": b, "milestones": [5, 8]} for a in (1, "x") for b in (1, 2, 3)
+    ]
+    assert [one["pfa.milestones"] for one in parse_grid(["pfa.milestones=[[5], [6, 8]],[]"])] == [
+        [5],
+        [6, 8],
+        [],
+    ]
+    assert parse_grid(['dataset="a,b.py:f"']) == [{"dataset": "a,b.py:f"}]
+    for wrong in ("a=1,", "a=,1", "a=[]"):
+        with pytest.raises(UsageError, match="a value is missing"):
+            parse_grid([wrong])
+    with pytest.raises(UsageError, match="give one here"):
+        parse_overrides(["a=1,2"])
 
 
 def test_a_recipe_describes_itself() -> None:

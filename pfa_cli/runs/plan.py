@@ -5,17 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from pfa_cli import registry
 from pfa_cli.errors import UsageError
 from pfa_cli.networks import check_network
 from pfa_cli.runs.liveness import shown_state
 from pfa_cli.runs.wording import count, duration, setting
 from pfa_cli.store.engine import Store
 from pfa_cli.store.queries import RunRow, runs
+from pfa_cli.terminal import table
 
 if TYPE_CHECKING:
     from pfa_cli.recipes import Configuration, Recipe
@@ -26,7 +26,7 @@ class Cell:
     """One configuration with one seed. ``state`` is "new" if the database has not heard of it.
 
     ``expected_hours`` is what its remaining epochs need on one worker, None if none of its kind is measured.
-    ``variant`` names the algorithm's options that differ from the recipe's, such as "expansion=20".
+    ``variant`` names the settings that differ from the recipe's, such as "expansion=20".
     """
 
     configuration: "Configuration"
@@ -73,25 +73,33 @@ class Plan:
         return count(len(self.cells), "cell") + (f", {done} done already" if done else "")
 
     def table(self) -> RenderableType:
-        """Cells, states, epochs left and hours expected, and the notes: what `--dry-run` prints."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
+        """Cells, states, epochs left and hours expected, their sums, and the notes: what `--dry-run` prints."""
         todo = [cell for cell in self.cells if cell.epochs_left]
-        hours = [cell.expected_hours for cell in todo]
-        known = sum(h for h in hours if h is not None)
-        unknown = f" + {count(hours.count(None), 'cell')} unmeasured" if None in hours else ""
-        total = f"{duration(3600 * known)}{unknown}" if known else unknown.removeprefix(" + ")
-        table.add_column("cell", footer=f"{count(len(self.cells), 'cell')}, {len(todo)} to train")
-        table.add_column("state")
-        table.add_column("epochs left", footer=str(sum(cell.epochs_left for cell in todo)), justify="right")
-        table.add_column("time on one worker", footer=total, justify="right")
-        for cell in self.cells:
-            table.add_row(
+        rows = [
+            (
                 cell.label,
                 cell.state,
                 str(cell.epochs_left),
                 duration(3600 * cell.expected_hours) if cell.epochs_left and cell.expected_hours else "",
             )
-        return Group(table, *(Text(note) for note in self.notes))
+            for cell in self.cells
+        ]
+        cells = table(
+            ("cell", "state", "epochs left", "time"), rows, right=("epochs left", "time"), wraps=("cell",)
+        )
+        total = f"{count(len(self.cells), 'cell')}, {len(todo)} to train"
+        if todo:
+            total += (
+                f": {count(sum(cell.epochs_left for cell in todo), 'epoch')}, {self.time()} on one worker"
+            )
+        return Group(cells, Text(total), *(Text(note) for note in self.notes))
+
+    def time(self) -> str:
+        """What one worker needs for what is left, as far as such cells were measured."""
+        hours = [cell.expected_hours for cell in self.cells if cell.epochs_left]
+        known = sum(h for h in hours if h is not None)
+        unknown = f"{count(hours.count(None), 'cell')} unmeasured" if None in hours else ""
+        return " + ".join(filter(None, (duration(3600 * known) if known else "", unknown))) or duration(0)
 
 
 def make_plan(
@@ -99,25 +107,60 @@ def make_plan(
     recipe: "Recipe",
     algorithms: Iterable[str],
     seeds: Iterable[int],
-    overrides: Mapping[str, Any] | None = None,
+    *combinations: Mapping[str, Any],
 ) -> Plan:
-    """The grid algorithms × seeds, seed by seed, so that complete comparisons exist early.
+    """The grid algorithms × ``combinations`` of overrides × seeds, seed by seed, so that complete comparisons exist early.
 
     Raises:
         UsageError: an override that the recipe does not know or that its rules forbid, or more images in a batch than
             there are.
     """
-    configurations, notes = recipe.grid(algorithms, overrides)
-    for configuration in configurations:
-        configuration.check_batch()
-        check_network(configuration)
-    variants = [_variant(recipe, configuration) for configuration in configurations]
-    cells = [
-        Cell(configuration, seed, variant=variant)
-        for seed in seeds
-        for configuration, variant in zip(configurations, variants, strict=True)
+    algorithms = list(algorithms)
+    found = [recipe.grid(algorithms, overrides) for overrides in combinations or [{}]]
+    configurations = [configuration for grid, _ in found for configuration in grid]
+    return _cells(store, recipe, configurations, seeds, [note for _, notes in found for note in notes])
+
+
+def make_sweep_plan(
+    store: Store | None,
+    recipe: "Recipe",
+    sweep: str,
+    seeds: Iterable[int] | None = None,
+    *combinations: Mapping[str, Any],
+    algorithms: Iterable[str] | None = None,
+) -> Plan:
+    """The cells of one of the recipe's sweeps, of some of its ``algorithms``, × ``seeds``, or as many as the recipe says.
+
+    Raises:
+        UsageError: no such sweep, none of its cells is of these algorithms, or an override that would undo it.
+    """
+    parts = recipe.sweep(sweep)
+    set_by_it = {key for _, own in parts for key in own} | {
+        key.partition(".")[2] for _, own in parts for key in own
+    }
+    combinations = combinations or ({},)
+    if taken := set_by_it & combinations[0].keys():
+        raise UsageError(f"--set {min(taken)}: the sweep {sweep} sets it already")
+    names = list(dict.fromkeys(configuration.algorithm for configuration, _ in parts))
+    if algorithms is not None:
+        wanted = {registry.algorithm(reference).name for reference in algorithms}
+        if absent := sorted(wanted - set(names)):
+            raise UsageError(f"--algos {absent[0]}: the sweep {sweep} has {', '.join(names)}")
+        parts = [part for part in parts if part[0].algorithm in wanted]
+    found = [
+        recipe.grid([configuration.algorithm_reference], {**overrides, **own})
+        for overrides in combinations
+        for configuration, own in parts
     ]
-    return refreshed(Plan(cells, notes), store)
+    chosen = range(recipe.sweeps[sweep].seeds) if seeds is None else list(seeds)
+    configurations = [configuration for grid, _ in found for configuration in grid]
+    return _cells(store, recipe, configurations, chosen, [note for _, notes in found for note in notes])
+
+
+def united(plans: Sequence[Plan]) -> Plan:
+    """The cells of all plans, each cell once."""
+    cells = {_key(cell): cell for plan in plans for cell in plan.cells}
+    return Plan(list(cells.values()), list(dict.fromkeys(note for plan in plans for note in plan.notes)))
 
 
 def refreshed(plan: Plan, store: Store | None) -> Plan:
@@ -127,30 +170,6 @@ def refreshed(plan: Plan, store: Store | None) -> Plan:
     known = {(row.recipe, row.algorithm, row.seed, row.config_hash): row for row in rows}
     epoch_seconds = EpochSeconds(rows)
     return replace(plan, cells=[_with_row(cell, known.get(_key(cell)), epoch_seconds) for cell in plan.cells])
-
-
-def make_sweep_plan(
-    store: Store | None,
-    recipe: "Recipe",
-    sweep: str,
-    seeds: Iterable[int] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-) -> Plan:
-    """The cells of one of the recipe's sweeps: its values × ``seeds``, or as many seeds as the recipe says.
-
-    Raises:
-        UsageError: no such sweep, or an override that would undo it.
-    """
-    found = recipe.sweep(sweep)
-    if taken := {found.key, f"{found.algorithm}.{found.key}"} & set(overrides or {}):
-        raise UsageError(f"--set {min(taken)}: the sweep {sweep} sets it already, to {found.values}")
-    chosen = range(found.seeds) if seeds is None else list(seeds)
-    plans = [
-        make_plan(store, recipe, [found.algorithm], chosen, {**(overrides or {}), **own})
-        for own in found.overrides()
-    ]
-    by_seed = sorted((cell for plan in plans for cell in plan.cells), key=lambda cell: cell.seed)
-    return Plan(by_seed, list(dict.fromkeys(note for plan in plans for note in plan.notes)))
 
 
 class EpochSeconds:
@@ -192,10 +211,28 @@ def _with_row(cell: Cell, row: RunRow | None, epoch_seconds: EpochSeconds) -> Ce
     return cell if seconds is None else replace(cell, expected_hours=seconds * cell.epochs_left / 3600)
 
 
-def _variant(recipe: "Recipe", configuration: "Configuration") -> str:
-    usual, own = (
-        {**c.options, **(c.network_options or {}), **(c.dataset_options or {})}
-        for c in (recipe.configuration(configuration.algorithm_reference), configuration)
-    )
-    changed = {name: value for name, value in own.items() if value != usual.get(name)}
-    return " ".join(setting(name, value) for name, value in changed.items())
+def _cells(
+    store: Store | None,
+    recipe: "Recipe",
+    configurations: Iterable["Configuration"],
+    seeds: Iterable[int],
+    notes: Sequence[str],
+) -> Plan:
+    """Each configuration once with each seed, seed by seed."""
+    each = list({configuration.hash: configuration for configuration in configurations}.values())
+    for configuration in each:
+        configuration.check_batch()
+        check_network(configuration)
+    differing = [recipe.differing(configuration) for configuration in each]
+    # How long a trial is stands beside every name; it is in the name where it tells cells apart.
+    for key in ("epochs", "train_images", "test_images"):
+        if len({settings.get(key) for settings in differing}) == 1:
+            for settings in differing:
+                settings.pop(key, None)
+    variants = [" ".join(setting(key, value) for key, value in settings.items()) for settings in differing]
+    cells = [
+        Cell(configuration, seed, variant=variant)
+        for seed in seeds
+        for configuration, variant in zip(each, variants, strict=True)
+    ]
+    return refreshed(Plan(cells, list(dict.fromkeys(notes))), store)

@@ -130,6 +130,8 @@ class LiveTable:
 
     def __init__(self, console: Console, cells: Sequence[CellName], workers: int) -> None:
         self._cells = cells
+        same_names = len({cell.name for cell in cells}) < len(cells)  # of several recipes
+        self._names = [cell.label if same_names else cell.name for cell in cells]
         self._workers = workers
         self._progress = [_Progress(cell.epochs_done, finished=cell.state == "done") for cell in cells]
         self._began = time.monotonic()
@@ -233,7 +235,7 @@ class LiveTable:
         ]
         # Of a steady width, since what comes and goes with the seconds must not move the rest.
         columns = [
-            Column("cell", [Text(cell.name) for cell, _ in rows]),
+            Column("cell", [Text(self._names[index]) for index in running]),
             Column(
                 "epoch",
                 epochs,

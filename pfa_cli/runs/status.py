@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy import func, select
 
-from pfa_cli.configuration import flat
+from pfa_cli.configuration import Configuration
 from pfa_cli.errors import PfaError
 from pfa_cli.registry import in_order
 from pfa_cli.runs.liveness import shown_state
@@ -169,18 +169,26 @@ def _variants(found: Iterable[RunRow]) -> dict[int, str]:
     groups: dict[tuple[str, str], list[RunRow]] = defaultdict(list)
     for row in found:
         groups[row.recipe, row.algorithm].append(row)
-    variants = {}
+    variants: dict[int, str] = {}
     for group in groups.values():
-        settings = {row.id: flat(row.configuration) for row in group}
+        settings = {row.id: Configuration.settings_of(row.configuration) for row in group}
         values: dict[str, Counter[str]] = defaultdict(Counter)
         for own in settings.values():
             for name, value in own.items():
                 values[name][repr(value)] += 1
         differing = [name for name, seen in values.items() if max(seen.values()) < len(group)]
-        if "epochs" in differing and "milestones" in differing:
-            differing.remove("milestones")  # they scale with the epochs
-        for run_id, own in settings.items():
-            variants[run_id] = " ".join(setting(name, own[name]) for name in differing if name in own)
+
+        def named(
+            names: Sequence[str], settings: Mapping[int, Mapping[str, Any]] = settings
+        ) -> dict[int, str]:
+            return {
+                run_id: " ".join(setting(name, own[name]) for name in names if name in own)
+                for run_id, own in settings.items()
+            }
+
+        shorter = named([name for name in differing if name != "milestones"])  # which scale with the epochs
+        unique = len({(shorter[row.id], row.seed) for row in group}) == len(group)
+        variants |= shorter if "epochs" in differing and unique else named(differing)
     return variants
 
 

@@ -42,10 +42,12 @@ class Backwards(Backend):
 
 def test_a_back_end_from_outside_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "BACKENDS", (Backwards, *launch.BACKENDS))
-    code, said = run_cases.train(tmp_path / "pfa.db", run_cases.plan(["bp", "fa", "dfa"], epochs=1))
+    plan = run_cases.plan(["bp", "fa", "dfa"], epochs=1)
+    code, said = run_cases.train(tmp_path / "pfa.db", plan)
     assert code == 0
     assert Backwards.rounds == [[0, 1, 2], [1]] and Backwards.closed == 1
-    assert said.index("3 to train") < said.index("mnist dfa seed 0 done") < said.index("mnist bp seed 0 done")
+    bp, _, dfa = (cell.label for cell in plan.cells)
+    assert said.index("3 to train") < said.index(f"{dfa} done") < said.index(f"{bp} done")
     assert run_cases.states(tmp_path / "pfa.db") == ["done"] * 3
 
 

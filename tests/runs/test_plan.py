@@ -8,9 +8,9 @@ import run_cases
 from rich.console import Console
 
 from pfa_cli.errors import UsageError
-from pfa_cli.recipes import load_recipe
+from pfa_cli.recipes import load_recipe, parse_grid
 from pfa_cli.records import EpochRecord
-from pfa_cli.runs.plan import Plan, make_plan, make_sweep_plan, refreshed
+from pfa_cli.runs.plan import Plan, make_plan, make_sweep_plan, refreshed, united
 from pfa_cli.store import writer
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.owner import Owner
@@ -41,15 +41,50 @@ def test_options_that_are_not_the_recipes_are_in_the_name() -> None:
     assert [cell.name for cell in plan.cells] == ["bp seed 0", "pfa expansion=20 seed 0"]
 
 
+def test_no_two_cells_have_the_same_name() -> None:
+    recipe = load_recipe("mnist")
+    grid = parse_grid(
+        ["pal.learning_rate=1e-3,5e-3", "pal.weight_decay=0,1e-4", "epochs=2", "hidden_sizes=[8],[8,8]"]
+    )
+    plan = make_plan(None, recipe, ["bp", "pal"], [0, 1], *grid)
+    names = [cell.name for cell in plan.cells]
+    assert len(set(names)) == len(names) == 2 * (2 + 2 * 2 * 2)
+    assert names[:3] == [
+        "bp hidden_sizes=[8] seed 0",
+        "pal hidden_sizes=[8] learning_rate=0.001 weight_decay=0 seed 0",
+        "bp hidden_sizes=[8,8] seed 0",
+    ]
+    lengths = make_plan(None, recipe, ["bp"], [0], *parse_grid(["epochs=2,40", "train_images=640"]))
+    assert [cell.name for cell in lengths.cells] == ["bp epochs=2 seed 0", "bp seed 0"]
+    (own,) = make_plan(None, recipe, ["bp"], [0], {"epochs": 10, "milestones": [3]}).cells
+    assert own.name == "bp milestones=[3] seed 0"
+    (back,) = make_plan(None, recipe, ["pfa"], [0], {"first_epoch_weight_decay": 1e-4}).cells
+    assert back.name == "pfa first_epoch_weight_decay=0.0001 seed 0"
+
+
+def test_several_recipes_are_one_plan() -> None:
+    plans = [make_plan(None, load_recipe(name), ["bp"], [0, 1]) for name in ("mnist", "cifar10", "mnist")]
+    assert [cell.label for cell in united(plans).cells] == [
+        f"{recipe} bp seed {seed}" for recipe in ("mnist", "cifar10") for seed in (0, 1)
+    ]
+
+
+def test_some_algorithms_of_a_sweep() -> None:
+    plan = make_sweep_plan(None, load_recipe("mnist"), "beyond-rank", [0], algorithms=["pfa-o"])
+    assert {cell.algorithm for cell in plan.cells} == {"pfa-o"} and len(plan.cells) == 5
+    with pytest.raises(UsageError, match="--algos bp: the sweep beyond-rank has pfa, pfa-o, pfa-l"):
+        make_sweep_plan(None, load_recipe("mnist"), "beyond-rank", algorithms=["bp"])
+
+
 def test_a_sweep_is_its_values_and_seeds() -> None:
-    plan = make_sweep_plan(None, load_recipe("mnist"), "expansion", overrides={"epochs": 3})
+    plan = make_sweep_plan(None, load_recipe("mnist"), "expansion", None, {"epochs": 3})
     assert len(plan.cells) == 21
     assert len({(cell.configuration.hash, cell.seed) for cell in plan.cells}) == 21
     assert [cell.name for cell in plan.cells[:2]] == ["pfa expansion=1 seed 0", "pfa expansion=2 seed 0"]
     assert len(plan.notes) == 1
     for key in ("expansion", "pfa.expansion"):
         with pytest.raises(UsageError, match=f"--set {key}: the sweep expansion sets it"):
-            make_sweep_plan(None, load_recipe("mnist"), "expansion", overrides={key: 3})
+            make_sweep_plan(None, load_recipe("mnist"), "expansion", None, {key: 3})
 
 
 def test_states_epochs_left_and_hours_come_from_the_database(tmp_path: Path) -> None:
@@ -83,9 +118,10 @@ def test_states_epochs_left_and_hours_come_from_the_database(tmp_path: Path) -> 
     # Not these configurations, but their recipe and algorithm.
     assert [cell.expected_hours for cell in others.cells] == [20.0, None]
     lines = shown(found)
-    assert lines[2].split() == ["mnist", "bp", "seed", "0", "done", "0"]
-    assert lines[3].split() == ["mnist", "fa", "seed", "0", "stale", "6", "36", "min"]
-    assert " ".join(lines[-2].split()) == "5 cells, 4 to train 35 41 min + 2 cells unmeasured"
+    cell = "hidden_sizes=[32,32] batch_size=32 seed 0"
+    assert " ".join(lines[2].split()) == f"mnist bp {cell} done 0"
+    assert " ".join(lines[3].split()) == f"mnist fa {cell} stale 6 36 min"
+    assert lines[-2] == "5 cells, 4 to train: 35 epochs, 41 min + 2 cells unmeasured on one worker"
     assert lines[-1].startswith("epochs 40 → 10")
 
 

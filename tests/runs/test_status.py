@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import run_cases
 from rich.console import Console
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from pfa_cli.records import EpochRecord
 from pfa_cli.runs import status
@@ -42,11 +42,11 @@ def run(
     epochs: int = 0,
     total: int = 10,
     error: str | None = None,
-    settings: Mapping[str, float] | None = None,
+    settings: Mapping[str, object] | None = None,
     **measured: float,
 ) -> None:
     """A run as a worker would have left it."""
-    (cell,) = run_cases.plan([algorithm], [seed], epochs=total, **(settings or {})).cells
+    (cell,) = run_cases.plan([algorithm], [seed], **({"epochs": total} | dict(settings or {}))).cells
     run_id = writer.ensure_run(store, cell.configuration, seed)
     if state == "queued":
         return
@@ -116,6 +116,32 @@ def test_settings_in_which_runs_differ_are_named(store: Store) -> None:
     run(store, "bp", total=40)
     run(store, "fa")
     assert [row.variant for row in status.rows(store)] == ["epochs=10", "epochs=40", ""]
+
+
+def test_milestones_tell_runs_apart_where_nothing_else_does(store: Store) -> None:
+    for settings in ({"milestones": [3]}, {"milestones": [5]}, {"epochs": 20}):
+        run(store, "bp", settings=settings)
+    assert [row.variant for row in status.rows(store)] == [
+        "epochs=10 milestones=[3]",
+        "epochs=10 milestones=[5]",
+        "epochs=20 milestones=[10,15]",
+    ]
+
+
+def test_a_setting_that_came_later_renames_no_run(store: Store) -> None:
+    """Runs of before an option existed have no value of it."""
+    run(store, "fa")
+    run(store, "fa", 1)
+    with store.write() as connection:
+        (configuration,) = connection.execute(
+            select(schema.runs.c.configuration).where(schema.runs.c.id == 1)
+        ).scalars()
+        configuration["options"].pop("density")
+        connection.execute(
+            update(schema.runs).where(schema.runs.c.id == 1).values(configuration=configuration)
+        )
+    run(store, "fa", settings={"density": 0.5})
+    assert [row.variant for row in status.rows(store)] == ["", "", "density=0.5"]
 
 
 def sweep(store: Store) -> None:

@@ -78,6 +78,7 @@ class Entry:
         no_sign_transport, no_magnitude_transport, no_separate_phase: the first three rows of the paper's Table 1. They are
             properties of the algorithm, not results. None: not known. "†" carries the table's footnote: it is unclear how
             the brain would learn the weights.
+        shares: options that are parts of one whole, so that they must add up to 1.
         variant_of: the algorithm in whose column of Table 1 it stands.
         implementation: "module:Class", or a plug-in's class; set by the registry.
         source: of a plug-in; set by the registry.
@@ -94,6 +95,7 @@ class Entry:
     no_sign_transport: bool | None = None
     no_magnitude_transport: bool | None = None
     no_separate_phase: bool | Literal["†"] | None = None
+    shares: tuple[str, ...] = ()
     variant_of: str | None = None
     implementation: Any = field(default="", repr=False)
     source: Source | None = field(default=None, repr=False)
@@ -112,8 +114,15 @@ class Entry:
         return _loaded(self.limit)(options)
 
     def check_options(self, given: Mapping[str, object]) -> dict[str, OptionValue]:
-        """Every option with its value; UsageError for an unknown name or a value out of range."""
-        return _checked(self, given)
+        """Every option with its value; UsageError for an unknown name, a value out of range, or shares of more than all."""
+        options = _checked(self, given)
+        shares = [float(options[name]) for name in self.shares]
+        if shares and abs(math.fsum(shares) - 1) > 1e-9:
+            values = " + ".join(f"{share:g}" for share in shares)
+            raise UsageError(
+                f"{' + '.join(self.shares)} (= {values} = {math.fsum(shares):g}) must be 1: set all of them"
+            )
+        return options
 
 
 @dataclass(frozen=True)

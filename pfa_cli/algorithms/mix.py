@@ -32,7 +32,6 @@ from torch import Tensor
 from pfa_cli.algorithms.base import Algorithm, FeedbackLayer
 from pfa_cli.algorithms.drawing import glorot, glorot_path
 from pfa_cli.algorithms.pfa import PFA
-from pfa_cli.errors import UsageError
 from pfa_cli.registry import Entry, Option, OptionValue
 
 
@@ -57,6 +56,7 @@ class Mix(PFA):
             "kp_share": Option(0.09, "share of the units whose error goes down by KP", minimum=0, maximum=1),
             "expansion": Option(10.0, "expansion ratio 1/λ: error units per PFA unit", minimum=0.01),
         },
+        shares=("pfa_share", "fa_share", "kp_share"),
         no_sign_transport=True,
         no_magnitude_transport=True,
         no_separate_phase=True,
@@ -64,13 +64,7 @@ class Mix(PFA):
 
     @classmethod
     def create(cls, options: Mapping[str, OptionValue], seed: int) -> Algorithm:
-        shares = [float(options[f"{name}_share"]) for name in ("pfa", "fa", "kp")]
-        if abs(sum(shares) - 1) > 1e-9:
-            raise UsageError(
-                f"pfa_share + fa_share + kp_share (= {' + '.join(f'{share:g}' for share in shares)} = {sum(shares):g}) "
-                "must be 1"
-            )
-        return cls(options, seed)
+        return cls(options, seed)  # it has no literal form
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
         dtype = torch.promote_types(layer.weight.dtype, torch.float32)

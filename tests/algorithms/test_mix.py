@@ -10,6 +10,7 @@ from pfa_cli.algorithms import convert
 from pfa_cli.errors import UsageError
 from pfa_cli.networks.resnet20 import ResNet20
 from pfa_cli.randomness import generator
+from pfa_cli.recipes import load_recipe
 from pfa_cli.records import LayerRecord
 from pfa_cli.training.initialise import initialise
 from pfa_cli.training.metrics import layer_records
@@ -50,5 +51,7 @@ def test_a_mixture_of_one_is_that_one() -> None:
 
 
 def test_shares_that_do_not_add_up_are_wrong_usage() -> None:
+    with pytest.raises(UsageError, match=r"0.69 \+ 0.3 \+ 0.09 = 1.08.*must be 1"):
+        load_recipe("mnist").configuration("mix", {"fa_share": 0.3})
     with pytest.raises(UsageError, match=r"0.69 \+ 0.5 \+ 0.09 = 1.28.*must be 1"):
         convert(nn.Sequential(nn.Linear(4, 4)), "mix", fa_share=0.5)

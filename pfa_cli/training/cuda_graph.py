@@ -178,6 +178,7 @@ def cuda_graphs(device: torch.device) -> Recorder:
     pool = torch.cuda.graph_pool_handle()
 
     def record(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
+        nonlocal pool
         recording = _Graph()
         failure: Exception | None = None
         if _NEEDS_REGISTRATION:
@@ -197,6 +198,9 @@ def cuda_graphs(device: torch.device) -> Recorder:
                         failure = error
                         raise
             except Exception as error:
+                pool = (
+                    torch.cuda.graph_pool_handle()
+                )  # before torch 2.14 the old one stays in use by what failed
                 # Ending a recording that has failed fails too; what failed first says why.
                 raise (failure or error) from None
             finally:

@@ -138,7 +138,9 @@ class _State:
 
     def put_back(self) -> None:
         for tensor, value in zip(self._tensors, self._values, strict=True):
-            tensor.copy_(value)
+            # What has not changed is not written: DFA keeps tables of its D until D's version counter moves.
+            if not torch.equal(_bits(tensor.cpu()), _bits(value)):
+                tensor.copy_(value)
         for generator, state in zip(self._generators, self._states, strict=True):
             generator.set_state(state)
 

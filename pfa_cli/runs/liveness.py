@@ -1,13 +1,16 @@
 """Whether the process that a running cell belongs to still lives."""
 
+import math
+import os
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
-from pfa_cli.store.owner import Owner, is_running
+from pfa_cli.errors import UsageError
+from pfa_cli.runs import slurm
+from pfa_cli.store.owner import Job, Owner, is_running
 
-# Of a process elsewhere only the heartbeat can be seen; a slow file server or a long evaluation must not
-# cost a live run its cell.
-GRACE = timedelta(minutes=30)
+GRACE_MINUTES = 5.0  # heartbeats come every 15 s; PFA_GRACE says otherwise
 
 
 class OwnedRow(Protocol):
@@ -25,25 +28,58 @@ class OwnedRow(Protocol):
     def process_started(self) -> float | None: ...
     @property
     def heartbeat_at(self) -> datetime | None: ...
+    @property
+    def job(self) -> dict[str, Any] | None: ...
+
+
+def grace() -> timedelta:
+    """How old the last heartbeat of a process that cannot be seen may be: PFA_GRACE, in minutes.
+
+    Raises:
+        UsageError: PFA_GRACE is not a number of minutes.
+    """
+    named = os.environ.get("PFA_GRACE") or str(GRACE_MINUTES)
+    try:
+        minutes = float(named)
+        if not (math.isfinite(minutes) and minutes > 0):
+            raise ValueError
+        return timedelta(minutes=minutes)
+    except (ValueError, OverflowError):
+        raise UsageError(f"PFA_GRACE (={named}) must be a number of minutes above 0") from None
 
 
 def is_alive(row: OwnedRow) -> bool:
-    """Whether the process is there, stopped or not, however old its heartbeat; where it cannot be seen, a young heartbeat.
+    """Whether the process is there. The first of these that knows decides:
 
-    It cannot be seen on another host, in another PID namespace (a container), or if /proc hides it. A heartbeat from
-    the future (a clock was set back) counts as young.
+    Slurm: an owner in this very job, before it was requeued, is dead. A process of this host is seen, stopped or not,
+    however old its heartbeat. squeue: an owner whose job is over is dead; one that is suspended lives. Else the process
+    lives while its heartbeat is not older than `grace`; a heartbeat from the future (a clock was set back) is young.
+
+    A process cannot be seen on another host, in another PID namespace (a container), or if /proc hides it.
     """
     if row.pid is None:
         return False
-    here = Owner.current()
+    here, job = Owner.current(), Job.stored(row.job)
+    if job and here.job and job.same_job(here.job) and job.restart_count != here.job.restart_count:
+        return job.restart_count > here.job.restart_count
     # Rows of schema 0001 name no namespace.
     if row.host == here.host and row.pid_namespace in (None, here.pid_namespace):
         running = is_running(row.pid, row.process_started)
         if running is not None:
             return running
-    return row.heartbeat_at is not None and datetime.now(UTC) - row.heartbeat_at <= GRACE
+    if job and slurm.is_over(job):
+        return False
+    if job and slurm.is_suspended(job):
+        return True
+    return row.heartbeat_at is not None and datetime.now(UTC) - row.heartbeat_at <= grace()
 
 
 def shown_state(row: OwnedRow) -> str:
     """The state in the database, except that a running cell without its process is "stale"."""
     return "stale" if row.state == "running" and not is_alive(row) else row.state
+
+
+def look_up(rows: Iterable[OwnedRow]) -> None:
+    """Asks Slurm about the jobs of all running cells at once, so that `is_alive` need not ask about each."""
+    jobs = [Job.stored(row.job) for row in rows if row.state == "running"]
+    slurm.ask(job for job in jobs if job is not None)

@@ -11,7 +11,7 @@ from rich.text import Text
 from pfa_cli import registry
 from pfa_cli.errors import UsageError
 from pfa_cli.networks import check_network
-from pfa_cli.runs.liveness import shown_state
+from pfa_cli.runs.liveness import look_up, shown_state
 from pfa_cli.runs.wording import count, duration, setting
 from pfa_cli.store.engine import Store
 from pfa_cli.store.queries import RunRow, runs
@@ -167,6 +167,7 @@ def refreshed(plan: Plan, store: Store | None) -> Plan:
     """The plan with the states, epochs and times that the database holds now."""
     recipes = {cell.configuration.recipe for cell in plan.cells}
     rows = [row for recipe in sorted(recipes) for row in runs(store, recipe)] if store else []
+    look_up(rows)
     known = {(row.recipe, row.algorithm, row.seed, row.config_hash): row for row in rows}
     epoch_seconds = EpochSeconds(rows)
     return replace(plan, cells=[_with_row(cell, known.get(_key(cell)), epoch_seconds) for cell in plan.cells])

@@ -13,11 +13,11 @@ from pfa_cli.training.precision import memory_format
 
 
 def attempt_facts(
-    device: torch.device, precision: str, dataset: str, lanes: int = 1, graphs: bool = False
+    device: torch.device, precision: str, dataset: str, lanes: int = 1, graphs: bool = False, ranks: int = 1
 ) -> dict[str, object]:
     """The columns of the table ``attempts`` that describe this process training on ``device``.
 
-    On a GPU, ``lanes`` cells at a time, with CUDA graphs or without.
+    On a GPU, ``lanes`` cells at a time, with CUDA graphs or without. ``ranks``: the processes that train the cell together.
     """
     sha, dirty = commit()
     return {
@@ -33,6 +33,7 @@ def attempt_facts(
         "precision": precision,
         "deterministic": deterministic_flags(device) | _of_gpu(device, precision, lanes, graphs),
         "dataset": dataset,
+        "ranks": ranks,
     }
 
 

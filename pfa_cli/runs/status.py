@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from pfa_cli.configuration import Configuration
 from pfa_cli.errors import PfaError
 from pfa_cli.registry import in_order
-from pfa_cli.runs.liveness import shown_state
+from pfa_cli.runs.liveness import look_up, shown_state
 from pfa_cli.runs.plan import EpochSeconds
 from pfa_cli.runs.wording import count, duration, in_number_order, percent, rate, setting
 from pfa_cli.signals import Stopped
@@ -77,6 +77,7 @@ class StatusRow:
 def rows(store: Store, recipe: str | None = None) -> list[StatusRow]:
     """Every run (of one recipe) with its state now: "stale" where the database says running still."""
     found = runs(store, recipe)
+    look_up(found)
     tries = _attempts(store)
     seconds = EpochSeconds(found)
     variants = _variants(found)

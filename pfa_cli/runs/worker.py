@@ -4,9 +4,10 @@ import contextlib
 import errno
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from threading import Lock
+from threading import Event as Flag
+from threading import Lock, Thread
 from typing import Literal
 from weakref import WeakValueDictionary
 
@@ -108,7 +109,8 @@ class Worker:
             return Ended(task.cell, self._outcome_elsewhere(task))
         folder = checkpoint_folder(self._store, task.configuration, task.seed)
         try:
-            return self._train(task, claim, folder)
+            with _heartbeats(self._store, claim) as lost:
+                return self._train(task, claim, folder, lost)
         except LostCell:
             return self._ended_alone(Ended(task.cell, "lost"))
         except Stopped:  # in a part of the training that has nothing to save
@@ -131,19 +133,21 @@ class Worker:
             raise PfaError(ended.error or "one of the processes of this run ended")
         return ended
 
-    def _train(self, task: Task, claim: writer.Claim, folder: Path) -> Ended:
+    def _train(self, task: Task, claim: writer.Claim, folder: Path, lost: Flag) -> Ended:
         prepare_folder(self._store, task.configuration, task.seed, claim)
         self._ranks.from_first((task, folder))  # the others begin
         with interruptible():
             dataset = self._dataset(task.configuration)
         precision = task.configuration.precision
-        facts = attempt_facts(self._device, precision, dataset.description, self._lanes, not self._eager)
+        facts = attempt_facts(
+            self._device, precision, dataset.description, self._lanes, not self._eager, self._ranks.size
+        )
         writer.start_attempt(self._store, claim, facts)
         with interruptible():
             trainer = self._trainer(task, claim, dataset, folder)
         self._report(Started(task.cell, trainer.epochs_done))
         diverged = None
-        for record in trainer.epochs(self._should_stop, self._on_step(task, claim)):
+        for record in trainer.epochs(self._should_stop, self._on_step(task, lost)):
             name = self._save(folder, trainer)
             writer.record_epoch(self._store, claim, record, name)
             self._report(EpochDone(task.cell, record))
@@ -185,19 +189,18 @@ class Worker:
             self._report(Note(task.cell, f"no usable checkpoint in {folder}: trains from the start again"))
         return trainer
 
-    def _on_step(self, task: Task, claim: writer.Claim) -> Callable[[Trainer], None]:
-        """Heartbeats and progress, each at its own pace."""
-        began = told = beaten = time.monotonic()
+    def _on_step(self, task: Task, lost: Flag) -> Callable[[Trainer], None]:
+        """Tells of progress, and ends the training of a cell that was ``lost``."""
+        began = told = time.monotonic()
         first: tuple[int, int] | None = None
 
         def on_step(trainer: Trainer) -> None:
-            nonlocal told, beaten, began, first
+            nonlocal told, began, first
+            if lost.is_set():
+                raise LostCell(f"run {task.run_id} was taken over by another worker")
             now = time.monotonic()
             if first is None or first[0] != trainer.epochs_done:
                 first, began = (trainer.epochs_done, trainer.step), now
-            if now - beaten >= HEARTBEAT_SECONDS:
-                writer.heartbeat(self._store, claim)
-                beaten = now
             if now - told >= STEP_SECONDS:
                 images = (trainer.step - first[1]) * task.configuration.batch_size
                 speed = images / (now - began) if images else None
@@ -253,6 +256,34 @@ class Worker:
         except OSError:  # the disk may be what failed
             return message
         return f"{message} (traceback: {log})"
+
+
+@contextlib.contextmanager
+def _heartbeats(store: Store, claim: writer.Claim) -> Iterator[Flag]:
+    """Within the block a thread says every 15 s that this process lives, however long a step or an evaluation takes.
+
+    Gives a flag that is set once the cell belongs to another process.
+    """
+    ended, lost = Flag(), Flag()
+
+    def beat() -> None:
+        while not ended.wait(HEARTBEAT_SECONDS):
+            try:
+                writer.heartbeat(store, claim)
+            except LostCell:
+                if not ended.is_set():  # else the cell was just given back
+                    lost.set()
+                return
+            except StoreError:  # what the training writes next will meet the same error, and say so
+                pass
+
+    thread = Thread(target=beat, name="heartbeats", daemon=True)
+    thread.start()
+    try:
+        yield lost
+    finally:
+        ended.set()
+        thread.join()
 
 
 def work(setup: Setup, tasks: Iterable[Task], report: Report, should_stop: Callable[[], bool]) -> None:

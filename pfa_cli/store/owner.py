@@ -5,23 +5,83 @@ Containers of one host may share its name, but each counts its processes by itse
 
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """The Slurm job of a process. A job that Slurm requeues keeps its id and counts its restarts."""
+
+    cluster: str  # job ids are counted by each cluster for itself
+    user: str
+    job_id: str  # of a job array, the id of the array
+    array_task: int | None
+    restart_count: int
+    node: str | None = None
+    partition: str | None = None
+
+    @classmethod
+    def current(cls, environment: Mapping[str, str] = os.environ) -> "Job | None":
+        """The job that this process runs in; None outside of Slurm."""
+        job_id = environment.get("SLURM_ARRAY_JOB_ID") or environment.get("SLURM_JOB_ID")
+        if not job_id:
+            return None
+        task, restarts = (
+            environment.get("SLURM_ARRAY_TASK_ID", ""),
+            environment.get("SLURM_RESTART_COUNT", ""),
+        )
+        return cls(
+            cluster=environment.get("SLURM_CLUSTER_NAME", ""),
+            user=environment.get("SLURM_JOB_USER", ""),
+            job_id=job_id,
+            array_task=int(task) if task.isdecimal() else None,
+            restart_count=int(restarts) if restarts.isdecimal() else 0,
+            node=environment.get("SLURMD_NODENAME"),
+            partition=environment.get("SLURM_JOB_PARTITION"),
+        )
+
+    @classmethod
+    def stored(cls, facts: Mapping[str, Any] | None) -> "Job | None":
+        """The job that `stored_as` described; None where there is none, or something else."""
+        try:
+            job = cls(**facts) if facts else None
+        except TypeError:
+            return None
+        return job if job and isinstance(job.restart_count, int) else None
+
+    def stored_as(self) -> dict[str, Any]:
+        """What ``runs.job`` holds."""
+        return vars(self)
+
+    @property
+    def name(self) -> str:
+        """As Slurm's commands take it: 123, or 123_4 for an element of an array."""
+        return self.job_id if self.array_task is None else f"{self.job_id}_{self.array_task}"
+
+    def same_job(self, other: "Job") -> bool:
+        """Whether both are the same job, and the same element of it, restarted or not."""
+        return (self.cluster, self.name) == (other.cluster, other.name)
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: its host, its number in which PID namespace, and when it started (see `process_started`)."""
+    """A process: its host, its number in which PID namespace, when it started (see `process_started`), and its job."""
 
     host: str
     pid: int
     process_started: float | None
     pid_namespace: str | None = None  # "pid:[4026531836]"; None where the system has none
+    job: Job | None = field(default=None, compare=False)
 
     @classmethod
     def current(cls) -> "Owner":
         """The process that asks."""
-        return cls(platform.node(), os.getpid(), process_started(os.getpid()), _pid_namespace())
+        return cls(
+            platform.node(), os.getpid(), process_started(os.getpid()), _pid_namespace(), Job.current()
+        )
 
 
 def is_running(pid: int, started: float | None) -> bool | None:

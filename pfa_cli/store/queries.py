@@ -51,6 +51,8 @@ class RunRow:
     checkpoint_dir: str | None
     tags: list[str] | None  # the user's
     note: str | None
+    token: str | None
+    job: dict[str, Any] | None  # see `pfa_cli.store.owner.Job`
     train_loss: float | None  # of the last stored epoch, as are the following three
     train_accuracy_percent: float | None
     validation_accuracy_percent: float | None

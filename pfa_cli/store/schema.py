@@ -269,6 +269,7 @@ runs = Table(
     Column("sources", Json),  # the user's plug-in files that the run used: file name -> text
     Column("tags", Json(list)),  # the user's words for the run (`pfa runs tag`)
     Column("note", Text),  # the user's sentence about the run (`pfa runs note`)
+    Column("job", Json),  # the Slurm job of the process that works on it, or did so last (owner.py)
     UniqueConstraint("recipe", "algorithm", "seed", "config_hash"),
 )
 
@@ -297,6 +298,12 @@ attempts = Table(
     Column("started_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
     Column("outcome", Text),  # done, failed, interrupted; stale: found dead by the next attempt
+    Column("job_id", Text),  # Slurm's; of a job array, the id of the array
+    Column("array_task", Whole),
+    Column("restart_count", Whole),  # how often Slurm had requeued the job
+    Column("node", Text),
+    Column("partition", Text),
+    Column("ranks", Whole),  # processes that trained the cell together
     Index(None, "run_id"),
 )
 

@@ -21,7 +21,7 @@ from pfa_cli.records import EpochRecord, LayerRecord
 from pfa_cli.store import checksums
 from pfa_cli.store.engine import Store
 from pfa_cli.store.errors import LostCell, StoreError
-from pfa_cli.store.owner import Owner
+from pfa_cli.store.owner import Job, Owner
 from pfa_cli.store.queries import RunRow, select_runs
 from pfa_cli.store.schema import STATES, attempts, benchmarks, epochs, layers, runs, simulations
 
@@ -112,16 +112,22 @@ def ensure_run(store: Store, configuration: Configuration, seed: int) -> int:
 def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow], bool]) -> Claim | None:
     """Makes ``owner`` the one who works on the run; None if it is done, running and alive, or in an unknown state.
 
-    ``is_alive`` is asked only about a run that is running, inside the transaction: it should answer at once.
-    An attempt that is found dead ends with the outcome "stale", at its last heartbeat. Raises LostCell if there is
-    no such run any more.
+    ``is_alive`` is asked only about a run that is running, before the transaction, as it may have to ask Slurm. An
+    owner who gave a sign of life since then is alive. An attempt that is found dead ends with the outcome "stale", at its
+    last heartbeat. Raises LostCell if there is no such run any more.
     """
+    found = store.read(lambda connection: select_runs(connection, runs.c.id == run_id))
+    dead = {(row.token, row.heartbeat_at) for row in found if row.state == "running" and not is_alive(row)}
+    if not dead and any(row.state == "running" for row in found):
+        return None
     with store.write() as connection:
         rows = select_runs(connection, runs.c.id == run_id, lock=True)
         if not rows:
             raise LostCell(f"run {run_id} is no longer in the database")
         (row,) = rows
-        if row.state == "done" or row.state not in STATES or (row.state == "running" and is_alive(row)):
+        if row.state == "done" or row.state not in STATES:
+            return None
+        if row.state == "running" and (row.token, row.heartbeat_at) not in dead:
             return None
         if row.state == "running":
             _end_attempt(connection, run_id, "stale", row.heartbeat_at)
@@ -136,6 +142,7 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
                 pid=owner.pid,
                 pid_namespace=owner.pid_namespace,
                 process_started=owner.process_started,
+                job=owner.job and owner.job.stored_as(),
                 heartbeat_at=now,
                 started_at=row.started_at or now,
                 finished_at=None,
@@ -161,7 +168,13 @@ def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
             "started_at": claim.now(),
             "facts": {name: value for name, value in facts.items() if name not in _ATTEMPT_FACTS} or None,
         } | {name: facts.get(name) for name in _ATTEMPT_FACTS}
+        row |= _job_columns(claim.owner.job)
         return int(connection.execute(insert(attempts).values(row).returning(attempts.c.id)).scalar_one())
+
+
+def _job_columns(job: Job | None) -> dict[str, Any]:
+    names = ("job_id", "array_task", "restart_count", "node", "partition")
+    return {name: getattr(job, name) for name in names} if job else {}
 
 
 def record_epoch(store: Store, claim: Claim, record: EpochRecord, checkpoint: str | None = None) -> None:

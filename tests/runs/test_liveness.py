@@ -9,11 +9,15 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pfa_cli.runs.liveness import GRACE, is_alive, shown_state
-from pfa_cli.store.owner import Owner, process_started
+from pfa_cli.errors import UsageError
+from pfa_cli.runs import slurm
+from pfa_cli.runs.liveness import grace, is_alive, shown_state
+from pfa_cli.store.owner import Job, Owner, process_started
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=30)
 
@@ -26,6 +30,7 @@ class Row:
     heartbeat_at: datetime | None = LONG_AGO
     pid_namespace: str | None = Owner.current().pid_namespace
     state: str = "running"
+    job: dict[str, Any] | None = None
 
 
 @pytest.fixture
@@ -72,8 +77,8 @@ def test_another_process_with_the_same_number_is_another(process: subprocess.Pop
     ("age", "alive"),
     [
         (timedelta(0), True),
-        (GRACE - timedelta(minutes=1), True),
-        (GRACE + timedelta(minutes=1), False),
+        (grace() - timedelta(minutes=1), True),
+        (grace() + timedelta(minutes=1), False),
         (-timedelta(days=1), True),  # a clock was set back
     ],
 )
@@ -81,6 +86,117 @@ def test_another_host_is_known_by_its_heartbeat(age: timedelta, alive: bool) -> 
     row = Row("another", 1, 1.0, datetime.now(UTC) - age)
     assert is_alive(row) is alive
     assert shown_state(row) == ("running" if alive else "stale")
+
+
+def test_the_grace_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Row("another", 1, 1.0, datetime.now(UTC) - timedelta(minutes=2))
+    monkeypatch.setenv("PFA_GRACE", "1.5")
+    assert not is_alive(row)
+    monkeypatch.setenv("PFA_GRACE", "2.5")
+    assert is_alive(row)
+    for wrong in ("soon", "0", "-1", "nan", "inf", "1e300"):
+        monkeypatch.setenv("PFA_GRACE", wrong)
+        with pytest.raises(UsageError, match="PFA_GRACE"):
+            is_alive(row)
+
+
+IN_JOB = {"SLURM_JOB_ID": "8", "SLURM_CLUSTER_NAME": "here", "SLURM_JOB_USER": "ada"}
+
+
+def job(**changes: str) -> dict[str, Any]:
+    """A job of another id than IN_JOB, as a row stores it."""
+    found = Job.current({**IN_JOB, "SLURM_JOB_ID": "7", **changes})
+    assert found is not None
+    return found.stored_as()
+
+
+@pytest.fixture
+def in_job(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes this process one of Slurm's job 8, where squeue prints what it is given and ends with a code."""
+
+    def begin(folder: Path, said: str = "", code: int = 0, **changes: str) -> None:
+        for name, value in {**IN_JOB, **changes}.items():
+            monkeypatch.setenv(name, value)
+        squeue = folder / "squeue"
+        stream = "2" if code else "1"
+        squeue.write_text(f"#!/bin/sh\necho '{said}' >&{stream}\nexit {code}\n")
+        squeue.chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+        monkeypatch.setattr(slurm, "_answers", {})
+        slurm._cluster.cache_clear()
+        monkeypatch.setattr(slurm, "_ANSWER_SECONDS", 0.0)
+
+    return begin
+
+
+@pytest.mark.parametrize(
+    ("owner", "alive"),
+    [
+        ({"SLURM_JOB_ID": "8", "SLURM_RESTART_COUNT": "1"}, False),  # this job, before it was requeued
+        ({"SLURM_JOB_ID": "8", "SLURM_RESTART_COUNT": "3"}, True),  # and we are the old one
+        ({"SLURM_JOB_ID": "8", "SLURM_RESTART_COUNT": "2"}, True),  # another step of this job
+        ({"SLURM_JOB_ID": "8", "SLURM_CLUSTER_NAME": "there", "SLURM_RESTART_COUNT": "1"}, True),
+        ({"SLURM_ARRAY_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "1"}, True),  # another element of an array
+    ],
+)
+def test_an_owner_in_this_job_before_its_requeue_is_dead(
+    owner: dict[str, str], alive: bool, in_job: Callable[..., None], tmp_path: Path
+) -> None:
+    in_job(tmp_path, "no controller", 1, SLURM_RESTART_COUNT="2")
+    row = Row("another", 1, 1.0, datetime.now(UTC), job=job(**owner))
+    assert is_alive(row) is alive
+
+
+YOUNG, OLD = timedelta(0), timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "age", "alive"),
+    [
+        ("7 RUNNING 0 None", 0, YOUNG, True),
+        ("7 RUNNING 0 None", 0, OLD, False),  # the job goes on without pfa
+        ("7 SUSPENDED 0 None", 0, OLD, True),
+        ("7 PENDING 1 BeginTime", 0, YOUNG, False),  # requeued
+        ("7 COMPLETING 0 None", 0, YOUNG, True),  # it saves
+        ("", 0, YOUNG, False),  # over
+        ("slurm_load_jobs error: Invalid job id specified", 1, YOUNG, False),  # long over
+        ("slurm_load_jobs error: Unable to contact slurm controller", 1, YOUNG, True),
+        ("slurm_load_jobs error: Unable to contact slurm controller", 1, OLD, False),
+    ],
+)
+def test_an_owner_in_another_job_is_as_squeue_says(
+    said: str, code: int, age: timedelta, alive: bool, in_job: Callable[..., None], tmp_path: Path
+) -> None:
+    in_job(tmp_path, said, code)
+    assert is_alive(Row("another", 1, 1.0, datetime.now(UTC) - age, job=job())) is alive
+
+
+@pytest.mark.parametrize("other", [{"SLURM_CLUSTER_NAME": "there"}, {"SLURM_JOB_USER": "bob"}])
+def test_of_other_clusters_and_users_squeue_may_know_nothing(
+    other: dict[str, str], in_job: Callable[..., None], tmp_path: Path
+) -> None:
+    in_job(tmp_path)
+    assert is_alive(Row("another", 1, 1.0, datetime.now(UTC), job=job(**other)))
+    assert not is_alive(Row("another", 1, 1.0, LONG_AGO, job=job(**other)))
+
+
+def test_a_process_of_this_host_is_seen_whatever_squeue_says(
+    process: subprocess.Popen[bytes], in_job: Callable[..., None], tmp_path: Path
+) -> None:
+    row = row_of(process.pid)
+    row.job = job()
+    in_job(tmp_path)
+    assert is_alive(row)
+    process.kill()
+    process.wait()
+    in_job(tmp_path, "7 RUNNING 0 None")
+    assert not is_alive(row)
+
+
+def test_a_job_that_pfa_has_not_written_is_none(in_job: Callable[..., None], tmp_path: Path) -> None:
+    in_job(tmp_path)
+    for facts in ({"colour": 1}, job() | {"restart_count": "x"}, {}):
+        assert is_alive(Row("another", 1, 1.0, datetime.now(UTC), job=facts))
 
 
 WAIT = """

@@ -192,7 +192,7 @@ def test_a_table_without_worth_for_others_may_be_lost(tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", ["sqlite_master", "runs"])
 def test_a_database_of_which_nothing_can_be_read_says_so(tmp_path: Path, table: str) -> None:
     path = new_database(tmp_path / "pfa.db")
-    overwrite(path, 200 if table == "sqlite_master" else (root_page(path, table) - 1) * PAGE, PAGE - 200)
+    overwrite(path, 100 if table == "sqlite_master" else (root_page(path, table) - 1) * PAGE, PAGE - 100)
     with pytest.raises(StoreError, match=r"no run can be read of .*older copy"):
         salvage(str(path), tmp_path / "saved.db")
     assert beside(path) == ["pfa.db"]

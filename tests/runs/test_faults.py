@@ -1,6 +1,7 @@
 """What goes wrong in one cell stays in it: named, stored, and over; nothing that was stored before is harmed."""
 
 import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from sqlalchemy import delete, select, update
 
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import PfaError
+from pfa_cli.networks import build
 from pfa_cli.recipes import load_recipe
 from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs import launch, worker
@@ -44,7 +46,8 @@ def checkpoints(db: Path, cells: Plan) -> Path:
         return checkpoint_folder(store, cell.configuration, cell.seed)
 
 
-def test_out_of_memory_fails_its_cell_alone(tmp_path: Path) -> None:
+def test_out_of_memory_fails_its_cell_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_memory", lambda: math.inf)  # else it is refused beforehand
     db = tmp_path / "pfa.db"
     code, said = run_cases.train(
         db, both(run_cases.plan(["bp"], hidden_sizes=[32, 4_000_000_000_000]), run_cases.plan(["fa"]))

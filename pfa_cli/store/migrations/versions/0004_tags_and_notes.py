@@ -1,4 +1,4 @@
-"""What a user says of a run: tags and a note. Slurm's jobs of runs and attempts, and the ranks of an attempt."""
+"""What a user says of a run: tags and a note."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,10 +11,3 @@ def upgrade() -> None:
     """Adds the columns, empty in all rows that are there."""
     op.add_column("runs", sa.Column("tags", sa.JSON(none_as_null=True)))
     op.add_column("runs", sa.Column("note", sa.String))
-    op.add_column("runs", sa.Column("job", sa.JSON(none_as_null=True)))
-    op.add_column("attempts", sa.Column("job_id", sa.String))
-    op.add_column("attempts", sa.Column("array_task", sa.Integer))
-    op.add_column("attempts", sa.Column("restart_count", sa.Integer))
-    op.add_column("attempts", sa.Column("node", sa.String))
-    op.add_column("attempts", sa.Column("partition", sa.String))
-    op.add_column("attempts", sa.Column("ranks", sa.Integer))

@@ -40,19 +40,28 @@ def parse_grid(assignments: Iterable[str]) -> list[dict[str, Any]]:
     >>> parse_grid(["learning_rate=.1", "momentum=-1.e-3", "form=1.2.3"])
     [{'learning_rate': 0.1, 'momentum': -0.001, 'form': '1.2.3'}]
     """
+    return combinations(parse_choices(assignments, "--set"))
+
+
+def parse_choices(assignments: Iterable[str], option: str) -> dict[str, list[Any]]:
+    """The values that ``option``'s arguments, key=value,value, name for each key.
+
+    >>> parse_choices(["expansion=1,2", "form=closed"], "--where")
+    {'expansion': [1, 2], 'form': ['closed']}
+    """
     choices: dict[str, list[Any]] = {}
     for assignment in assignments:
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not key or not text:
-            raise UsageError(f"--set {assignment}: write it as key=value, for example --set epochs=2")
+            raise UsageError(f"{option} {assignment}: write it as key=value, for example {option} epochs=2")
         key = key.lower()
         if key in choices:
-            raise UsageError(f"--set {key} is given twice; several values have commas between: {key}=1,2")
+            raise UsageError(f"{option} {key} is given twice; several values have commas between: {key}=1,2")
         parts = [part.strip() for part in _between_commas(text)]
         choices[key] = [value for part in parts if part for value in several(key, _value(part))]
         if not all(parts) or not choices[key]:
-            raise UsageError(f"--set {assignment}: a value is missing, for example {key}=1,2")
-    return combinations(choices)
+            raise UsageError(f"{option} {assignment}: a value is missing, for example {key}=1,2")
+    return choices
 
 
 def combinations(choices: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -8,12 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
-from pfa_cli.errors import PfaError, UsageError, in_words
+from pfa_cli.errors import PfaError, UsageError, in_words, unknown
 from pfa_cli.files import refuse_special
-from pfa_cli.options import AsJson, DataDir, Db, Device, Out, RecipeDir, Settings
+from pfa_cli.options import (
+    AsJson,
+    DataDir,
+    Db,
+    Device,
+    OfAlgorithms,
+    OfRecipe,
+    OfState,
+    Out,
+    RecipeDir,
+    Settings,
+    Where,
+)
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 from pfa_cli.terminal import messages, output, prepare_streams, show_error, table
-from pfa_cli.upkeep import data_app, db_app
+from pfa_cli.upkeep import data_app, db_app, runs_app
 
 # The parser's own exceptions: typer brings them along under names that differ between its versions.
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
@@ -28,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(runs_app, name="runs")
 app.add_typer(db_app, name="db")
 app.add_typer(data_app, name="data")
 
@@ -187,27 +200,69 @@ def run(
 @app.command()
 def status(
     db: Db = None,
+    recipe: OfRecipe = None,
+    algos: OfAlgorithms = None,
+    state: OfState = None,
+    where: Where = None,
+    sort: Annotated[
+        str | None, typer.Option(help="By a column or a setting: test, validation, seed, learning_rate, …")
+    ] = None,
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between looks with --watch.")] = 2.0,
 ) -> None:
-    """Show every run: its state, epochs, accuracy so far and the time it still needs."""
+    """Show the runs: state, epochs, accuracy so far and the time they still need; by groups where they are many."""
     from pfa_cli.runs import status as view
+    from pfa_cli.runs.selection import Selection, in_order
     from pfa_cli.store.engine import open_store
 
     if watch and as_json:
         raise UsageError(
             "--watch shows tables; leave --json out, or ask for it again and again without --watch"
         )
+    selection = Selection.parse((), recipe, algos, state, where or [])
+
+    def choose(rows: list[view.StatusRow]) -> list[view.StatusRow]:
+        chosen = selection.of(rows)
+        return chosen if sort is None else in_order(chosen, sort)
+
     if watch:
-        view.watch(lambda: open_store(db, write=False), output, interval)
+        view.watch(lambda: open_store(db, write=False), output, interval, choose)
         return
     with open_store(db, write=False) as store:
-        rows = view.rows(store)
+        rows = choose(view.rows(store))
     if as_json:
         output.say(view.as_json(rows))
     else:
-        output.print(view.StatusTable(rows))
+        output.print(view.StatusTable(rows, filtered=bool(selection)))
+
+
+@app.command()
+def best(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of which there are runs.")],
+    by: Annotated[str, typer.Option(help="Whose accuracy ranks: validation or train.")] = "validation",
+    algos: OfAlgorithms = None,
+    where: Where = None,
+    as_json: AsJson = False,
+    db: Db = None,
+) -> None:
+    """Rank the configurations of a recipe: mean accuracy ± standard deviation over seeds. The test set never ranks."""
+    from pfa_cli.runs import best as view
+    from pfa_cli.runs import status
+    from pfa_cli.runs.selection import Selection
+    from pfa_cli.store.engine import open_store
+
+    if by == "test":
+        raise UsageError("--by test: the test set chooses nothing; rank by validation")
+    if by not in view.BY:
+        raise unknown("accuracy to rank by", by, view.BY)
+    with open_store(db, write=False) as store:
+        rows = Selection.parse((), recipe, algos, None, where or []).of(status.rows(store))
+    found = view.ranking(rows, recipe, by)
+    if as_json:
+        output.say(view.as_json(found))
+    else:
+        output.print(view.show(found, by, len(rows) - sum(one.n + one.unfinished for one in found)))
 
 
 @app.command()

@@ -41,3 +41,22 @@ DataDir = Annotated[
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Out = Annotated[Path, typer.Option(parser=expanded, metavar="FOLDER", help="Folder for what is made.")]
+OfRecipe = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="RECIPE", help="Only runs of this recipe; several with commas."),
+]
+OfAlgorithms = Annotated[
+    str | None, typer.Option("--algos", help="Only runs of these algorithms, with commas between.")
+]
+OfState = Annotated[
+    str | None,
+    typer.Option("--state", help="Only runs in this state: failed, stale, done, …; several with commas."),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="KEY=VALUE",
+        help="Only runs with this setting, seed or tag; repeatable. VALUE,VALUE: either.",
+    ),
+]

@@ -1,15 +1,38 @@
-"""`pfa db` and `pfa data`: the commands that look after the results database and the data sets."""
+"""`pfa db`, `pfa data` and `pfa runs`: the commands that look after the results database, the data sets and the runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pfa_cli.options import DataDir, Db, RecipeArgument, RecipeDir
+from pfa_cli.errors import UsageError
+from pfa_cli.options import (
+    AsJson,
+    DataDir,
+    Db,
+    Device,
+    OfAlgorithms,
+    OfRecipe,
+    OfState,
+    RecipeArgument,
+    RecipeDir,
+    Where,
+)
 from pfa_cli.paths import expanded
+from pfa_cli.runs.wording import count
 from pfa_cli.terminal import output
 
+if TYPE_CHECKING:
+    from pfa_cli.runs.status import StatusRow
+    from pfa_cli.store.engine import Store
+
 db_app = typer.Typer(help="Look after the results database.", no_args_is_help=True)
+runs_app = typer.Typer(
+    help="List runs and change what is stored of them; without --yes a command only says what it would do.",
+    no_args_is_help=True,
+)
 data_app = typer.Typer(help="Look after the data sets.", no_args_is_help=True)
 
 
@@ -82,3 +105,159 @@ def salvage(
     from pfa_cli.store.salvage import salvage as save
 
     output.say(str(save(db, out)))
+
+
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ID", help="Numbers of runs, as `pfa runs list` shows them: 3 5-7"),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it the runs are only named.")]
+
+
+@runs_app.command("list")
+def list_runs(
+    ids: Ids = None,
+    recipe: OfRecipe = None,
+    algos: OfAlgorithms = None,
+    state: OfState = None,
+    where: Where = None,
+    as_json: AsJson = False,
+    db: Db = None,
+) -> None:
+    """Show runs one by one, with their numbers, tags and notes."""
+    from pfa_cli.runs import status
+
+    with _chosen(db, ids, recipe, algos, state, where, write=False, all_=True) as (_, rows):
+        if as_json:
+            output.say(status.as_json(rows))
+        else:
+            output.print(status.StatusTable(rows, filtered=True, whole=True))
+
+
+@runs_app.command()
+def delete(
+    ids: Ids = None,
+    recipe: OfRecipe = None,
+    algos: OfAlgorithms = None,
+    state: OfState = None,
+    where: Where = None,
+    yes: Yes = False,
+    db: Db = None,
+) -> None:
+    """Delete runs with their epochs and checkpoints."""
+    from pfa_cli.runs import manage
+
+    with _chosen(db, ids, recipe, algos, state, where, write=yes) as (store, rows):
+        manage.at_rest(rows)
+        if _confirmed(yes, rows, "be deleted, with their epochs and checkpoints"):
+            output.say(manage.delete(store, rows))
+
+
+@runs_app.command()
+def rerun(
+    ids: Ids = None,
+    recipe: OfRecipe = None,
+    algos: OfAlgorithms = None,
+    state: OfState = None,
+    where: Where = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells trained at a time.")] = None,
+    device: Device = "auto",
+    yes: Yes = False,
+    db: Db = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train runs again from the start; their epochs are deleted. (`pfa run` goes on with failed and interrupted ones.)"""
+    from pfa_cli.runs import manage
+
+    with _chosen(db, ids, recipe, algos, state, where, write=yes) as (store, rows):
+        manage.at_rest(rows)
+        plan = manage.plan_again(store, rows)
+        if not _confirmed(yes, rows, "lose their epochs and checkpoints, and be trained from the start"):
+            return
+        from pfa_cli.runs.launch import dry_run, run_cells
+
+        dry_run(db, plan, device=device, data_dir=data_dir)  # refuses before anything is deleted
+        manage.reset(store, rows)
+    raise typer.Exit(run_cells(db, plan, jobs=jobs, device=device, data_dir=data_dir, console=output))
+
+
+@runs_app.command()
+def tag(
+    tags: Annotated[str, typer.Argument(metavar="TAG", help="Words with commas between.")],
+    ids: Ids = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the tags away.")] = False,
+    recipe: OfRecipe = None,
+    algos: OfAlgorithms = None,
+    state: OfState = None,
+    where: Where = None,
+    yes: Yes = False,
+    db: Db = None,
+) -> None:
+    """Give runs tags, by which --where tag=TAG finds them."""
+    from pfa_cli.store.edit import tag_runs
+
+    words = [word.strip() for word in tags.split(",") if word.strip()]
+    if not words:
+        raise UsageError(f"{tags!r} has no word to tag runs with")
+    with _chosen(db, ids, recipe, algos, state, where, write=yes) as (store, rows):
+        what = f"{'lose' if remove else 'get'} the tags {', '.join(words)}"
+        if _confirmed(yes, rows, what):
+            numbers = [row.run_id for row in rows]
+            tag_runs(store, numbers, () if remove else words, words if remove else ())
+            output.say(f"{count(len(rows), 'run')} {'lost' if remove else 'got'} the tags {', '.join(words)}")
+
+
+@runs_app.command()
+def note(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A sentence; empty: no note.")],
+    ids: Ids = None,
+    recipe: OfRecipe = None,
+    algos: OfAlgorithms = None,
+    state: OfState = None,
+    where: Where = None,
+    yes: Yes = False,
+    db: Db = None,
+) -> None:
+    """Give runs a note, in place of the one they have."""
+    from pfa_cli.store.edit import note_runs
+
+    with _chosen(db, ids, recipe, algos, state, where, write=yes) as (store, rows):
+        if _confirmed(yes, rows, f"get the note {text!r}" if text else "lose their notes"):
+            note_runs(store, [row.run_id for row in rows], text or None)
+            output.say(f"{count(len(rows), 'run')} noted")
+
+
+@contextmanager
+def _chosen(
+    db: str | None,
+    ids: list[str] | None,
+    recipe: str | None,
+    algos: str | None,
+    state: str | None,
+    where: list[str] | None,
+    *,
+    write: bool,
+    all_: bool = False,
+) -> Iterator[tuple["Store", list["StatusRow"]]]:
+    """The open database and the runs that a command is about. UsageError if nothing says which, unless ``all_`` will do."""
+    from pfa_cli.runs import status
+    from pfa_cli.runs.selection import Selection
+    from pfa_cli.store.engine import open_store
+
+    selection = Selection.parse(ids or (), recipe, algos, state, where or ())
+    if not selection and not all_:
+        raise UsageError("name the runs by their numbers, or by --recipe, --algos, --state or --where")
+    with open_store(db, write=write, create=False) as store:
+        yield store, selection.of(status.rows(store))
+
+
+def _confirmed(yes: bool, rows: list["StatusRow"], what: str) -> bool:
+    """Whether to do it; else says which runs it would concern."""
+    from pfa_cli.runs.status import StatusTable
+
+    if not rows:
+        output.say("no such runs")
+    elif not yes:
+        output.print(StatusTable(rows, whole=True))
+        output.say(f"{count(len(rows), 'run')} would {what}: --yes does it")
+    return yes and bool(rows)

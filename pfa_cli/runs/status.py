@@ -15,9 +15,9 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy import func, select
 
-from pfa_cli.configuration import Configuration
+from pfa_cli.configuration import Configuration, flat
 from pfa_cli.errors import PfaError
-from pfa_cli.registry import in_order
+from pfa_cli.registry import ALGORITHMS, in_order
 from pfa_cli.runs.liveness import look_up, shown_state
 from pfa_cli.runs.plan import EpochSeconds
 from pfa_cli.runs.wording import count, duration, in_number_order, percent, rate, setting
@@ -39,10 +39,11 @@ STYLES = {
     "queued": "dim",
 }
 _LONGEST_STATE = 12  # "interrupted,"; its number may stand on the line before
+_NAME = 30  # characters of a run's name, in one line
 _TABLE_FRAME = 4  # lines of a table beside its rows
-# Where there is no room for all columns, these go first.
-_SPARED = ("tries", "images/s", "train %", "host", "left", "valid. %")
-_SPARED_GROUPED = ("mean valid. %", "epochs", "mean test %")
+# Where there is no room for all columns, these go first. Validation, by which one chooses, stays longer than test.
+_SPARED = ("tries", "images/s", "host", "train %", "tags", "left")
+_SPARED_GROUPED = ("epochs", "mean test %")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class StatusRow:
     heartbeat_at: datetime | None
     diverged_epoch: int | None
     error: str | None
+    tags: list[str]
+    note: str | None
+    settings: Mapping[str, Any]  # all of its settings and options
 
 
 def rows(store: Store, recipe: str | None = None) -> list[StatusRow]:
@@ -101,13 +105,18 @@ def as_json(found: Iterable[StatusRow]) -> str:
     )
 
 
-def watch(open_store: Callable[[], Store], console: Console, interval: float) -> None:
-    """Shows the table anew every ``interval`` seconds until Ctrl-C; on a pipe, one table after the other."""
+def watch(
+    open_store: Callable[[], Store],
+    console: Console,
+    interval: float,
+    choose: Callable[[list[StatusRow]], list[StatusRow]] = lambda found: found,
+) -> None:
+    """Shows what ``choose`` leaves anew every ``interval`` seconds until Ctrl-C; on a pipe, one table after the other."""
 
     def now() -> StatusTable | Text:
         try:
             with open_store() as store:
-                return StatusTable(rows(store))
+                return StatusTable(choose(rows(store)))
         except PfaError as error:
             return Text(str(error))
 
@@ -162,7 +171,18 @@ def _status(row: RunRow, variant: str, tries: int, seconds: EpochSeconds) -> Sta
         heartbeat_at=row.heartbeat_at,
         diverged_epoch=row.diverged_epoch,
         error=row.error,
+        tags=row.tags or [],
+        note=row.note,
+        settings=_settings(row),
     )
+
+
+def _settings(row: RunRow) -> dict[str, Any]:
+    """All settings of a run; an option that came after the run has its default."""
+    entry = ALGORITHMS.get(row.algorithm)
+    defaults = {name: option.default for name, option in entry.options.items()} if entry else {}
+    own = {name: value for name, value in flat(row.configuration).items() if value is not None}
+    return {name: value for name, value in {**defaults, **own}.items() if name not in ("recipe", "algorithm")}
 
 
 def _variants(found: Iterable[RunRow]) -> dict[int, str]:
@@ -202,18 +222,18 @@ def _plain(value: Any) -> Any:
 
 
 class StatusTable:
-    """Renders by the room at hand: every run if a terminal has the lines, or to a pipe.
+    """Renders by the room at hand: every run if a terminal has the lines, or to a pipe, or if ``whole``.
 
-    On a lower terminal every recipe, algorithm and variant, however low it is; below them the runs in training and
-    the reasons of failures, as many as there is room for.
+    On a lower terminal one line per recipe, algorithm and variant, or, where these are too many, per recipe and algorithm;
+    below them the runs in training and the reasons of failures, as many as there is room for.
     """
 
-    def __init__(self, rows: Sequence[StatusRow]) -> None:
-        self.rows = rows
+    def __init__(self, rows: Sequence[StatusRow], *, filtered: bool = False, whole: bool = False) -> None:
+        self.rows, self.filtered, self.whole = rows, filtered, whole
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not self.rows:
-            yield Text("no runs yet: `pfa run mnist` starts some")
+            yield Text("no such runs" if self.filtered else "no runs yet: `pfa run mnist` starts some")
             return
 
         def lines(shown: RenderableType) -> int:
@@ -223,11 +243,17 @@ class StatusTable:
         summary = _summary(self.rows)
         yield summary
         room = console.size.height - lines(summary) - 1  # the prompt below
-        every_run = Group(_runs_table(self.rows), *troubles)
-        if not console.is_terminal or lines(every_run) <= room:
+        every_run = Group(_runs_table(self.rows, notes=self.whole), *troubles)
+        if self.whole or not console.is_terminal or lines(every_run) <= room:
             yield every_run
             return
-        grouped = _grouped_table(self.rows)
+        hint = Text(
+            "`pfa status | less` shows every run; --recipe, --algos, --state, --where some", style="dim"
+        )
+        hint.no_wrap, hint.overflow = True, "ellipsis"
+        grouped: RenderableType = _grouped_table(self.rows)
+        if lines(grouped) > room:
+            grouped = Group(_counts_table(self.rows), hint)
         yield grouped
         room -= lines(grouped)
         running = [row for row in self.rows if row.state == "running"]
@@ -258,12 +284,13 @@ def _states(rows: Iterable[StatusRow]) -> Text:
     return Text(", ").join(parts)
 
 
-def _runs_table(rows: Sequence[StatusRow]) -> FittingTable:
+def _runs_table(rows: Sequence[StatusRow], *, notes: bool = False) -> FittingTable:
     """One line per run."""
     several_recipes = len({row.recipe for row in rows}) > 1
     hosts = {row.host for row in rows if row.host}
     columns = [
-        Column("run", [Text(_name(row, with_recipe=several_recipes)) for row in rows]),
+        Column("id", [str(row.run_id) for row in rows], right=True),
+        Column("run", [Text(_name(row, with_recipe=several_recipes)) for row in rows], wraps_to=_NAME),
         Column("state", [_state(row) for row in rows]),
         Column("epochs", [f"{row.epochs_done}/{row.epochs_total}" for row in rows], right=True),
         Column("train %", [percent(row.train_accuracy_percent) for row in rows], right=True),
@@ -275,8 +302,12 @@ def _runs_table(rows: Sequence[StatusRow]) -> FittingTable:
         ),
         Column("tries", [str(row.attempts) if row.attempts > 1 else "" for row in rows], right=True),
         Column("host", [Text(row.host or "") if len(hosts) > 1 else "" for row in rows]),
+        Column("tags", [Text(", ".join(row.tags)) for row in rows]),
+        Column("note", [Text(row.note or "") if notes else "" for row in rows], wraps_to=16),
     ]
-    return FittingTable(_telling(columns), _SPARED)
+    columns = _telling(columns)
+    validated = any(column.heading == "valid. %" for column in columns)
+    return FittingTable(columns, (*_SPARED, "id", "test %") if validated else (*_SPARED, "id"))
 
 
 def _grouped_table(rows: Sequence[StatusRow]) -> FittingTable:
@@ -301,6 +332,24 @@ def _grouped_table(rows: Sequence[StatusRow]) -> FittingTable:
         ),
     ]
     return FittingTable(_telling(columns), _SPARED_GROUPED)
+
+
+def _counts_table(rows: Sequence[StatusRow]) -> FittingTable:
+    """One line per recipe and algorithm."""
+    groups: dict[tuple[str, str], list[StatusRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.recipe, row.algorithm].append(row)
+    columns = [
+        Column("runs", [Text(" ".join(key)) for key in groups]),
+        Column(
+            "settings",
+            [str(len({row.config_hash for row in group})) for group in groups.values()],
+            right=True,
+        ),
+        Column("states", [_states(group) for group in groups.values()], wraps_to=_LONGEST_STATE),
+        Column("epochs", [_epochs(group) for group in groups.values()], right=True),
+    ]
+    return FittingTable(columns, ("epochs",))
 
 
 def _telling(columns: Iterable[Column]) -> list[Column]:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,13 +17,15 @@ from sqlalchemy import select
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.recipes import load_recipe
+from pfa_cli.records import EpochRecord
 from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs import launch
 from pfa_cli.runs.checkpoints import checkpoint_folder
 from pfa_cli.runs.plan import Plan, make_plan
-from pfa_cli.store import schema
-from pfa_cli.store.engine import open_store
+from pfa_cli.store import schema, writer
+from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import NoResults
+from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, runs
 
 SMALL = {
@@ -75,6 +77,39 @@ def resnet_plan(folder: Path, algorithms: Iterable[str]) -> Plan:
                     Image.fromarray(pixels).save(folder / part / label / f"{number}.png")
         recipe.write_text(_RESNET)
     return make_plan(None, load_recipe(str(recipe)), algorithms, [0])
+
+
+def add_run(
+    store: Store,
+    algorithm: str,
+    seed: int = 0,
+    *,
+    state: str = "running",
+    owner: Owner | None = None,
+    epochs: int = 0,
+    total: int = 10,
+    error: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    **measured: float,
+) -> int:
+    """A run as a worker would have left it."""
+    (cell,) = plan([algorithm], [seed], **({"epochs": total} | dict(settings or {}))).cells
+    run_id = writer.ensure_run(store, cell.configuration, seed)
+    if state == "queued":
+        return run_id
+    claim = writer.claim(store, run_id, owner or Owner.current(), is_alive=lambda row: False)
+    assert claim is not None
+    writer.start_attempt(store, claim, {})
+    for epoch in range(epochs + 1):
+        values = {
+            "test_accuracy_percent": 80.0 + epoch,
+            "seconds": 10.0,
+            "images_per_second": 5000.0,
+        } | measured
+        writer.record_epoch(store, claim, EpochRecord(epoch, **values))
+    if state != "running":
+        writer.finish(store, claim, state, error=error)  # type: ignore[arg-type]
+    return run_id
 
 
 def train(db: Path, cells: Plan, data_dir: Path | None = None) -> tuple[int, str]:

@@ -3,16 +3,18 @@
 import io
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import run_cases
 from rich.console import Console
+from run_cases import add_run as run
 from sqlalchemy import select, update
 
 from pfa_cli.records import EpochRecord
@@ -30,38 +32,6 @@ ELSEWHERE = Owner("elsewhere", 7, 1.0)
 def store(tmp_path: Path) -> Iterator[Store]:
     with open_store(str(tmp_path / "pfa.db"), write=True) as store:
         yield store
-
-
-def run(
-    store: Store,
-    algorithm: str,
-    seed: int = 0,
-    *,
-    state: str = "running",
-    owner: Owner = HERE,
-    epochs: int = 0,
-    total: int = 10,
-    error: str | None = None,
-    settings: Mapping[str, object] | None = None,
-    **measured: float,
-) -> None:
-    """A run as a worker would have left it."""
-    (cell,) = run_cases.plan([algorithm], [seed], **({"epochs": total} | dict(settings or {}))).cells
-    run_id = writer.ensure_run(store, cell.configuration, seed)
-    if state == "queued":
-        return
-    claim = writer.claim(store, run_id, owner, is_alive=lambda row: False)
-    assert claim is not None
-    writer.start_attempt(store, claim, {})
-    for epoch in range(epochs + 1):
-        values = {
-            "test_accuracy_percent": 80.0 + epoch,
-            "seconds": 10.0,
-            "images_per_second": 5000.0,
-        } | measured
-        writer.record_epoch(store, claim, EpochRecord(epoch, **values))
-    if state != "running":
-        writer.finish(store, claim, state, error=error)  # type: ignore[arg-type]
 
 
 def shown(store: Store, *, width: int = 80, height: int = 24, terminal: bool = True) -> str:
@@ -160,22 +130,24 @@ def test_variants_come_in_the_order_of_their_numbers(store: Store) -> None:
 def test_what_tells_variants_apart_is_never_cut(store: Store, width: int) -> None:
     sweep(store)
     run(store, "pfa", 1, epochs=3)
-    for height in (8, 24):  # by variant, and every run
+    for height in (16, 30):  # by variant, and every run
         lines = shown(store, width=width, height=height).splitlines()
         assert max(map(len, lines)) <= width
         for expansion in (1, 10, 100):
-            assert [line for line in lines if line.startswith(f" pfa expansion={expansion} ")]
+            assert [line for line in lines if re.match(rf"[ \d]* pfa expansion={expansion} ", line)]
         assert not [line for line in lines if "…" in line]
 
 
-def test_every_variant_is_shown_however_low_the_terminal(store: Store) -> None:
+def test_more_than_a_screenful_is_counted_by_algorithm(store: Store) -> None:
     sweep(store)
     run(store, "bp", epochs=3)
-    lines = shown(store, height=5).splitlines()
-    assert [line.split()[:2] for line in lines[4:] if line.strip()] == [
-        ["bp", "1"],
-        *(["pfa", f"expansion={n}"] for n in (1, 2, 5, 10, 20, 50, 100)),
-    ]
+    run(store, "bp", 1, state="queued")
+    lines = [line.split() for line in shown(store, height=8).splitlines() if line.strip()]
+    assert lines[-3] == ["mnist", "bp", "1", "1", "running,", "1", "queued", "3/20"]
+    assert lines[-2] == ["mnist", "pfa", "7", "7", "done", "70/70"]
+    assert lines[-1][:4] == ["`pfa", "status", "|", "less`"]
+    by_variant = shown(store, height=16).splitlines()
+    assert sum("expansion=" in line for line in by_variant) == 7
 
 
 def test_where_there_is_no_room_columns_go_before_names_break(store: Store) -> None:
@@ -233,7 +205,7 @@ def test_the_papers_cells_fit_the_terminal(paper: Store, width: int, height: int
     assert len(lines) < height
     assert max(map(len, lines)) <= width
     for algorithm in ("bp", "pfa-o"):
-        assert any(line.split()[:1] == [algorithm] for line in lines)
+        assert any(algorithm in line.split()[:2] for line in lines)
     assert any("out of memory" in line for line in lines)
 
 

@@ -1,0 +1,137 @@
+"""Which runs a command is about: by recipe, algorithm, state, setting or number."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pfa_cli.arguments import parse_choices
+from pfa_cli.errors import UsageError, unknown
+from pfa_cli.runs.status import STYLES, StatusRow
+
+_HIGHEST_FIRST = {"train", "validation", "test", "images_per_second", "epochs_done"}
+_SHORT = {
+    "id": "run_id",
+    "train": "train_accuracy_percent",
+    "validation": "validation_accuracy_percent",
+    "test": "test_accuracy_percent",
+    "left": "eta_seconds",
+    "tag": "tags",
+}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Runs that meet every condition; a condition that is empty is met by all. ``where``: column or setting → values."""
+
+    ids: Sequence[int] = ()
+    recipes: Sequence[str] = ()
+    algorithms: Sequence[str] = ()
+    states: Sequence[str] = ()
+    where: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def parse(
+        cls,
+        ids: Iterable[str] = (),
+        recipe: str | None = None,
+        algos: str | None = None,
+        state: str | None = None,
+        where: Iterable[str] = (),
+    ) -> "Selection":
+        """Of the words of the command line.
+
+        >>> Selection.parse(["3", "5-7"], state="failed,stale", where=["expansion=1,2"]).ids
+        [3, 5, 6, 7]
+        """
+        return cls(
+            [number for text in ids for number in _numbers(text)],
+            _words(recipe),
+            [word.lower() for word in _words(algos)],
+            _words(state),
+            parse_choices(where, "--where"),
+        )
+
+    def __bool__(self) -> bool:
+        return any((self.ids, self.recipes, self.algorithms, self.states, self.where))
+
+    def of(self, rows: Sequence[StatusRow]) -> list[StatusRow]:
+        """Those of ``rows`` that are selected, in their order.
+
+        Raises:
+            UsageError: a condition names what none of the rows has: a misspelled recipe, algorithm, setting or number.
+        """
+        for kind, wanted, there in (
+            ("run", self.ids, {row.run_id for row in rows}),
+            ("recipe in this database", self.recipes, {row.recipe for row in rows}),
+            ("algorithm in this database", self.algorithms, {row.algorithm for row in rows}),
+            ("state", self.states, {row.state for row in rows} | STYLES.keys()),
+            ("setting or column", self.where, set().union(*map(_values, rows)) | _SHORT.keys()),
+        ):
+            for each in wanted:
+                if rows and each not in there:
+                    raise _unknown(kind, each, there)
+        return [row for row in rows if self._has(row)]
+
+    def _has(self, row: StatusRow) -> bool:
+        return (
+            (not self.ids or row.run_id in self.ids)
+            and (not self.recipes or row.recipe in self.recipes)
+            and (not self.algorithms or row.algorithm in self.algorithms)
+            and (not self.states or row.state in self.states)
+            and all(any(_is(row, key, value) for value in values) for key, values in self.where.items())
+        )
+
+
+def in_order(rows: Sequence[StatusRow], key: str) -> list[StatusRow]:
+    """``rows`` by a column or a setting: accuracies and epochs with the highest first, all else with the lowest.
+
+    Raises:
+        UsageError: no row has such a column or setting.
+    """
+    known = set().union(*map(_values, rows)) | _SHORT.keys()
+    if rows and key not in known:
+        raise unknown("column or setting", key, known)
+
+    def place(row: StatusRow) -> tuple[bool, bool, Any]:
+        value = _value(row, key)
+        if isinstance(value, bool | int | float):
+            return value != value, False, -value if key in _HIGHEST_FIRST else value
+        return value is None, True, str(value)
+
+    return sorted(rows, key=place)
+
+
+def _values(row: StatusRow) -> dict[str, Any]:
+    """The columns and settings of a run; a setting's name goes before a column's."""
+    columns = {each.name: getattr(row, each.name) for each in fields(row) if each.name != "settings"}
+    return columns | dict(row.settings)
+
+
+def _value(row: StatusRow, key: str) -> Any:
+    values = _values(row)
+    return values[key] if key in values else values.get(_SHORT.get(key, ""))
+
+
+def _is(row: StatusRow, key: str, wanted: Any) -> bool:
+    value = _value(row, key)
+    if key in ("tag", "tags"):
+        return str(wanted) in row.tags
+    return bool(value == wanted) or str(value) == str(wanted)
+
+
+def _unknown(kind: str, each: Any, there: set[Any]) -> UsageError:
+    if kind == "run":
+        return UsageError(f"there is no run {each} in this database: `pfa runs list` shows the numbers")
+    return unknown(kind, str(each), map(str, there))
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def _numbers(text: str) -> Iterable[int]:
+    for part in _words(text):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 30:
+            raise UsageError(f"{text}: runs are named by their numbers, 3 or 5-7: `pfa runs list` shows them")
+        yield from range(int(first), int(last if dash else first) + 1)

@@ -1,0 +1,61 @@
+"""What a user changes about stored runs: deleting them, having them trained again, tags and notes."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from sqlalchemy import ColumnElement, Connection, delete, update
+
+from pfa_cli.store.engine import Store
+from pfa_cli.store.queries import RunRow, select_runs
+from pfa_cli.store.schema import attempts, epochs, layers, runs
+
+IsAlive = Callable[[RunRow], bool]
+
+
+def delete_runs(store: Store, ids: Sequence[int], is_alive: IsAlive) -> list[RunRow]:
+    """Deletes the runs with their epochs, but for those that a live process trains; the deleted ones."""
+    with store.write() as connection:
+        found = _at_rest(connection, ids, is_alive)
+        _forget_epochs(connection, found)
+        connection.execute(delete(runs).where(_among(found)))
+    return found
+
+
+def reset_runs(store: Store, ids: Sequence[int], is_alive: IsAlive) -> list[RunRow]:
+    """Makes the runs queued and without epochs, but for those that a live process trains; the ones that now are."""
+    nothing = dict.fromkeys(
+        ("token", "epochs_done", "diverged_epoch", "checkpoint", "error", "started_at", "finished_at")
+    )
+    with store.write() as connection:
+        found = _at_rest(connection, ids, is_alive)
+        _forget_epochs(connection, found)
+        connection.execute(update(runs).where(_among(found)).values(state="queued", **nothing))
+    return found
+
+
+def tag_runs(store: Store, ids: Sequence[int], add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+    """Adds tags to the runs, and removes some."""
+    gone = set(remove)
+    with store.write() as connection:
+        for row in select_runs(connection, runs.c.id.in_(ids)):
+            tags = [tag for tag in dict.fromkeys([*(row.tags or []), *add]) if tag not in gone]
+            connection.execute(update(runs).where(runs.c.id == row.id).values(tags=tags or None))
+
+
+def note_runs(store: Store, ids: Sequence[int], note: str | None) -> None:
+    """Gives the runs a note in place of the one they have; None: no note."""
+    with store.write() as connection:
+        connection.execute(update(runs).where(runs.c.id.in_(ids)).values(note=note))
+
+
+def _at_rest(connection: Connection, ids: Sequence[int], is_alive: IsAlive) -> list[RunRow]:
+    rows = select_runs(connection, runs.c.id.in_(ids), lock=True)
+    return [row for row in rows if row.state != "running" or not is_alive(row)]
+
+
+def _forget_epochs(connection: Connection, found: Sequence[RunRow]) -> None:
+    for table in (layers, epochs, attempts):
+        connection.execute(delete(table).where(table.c.run_id.in_([row.id for row in found])))
+
+
+def _among(found: Sequence[RunRow]) -> ColumnElement[bool]:
+    return runs.c.id.in_([row.id for row in found])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pfa_cli.registry import ALGORITHMS
+from pfa_cli.registry import TABLE_1
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "imagenette-mini"
 MIRROR = ["--set", "wm.mirror_samples=32", "--set", "wm.mirror_rate=0.5"]
@@ -52,7 +52,7 @@ def _layers_and_epochs(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _check(folder: Path, n_layers: int, figure: str) -> None:
     layers, epochs = _layers_and_epochs(folder)
-    assert set(epochs["algorithm"]) == set(ALGORITHMS)
+    assert set(epochs["algorithm"]) == set(TABLE_1)
     assert epochs.groupby("algorithm").size().eq(2).all()  # at initialisation, and after the epoch
     assert layers.groupby(["algorithm", "epoch"]).size().eq(n_layers).all()
     assert epochs["test_accuracy_percent"].between(0, 100).all()

@@ -5,7 +5,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -21,18 +21,20 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 
 from pfa_cli.errors import UsageError, shown
 from pfa_cli.paths import expanded_database
-from pfa_cli.store import sqlite
-from pfa_cli.store.errors import DamagedDatabase, DamagedValue, NoResults, StoreError, explained, no_results
+from pfa_cli.signals import stop_requested
+from pfa_cli.store import server, sqlite
+from pfa_cli.store.errors import DamagedDatabase, DamagedValue, NoResults, ServerLost, StoreError, no_results
 from pfa_cli.store.schema import METRICS, SCHEMA_REVISION, epochs, layers, metadata
 
 T = TypeVar("T")
 
 DEFAULT_DATABASE = "results/pfa.db"
+PATIENCE_SECONDS = 600.0
+"""How long a server that was there is waited for."""
 _READ_ATTEMPTS = 20
 # Revisions that only add columns which may be empty, or a view: to read, columns are added without alembic (0.6 s to import).
 _ONLY_COLUMNS = ("0002", "0003", "0004", "0005")
@@ -51,16 +53,16 @@ class Store:
         self.path = path
         self.writable = writable
         self.verified = False  # whether the stored numbers were found to match their checksums
-        self.name = shown(path) if path else engine.url.render_as_string(hide_password=True)
+        self.name = shown(path) if path else server.name_of(engine.url)
+        self.opened = False  # whether it was there at the start: only then is it waited for
+        self.notify: Callable[[str], None] = lambda text: (
+            None
+        )  # told once when the database's server is waited for
         self._identity = _identity(path)
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """What ``query`` makes of one consistent state of the database. It may be called more than once."""
-        with self.explained():
-            self._check_in_place()
-            if self._whole or self.path is None:
-                return self._read_once(query)
-            return self._read_unchanged(query, self.path)
+        return self.insist(lambda: self._read(query))
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -75,9 +77,42 @@ class Store:
             self._check_in_place()
             yield connection
 
-    def explained(self) -> AbstractContextManager[None]:
-        """Errors of the database inside the block become StoreErrors that name it and the cure."""
-        return explained(self.name, self.path.parent if self.path else None)
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Errors of the database inside the block that a person can mend become StoreErrors that name it and the cure."""
+        try:
+            yield
+        except (DamagedValue, UnicodeDecodeError) as error:  # the latter: even SQLite's message is damaged
+            raise DamagedDatabase(self.name, str(error)) from error
+        except (DBAPIError, sqlite3.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            explanation = None
+            if isinstance(cause, sqlite3.Error):
+                explanation = sqlite.explain(cause, self.name, self.path.parent if self.path else None)
+            elif isinstance(error, DBAPIError):
+                explanation = server.explain(error, self.name)
+            if explanation is None:
+                raise
+            raise explanation from error
+
+    def insist(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives. While the server of the database is away, ``work`` is repeated, for ten minutes at most.
+
+        ``work`` has to be one transaction that may be done twice: the answer to its COMMIT can get lost.
+        """
+        pause, deadline = 0.1, None
+        while True:
+            try:
+                return work()
+            except ServerLost as error:
+                if deadline is None:
+                    deadline = time.monotonic() + PATIENCE_SECONDS
+                    if self.opened:
+                        self.notify(f"{error}: waits for it, up to {PATIENCE_SECONDS / 60:.0f} minutes")
+                if not self.opened or time.monotonic() > deadline or stop_requested():
+                    raise
+                time.sleep(pause)
+                pause = min(2 * pause, 1.0)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -91,9 +126,16 @@ class Store:
     ) -> None:
         self.close()
 
+    def _read(self, query: Callable[[Connection], T]) -> T:
+        with self.explained():
+            self._check_in_place()
+            if self._whole or self.path is None:
+                return self._read_once(query)
+            return self._read_unchanged(query, self.path)
+
     def _read_once(self, query: Callable[[Connection], T]) -> T:
         with self.engine.connect() as connection:
-            return query(connection)
+            return query(connection if self.path is not None else server.reading(connection))
 
     def _read_unchanged(self, query: Callable[[Connection], T], path: Path) -> T:
         """Repeats the query if a writer came to a database at rest (see ``sqlite.connect_to_read``)."""
@@ -138,12 +180,7 @@ def database_file(db: str | None = None) -> Path | None:
     name = database_name(db)
     if "://" not in name:
         return _without_links(name)
-    try:
-        url = make_url(name)
-    except ArgumentError as error:
-        raise UsageError(
-            f"--db {name!r} is neither a file nor an URL like sqlite:///results/pfa.db"
-        ) from error
+    url = server.parse(name)
     if url.get_backend_name() != "sqlite":
         return None
     if url.database in (None, "", ":memory:"):
@@ -178,7 +215,7 @@ def open_store(db: str | None = None, *, write: bool, create: bool = True) -> St
     """
     path = database_file(db)
     if path is None:
-        store = Store(_server_engine(make_url(database_name(db))), None, writable=write)
+        store = Store(server.engine(server.parse(database_name(db))), None, writable=write)
     elif write:
         if not create:
             sqlite.refuse_to_read(path)
@@ -198,6 +235,7 @@ def open_store(db: str | None = None, *, write: bool, create: bool = True) -> St
     except BaseException:
         store.close()
         raise
+    store.opened = True
     return store
 
 
@@ -243,6 +281,8 @@ def _brought_up_to_date(store: Store, *, create: bool) -> Store:
     revision, columns = store.read(_schema_of)
     if not create and revision is None:
         raise no_results(store.name)
+    if not store.writable and store.path is None:
+        raise StoreError(f"{store.name} was written by an older pfa: `pfa db upgrade` brings it up to date")
     if not store.writable and store.path is not None:
         with store:
             store = _copy_in_memory(store)
@@ -272,10 +312,7 @@ def _schema_of(connection: Connection) -> tuple[str | None, dict[str, set[str]]]
     """The revision, None if there is none, and the columns of every table."""
     inspector = inspect(connection)
     columns = {
-        table: {column["name"] for column in inspector.get_columns(table)}
-        if table in metadata.tables
-        else set()
-        for table in inspector.get_table_names()
+        table: {column["name"] for column in found} for (_, table), found in inspector.get_multi_columns().items()
     }
     if "alembic_version" not in columns:
         return None, columns
@@ -340,15 +377,6 @@ def _refuse_damaged(store: Store, table: str | None = None) -> None:
     verdict = store.read(lambda connection: connection.execute(text(pragma)).scalar())
     if verdict != "ok":
         raise DamagedDatabase(store.name, str(verdict))
-
-
-def _server_engine(url: URL) -> Engine:
-    try:
-        return create_engine(url)
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise UsageError(
-            f"no driver for {url.drivername} databases ({error}): install it, or use a file."
-        ) from error
 
 
 def _file_store(path: Path, *, write: bool) -> Store:

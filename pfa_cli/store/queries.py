@@ -108,7 +108,9 @@ def select_runs(connection: Connection, *conditions: ColumnElement[bool], lock: 
 
 def plugin_sources(store: Store) -> list[str]:
     """The texts of the plug-ins' files that are stored with runs."""
-    wanted = select(schema.runs.c.sources).where(schema.runs.c.sources.is_not(None)).distinct()
+    wanted = (
+        select(schema.runs.c.sources).where(schema.runs.c.sources.is_not(None)).order_by(schema.runs.c.id)
+    )
     found = store.read(lambda connection: connection.execute(wanted).scalars().all())
     named = [sources for sources in found if isinstance(sources, dict)]
     return list(

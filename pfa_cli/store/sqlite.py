@@ -1,5 +1,6 @@
-"""Connections to one SQLite file: a writer's, and a viewer's that leaves no trace."""
+"""Connections to one SQLite file: a writer's, and a viewer's that leaves no trace; SQLite's error codes in words."""
 
+import shutil
 import sqlite3
 import time
 from contextlib import suppress
@@ -10,6 +11,22 @@ from pfa_cli.store.errors import DamagedDatabase, StoreError, no_results
 
 BUSY_TIMEOUT_SECONDS = 30.0
 _HEADER = b"SQLite format 3\0"
+_NEARLY_FULL_BYTES = 1 << 20
+_DAMAGE = (
+    "SQLITE_CORRUPT",
+    "SQLITE_NOTADB",
+    "SQLITE_FORMAT",
+    "SQLITE_CONSTRAINT",
+    "SQLITE_TOOBIG",
+    "SQLITE_MISMATCH",
+)
+_DAMAGE_IN_WORDS = (  # errors whose code says nothing
+    "Could not decode to UTF-8",
+    "malformed JSON",
+    "no such table",
+    "no such column",
+    "unsupported file format",
+)
 # Files to which this process has had a connection. It never opens them in another way: when a process closes a file,
 # POSIX ends all its locks on it, those of its SQLite connections, too, and another process then damages the database.
 _connected: set[tuple[int, int]] = set()
@@ -178,6 +195,43 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return 0
+
+
+def explain(error: sqlite3.Error, place: str, folder: Path | None) -> StoreError | None:
+    """The error as a message with its cure; None for one that a person cannot mend."""
+    code = getattr(error, "sqlite_errorname", "")
+    kind = "_".join(code.split("_")[:2])  # without its detail: SQLITE_IOERR_WRITE → SQLITE_IOERR
+    if kind in _DAMAGE or any(text in str(error) for text in _DAMAGE_IN_WORDS):
+        return DamagedDatabase(place, str(error))
+    if kind == "SQLITE_FULL" or (kind == "SQLITE_IOERR" and folder is not None and _nearly_full(folder)):
+        return StoreError(
+            f"no space left on the disk of {place}: the last write was taken back, all before it is safe. "
+            "Free some space, then run the same command again."
+        )
+    if kind == "SQLITE_IOERR":
+        return StoreError(f"the disk of the database {place} failed ({error}, {code}). Check the disk.")
+    if kind in ("SQLITE_BUSY", "SQLITE_LOCKED"):
+        return StoreError(
+            f"another program has kept the database {place} locked for a long time. End the program that "
+            "holds it (an open SQLite shell or browser, perhaps), then run the same command again."
+        )
+    if kind == "SQLITE_READONLY":
+        return StoreError(
+            f"the database {place} is read-only. Make it and its folder writable, or name another by `--db`."
+        )
+    if kind == "SQLITE_CANTOPEN":
+        return StoreError(
+            f"cannot open the database {place}. If its folder is read-only or belongs to someone else, copy "
+            "the file with its -wal neighbour to a folder of your own and name the copy by `--db`."
+        )
+    return None
+
+
+def _nearly_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _NEARLY_FULL_BYTES
+    except OSError:
+        return False
 
 
 _NETWORK = {

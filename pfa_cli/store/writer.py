@@ -24,6 +24,7 @@ from pfa_cli.store.errors import LostCell, StoreError
 from pfa_cli.store.owner import Job, Owner
 from pfa_cli.store.queries import RunRow, select_runs
 from pfa_cli.store.schema import STATES, attempts, benchmarks, epochs, layers, runs, simulations
+from pfa_cli.store.server import lock_table
 
 _OF_THE_STORE = {
     "id",
@@ -269,6 +270,7 @@ def record_simulation(
     ]
     rows = [row | {"checksum": checksums.of_row(row)} for row in rows]
     with store.write() as connection:
+        lock_table(connection, simulations)  # another process may be storing the same
         connection.execute(delete(simulations).where(*(simulations.c[name] == key[name] for name in key)))
         if rows:
             connection.execute(insert(simulations), rows)

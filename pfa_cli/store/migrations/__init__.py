@@ -17,6 +17,7 @@ from sqlalchemy import Column, Connection, inspect
 
 from pfa_cli.store.errors import DamagedValue
 from pfa_cli.store.schema import METRICS, metadata
+from pfa_cli.store.server import lock_upgrade
 from pfa_cli.store.views import drop_views, make_views
 
 
@@ -34,6 +35,7 @@ def upgrade(connection: Connection) -> None:
     _check_references(connection, "OFF")  # rebuilding a table drops it, which would take its children along
     try:
         with connection.begin():
+            lock_upgrade(connection)
             _upgrade(connection)
             broken = _broken_references(connection)
             if broken:
@@ -58,8 +60,9 @@ def _upgrade(connection: Connection) -> None:
     with Operations.context(context) as operations:
         for script in reversed(missing):
             script.module.upgrade()
+        there = inspect(connection).get_multi_columns()
         for table, name in METRICS:
-            if name not in {column["name"] for column in inspect(connection).get_columns(table)}:
+            if name not in {column["name"] for column in there[None, table]}:
                 kind = metadata.tables[table].c[name].type
                 operations.add_column(table, Column(name, kind))
     make_views(connection)

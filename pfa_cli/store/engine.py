@@ -312,7 +312,8 @@ def _schema_of(connection: Connection) -> tuple[str | None, dict[str, set[str]]]
     """The revision, None if there is none, and the columns of every table."""
     inspector = inspect(connection)
     columns = {
-        table: {column["name"] for column in found} for (_, table), found in inspector.get_multi_columns().items()
+        table: {column["name"] for column in found}
+        for (_, table), found in inspector.get_multi_columns().items()
     }
     if "alembic_version" not in columns:
         return None, columns

@@ -20,7 +20,7 @@ from pfa_cli.store import checksums
 from pfa_cli.store.check import broken_pages
 from pfa_cli.store.checksums import Row, rows
 from pfa_cli.store.engine import open_store
-from pfa_cli.store.errors import DamagedDatabase, DamagedValue, NoResults
+from pfa_cli.store.errors import DamagedDatabase, NoResults
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
 
 _CELL = ("recipe", "algorithm", "seed", "config_hash")
@@ -185,7 +185,7 @@ def _append(connection: Connection, run_id: int, theirs: _History, *, known: lis
         connection,
         epochs,
         (
-            row | {"run_id": run_id, "attempt_id": new_ids[row["attempt_id"]]}
+            row | {"run_id": run_id, "attempt_id": new_ids.get(row["attempt_id"])}  # None: a changed bit
             for row in theirs.epochs
             if row["epoch"] > after
         ),
@@ -251,12 +251,7 @@ def _history(connection: Connection, which: Any) -> _History | None:
     if found is None:
         return None
     tables = (rows(connection, table, table.c.run_id == found["id"]) for table in (attempts, epochs, layers))
-    history = _History(dict(found), *tables)
-    own = {None, *(attempt["id"] for attempt in history.attempts)}
-    for row in history.epochs:
-        if row["attempt_id"] not in own:
-            raise DamagedValue(f"epoch {row['epoch']} of run {found['id']} names an attempt at another run")
-    return history
+    return _History(dict(found), *tables)
 
 
 def _insert(connection: Connection, table: Table, new: Iterable[Row]) -> None:

@@ -2,7 +2,6 @@
 
 from multiprocessing.synchronize import Barrier
 
-import pytest
 from postgres import Server
 from store_cells import PROCESSES, configuration, together
 

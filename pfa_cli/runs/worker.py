@@ -104,6 +104,7 @@ class Worker:
         Raises:
             StoreError: the database is of no use any more, for this cell or any other.
         """
+        self._store.notify = lambda text: self._report(Note(task.cell, text))
         claim = writer.claim(self._store, task.run_id, self._owner, is_alive=self._is_another_alive)
         if claim is None:
             return Ended(task.cell, self._outcome_elsewhere(task))

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Connection, Table, and_, case, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -25,6 +26,9 @@ from pfa_cli.store.owner import Job, Owner
 from pfa_cli.store.queries import RunRow, select_runs
 from pfa_cli.store.schema import STATES, attempts, benchmarks, epochs, layers, runs, simulations
 from pfa_cli.store.server import lock_table
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _OF_THE_STORE = {
     "id",
@@ -59,6 +63,16 @@ class Configuration(Protocol):
     def model_dump(self, *, mode: Literal["json"]) -> dict[str, Any]: ...
 
 
+def _patient(function: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
+    """``function``, which is one transaction, repeated while the database's server is away (see ``Store.insist``)."""
+
+    @wraps(function)
+    def call(store: Store, *args: P.args, **kwargs: P.kwargs) -> T:
+        return store.insist(lambda: function(store, *args, **kwargs))
+
+    return call
+
+
 @dataclass(frozen=True)
 class Claim:
     """The right to work on a run: its id, and the token that every later write checks."""
@@ -80,6 +94,7 @@ class Claim:
         return self.claimed_at + timedelta(seconds=_clock() - self._clock)
 
 
+@_patient
 def ensure_run(store: Store, configuration: Configuration, seed: int) -> int:
     """The id of the run of ``configuration`` with ``seed``, which is queued if it is new."""
     cell = {
@@ -110,6 +125,7 @@ def ensure_run(store: Store, configuration: Configuration, seed: int) -> int:
         return int(store.read(lambda connection: connection.execute(wanted).scalar_one()))
 
 
+@_patient
 def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow], bool]) -> Claim | None:
     """Makes ``owner`` the one who works on the run; None if it is done, running and alive, or in an unknown state.
 
@@ -153,6 +169,7 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
         return Claim(run_id, token, owner, row.epochs_done, row.checkpoint, checksums.of_cell(vars(row)), now)
 
 
+@_patient
 def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
     """Stores what this attempt at the run runs on; its id.
 
@@ -170,6 +187,11 @@ def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
             "facts": {name: value for name, value in facts.items() if name not in _ATTEMPT_FACTS} or None,
         } | {name: facts.get(name) for name in _ATTEMPT_FACTS}
         row |= _job_columns(claim.owner.job)
+        there: int | None = connection.execute(
+            select(attempts.c.id).where(attempts.c.token == claim.token)
+        ).scalar()
+        if there is not None:  # stored, but the answer was lost
+            return there
         return int(connection.execute(insert(attempts).values(row).returning(attempts.c.id)).scalar_one())
 
 
@@ -178,6 +200,7 @@ def _job_columns(job: Job | None) -> dict[str, Any]:
     return {name: getattr(job, name) for name in names} if job else {}
 
 
+@_patient
 def record_epoch(store: Store, claim: Claim, record: EpochRecord, checkpoint: str | None = None) -> None:
     """Stores an epoch with its layers, and the name of the checkpoint saved after it (None: keep the old).
 
@@ -226,11 +249,12 @@ def _measured(table: Table, record: EpochRecord | LayerRecord, but: tuple[str, .
 
 
 def heartbeat(store: Store, claim: Claim) -> None:
-    """Says that the worker is alive."""
+    """Says that the worker is alive. It does not wait for a server that is away (ServerLost): the training goes on."""
     with store.write() as connection:
         _update_own(connection, claim, heartbeat_at=_now())
 
 
+@_patient
 def finish(
     store: Store,
     claim: Claim,
@@ -250,10 +274,13 @@ def finish(
     if checkpoint is not None:
         changes["checkpoint"] = checkpoint
     with store.write() as connection:
+        if _ended(connection, claim) == state:  # stored, but the answer was lost
+            return
         _update_own(connection, claim, **changes)
         _end_attempt(connection, claim.run_id, state, now)
 
 
+@_patient
 def record_simulation(
     store: Store, kind: str, parameters: Mapping[str, Any], values: Mapping[str, Sequence[float]]
 ) -> None:
@@ -292,6 +319,7 @@ class Measurement:
     algorithm: str | None = None
 
 
+@_patient
 def record_benchmark(
     store: Store, machine: Mapping[str, Any], recipe: str, measurements: Iterable[Measurement]
 ) -> None:
@@ -317,6 +345,11 @@ def _end_attempt(connection: Connection, run_id: int, outcome: str, when: dateti
     open_ones = and_(attempts.c.run_id == run_id, attempts.c.outcome.is_(None))
     ended_at = None if when is None else _not_before(attempts.c.started_at, when)
     connection.execute(update(attempts).where(open_ones).values(outcome=outcome, ended_at=ended_at))
+
+
+def _ended(connection: Connection, claim: Claim) -> str | None:
+    own = and_(attempts.c.run_id == claim.run_id, attempts.c.token == claim.token)
+    return connection.execute(select(attempts.c.outcome).where(own)).scalar()
 
 
 def _not_before(start: Column[datetime], end: datetime) -> ColumnElement[datetime]:

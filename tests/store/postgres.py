@@ -37,13 +37,13 @@ class Server:
         options = f"{_FAST} -c listen_addresses='' -k {self._folder}"
         self._run("pg_ctl", "--wait", "--log", str(self._folder / "log"), "--options", options, "start")
 
-    def stop(self) -> None:
+    def stop(self, mode: str = "fast") -> None:
         """Ends all connections and stops it."""
-        self._run("pg_ctl", "--wait", "--mode=fast", "stop")
+        self._run("pg_ctl", "--wait", f"--mode={mode}", "stop")
 
     def remove(self) -> None:
         """Stops it and deletes all it held."""
-        self.stop()
+        self.stop("immediate")
         shutil.rmtree(self._folder)
 
     def new_database(self) -> str:

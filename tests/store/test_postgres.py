@@ -1,13 +1,32 @@
 """A results database on a PostgreSQL server: starts at the same time, rights, passwords, a restart."""
 
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
+from threading import Timer
 
+import pytest
+from command_line import Call
 from postgres import Server
-from store_cells import PROCESSES, configuration, together
+from sqlalchemy import Connection
+from store_cells import OWNER, PROCESSES, claimed, configuration, record, together
 
+from pfa_cli.errors import PfaError
 from pfa_cli.store.engine import open_store
-from pfa_cli.store.queries import runs, simulations_frame
-from pfa_cli.store.writer import ensure_run, record_simulation
+from pfa_cli.store.errors import ServerLost, StoreError
+from pfa_cli.store.queries import attempts_frame, epochs_frame, runs, simulations_frame
+from pfa_cli.store.writer import (
+    claim,
+    ensure_run,
+    finish,
+    heartbeat,
+    record_epoch,
+    record_simulation,
+    start_attempt,
+)
 
 STARTS = 20
 AT_ONCE = 4
@@ -30,3 +49,121 @@ def test_four_processes_start_on_an_empty_database(server: Server) -> None:
         with open_store(db, write=False) as store:
             assert len(runs(store)) == 1
             assert simulations_frame(store)["value"].tolist() == [17.4, 17.6]
+
+
+def test_a_restart_of_the_server_is_waited_for_and_nothing_is_lost_or_stored_twice(server: Server) -> None:
+    told: list[str] = []
+    with open_store(server.new_database(), write=True) as store:
+        store.notify = told.append
+        mine = claimed(store)
+        record_epoch(store, mine, record(0))
+        server.stop()
+        server.start()  # each connection that was open is dead now
+        record_epoch(store, mine, record(1))
+        assert told == []
+        server.stop()
+        with pytest.raises(StoreError, match="does not answer"):
+            heartbeat(store, mine)  # does not keep the training waiting
+        start = Timer(0.5, server.start)
+        start.start()
+        record_epoch(store, mine, record(2))
+        start.join()
+        finish(store, mine, "done")
+        assert epochs_frame(store)["epoch"].tolist() == [0, 1, 2]
+        assert attempts_frame(store)["outcome"].tolist() == ["done"]
+    assert len(told) == 1 and "waits for it, up to 10 minutes" in told[0]
+
+
+@pytest.mark.parametrize("step", ["claim", "start_attempt", "record_epoch", "finish"])
+def test_a_step_whose_answer_was_lost_is_repeated_and_counts_once(
+    server: Server, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(server.new_database(), write=True)
+    original = store.write
+    lost: list[str] = []
+
+    @contextmanager
+    def write() -> Iterator[Connection]:
+        with original() as connection:
+            yield connection
+        if lost:  # the server has stored it, and the connection broke before it could say so
+            raise ServerLost(lost.pop())
+
+    monkeypatch.setattr(store, "write", write)
+
+    def may_lose(name: str) -> None:
+        lost[:] = [name] if name == step else []
+
+    run_id = ensure_run(store, configuration(), 0)
+    may_lose("claim")
+    mine = claim(store, run_id, OWNER, is_alive=lambda row: False)
+    assert mine is not None
+    may_lose("start_attempt")
+    start_attempt(store, mine, {"device": "cpu"})
+    may_lose("record_epoch")
+    record_epoch(store, mine, record(0))
+    may_lose("finish")
+    finish(store, mine, "done")
+    assert lost == []
+    assert attempts_frame(store)["outcome"].tolist() == ["done"]
+    assert len(epochs_frame(store)) == 1
+    store.close()
+
+
+def guests(server: Server) -> str:
+    """The URL of a database in which the guest can do nothing."""
+    url = server.new_database()
+    open_store(url, write=True).close()
+    return url.replace("owner@", "guest:s3cret@")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("", ""), "missing rights in the database"),
+        ((":s3cret@", ":s3cret-not@"), "refused the user or the password"),
+        (("guest:", "nobody:"), "refused the user or the password"),
+        (("/results", "/nowhere"), "knows no database"),
+        (("@/", "@no-such-host.invalid/"), "the host of the database .* is unknown"),
+        (("@/", "@localhost:1/"), "does not answer"),
+        (("@/", "@localhost:port/"), "neither a file nor a URL"),
+        (("?", "?sslmode=nonsense&"), "has a setting that the driver refuses"),
+        (("postgresql:", "mysql:"), "mysql databases are not supported"),
+    ],
+)
+def test_what_a_server_refuses_is_said_in_one_sentence_without_the_password(
+    server: Server, change: tuple[str, str], message: str, call: Call
+) -> None:
+    url = guests(server).replace(*change)
+    if "@/" in change:
+        url = url.partition("?")[0]
+    for command in ("status", "simulate", "run mnist --dry-run"):
+        answer = call(*command.split(), "--db", url)
+        assert answer.code in (1, 2)
+        assert re.search(message, answer.err), answer.err
+        assert len(answer.err.splitlines()) == 1
+        assert "s3cret" not in answer.err + answer.out
+    with pytest.raises(PfaError) as raised:
+        open_store(url, write=True)
+    assert "s3cret" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_a_missing_driver_is_said_with_the_command_that_installs_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # to import it is an error
+    answer = call("status", "--db", "postgresql://pfa:s3cret@localhost/results")
+    assert answer.code == 2
+    assert "pip install 'pfa[postgres]'" in answer.err
+    assert "s3cret" not in answer.err
+
+
+def test_who_may_only_read_can_look(server: Server) -> None:
+    url = guests(server)
+    database = re.search(r"results\d+", url)
+    assert database is not None
+    server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest", database.group())
+    with open_store(url, write=False) as store:
+        assert runs(store) == []
+    with open_store(url, write=True) as store, pytest.raises(StoreError, match="missing rights"):
+        ensure_run(store, configuration(), 0)

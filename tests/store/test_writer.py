@@ -216,7 +216,8 @@ def test_training_again_what_diverged_may_end_otherwise(store: Store) -> None:
 
 
 def test_each_attempt_is_kept_with_its_facts(store: Store) -> None:
-    first = claimed(store)
+    first = claim(store, ensure_run(store, configuration(), 0), OWNER, is_alive=dead)
+    assert first is not None
     facts = {
         "git_sha": "abc",
         "git_dirty": True,
@@ -232,7 +233,7 @@ def test_each_attempt_is_kept_with_its_facts(store: Store) -> None:
     assert second is not None
     start_attempt(store, second, {"device": "cuda:0"})
     finish(store, second, "interrupted")
-    frame = attempts_frame(store).iloc[1:]
+    frame = attempts_frame(store)
     assert frame["outcome"].tolist() == ["stale", "interrupted"]
     assert frame["ended_at"].iloc[0] == last_heard
     assert frame["host"].tolist() == ["here", "there"]

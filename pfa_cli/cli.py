@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pfa_cli import completion
 from pfa_cli.errors import PfaError, UsageError, in_words, unknown
 from pfa_cli.files import refuse_special
 from pfa_cli.options import (
@@ -111,12 +112,15 @@ def run(
             parser=expanded_recipe,
             metavar="RECIPE",
             help="Recipes by name (see `pfa recipes`) or .toml file, trained in this order.",
+            autocompletion=completion.of_one(completion.recipe_names),
         ),
     ],
     algos: Annotated[
         str | None,
         typer.Option(
-            help="all, or names with commas between: pfa,bp. Your own: file.py:Class", show_default="all"
+            help="all, or names with commas between: pfa,bp. Your own: file.py:Class",
+            show_default="all",
+            autocompletion=completion.of_several(completion.algorithm_names),
         ),
     ] = None,
     seeds: Annotated[
@@ -239,7 +243,14 @@ def status(
 
 @app.command()
 def best(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of which there are runs.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe of which there are runs.",
+            autocompletion=completion.of_one(completion.recipe_names),
+        ),
+    ],
     by: Annotated[str, typer.Option(help="Whose accuracy ranks: validation or train.")] = "validation",
     algos: OfAlgorithms = None,
     where: Where = None,
@@ -267,9 +278,13 @@ def best(
 
 @app.command()
 def figures(
-    out: Out = Path("results"),
+    out: Out = None,
     only: Annotated[
-        str | None, typer.Option(help="Some of them, with commas between: fig2,fig3,table1")
+        str | None,
+        typer.Option(
+            help="Some of them, with commas between: fig2,fig3,table1",
+            autocompletion=completion.of_several(completion.figure_names),
+        ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Draw a figure of this recipe, with all its algorithms.")
@@ -284,12 +299,14 @@ def figures(
     """Rebuild the paper's figures and Table 1 from the database, and draw those of your own recipes."""
     from pfa_cli.report import build
     from pfa_cli.report.table1 import terminal
-    from pfa_cli.store.engine import open_store
+    from pfa_cli.store.engine import open_store, results_folder
 
     wanted = None if only is None else _names("--only", only)
     kinds = _names("--format", formats)
     with open_store(db, write=False) as store:
-        paths, table = build(store, out, wanted, kinds, recipe, published, validation, messages.say)
+        paths, table = build(
+            store, out or results_folder(db), wanted, kinds, recipe, published, validation, messages.say
+        )
     for path in paths:
         output.say(path)
     if table is not None:
@@ -332,19 +349,25 @@ def compare(
 
 
 @app.command()
-def report(out: Out = Path("results"), db: Db = None) -> None:
+def report(out: Out = None, db: Db = None) -> None:
     """Write report.html: figures, Table 1, the comparison and what was run, on one page."""
     from pfa_cli.report import write_report
-    from pfa_cli.store.engine import open_store
+    from pfa_cli.store.engine import open_store, results_folder
 
     with open_store(db, write=False) as store:
-        output.say(write_report(store, out))
+        output.say(write_report(store, out or results_folder(db)))
 
 
 @app.command()
 def recipes(
     recipe: Annotated[
-        str | None, typer.Argument(parser=expanded_recipe, metavar="RECIPE", help="Show this one whole.")
+        str | None,
+        typer.Argument(
+            parser=expanded_recipe,
+            metavar="RECIPE",
+            help="Show this one whole.",
+            autocompletion=completion.of_one(completion.recipe_names),
+        ),
     ] = None,
     recipe_dir: RecipeDir = None,
 ) -> None:
@@ -363,7 +386,11 @@ def export(
         Path, typer.Option(parser=expanded, metavar="FILE", help="The file to write: .csv or .parquet")
     ],
     table: Annotated[
-        str, typer.Option(help="runs, attempts, epochs, layers, simulations or benchmarks")
+        str,
+        typer.Option(
+            help="runs, attempts, epochs, layers, simulations or benchmarks",
+            autocompletion=completion.of_one(completion.table_names),
+        ),
     ] = "epochs",
     db: Db = None,
 ) -> None:
@@ -429,10 +456,17 @@ def bench(
             parser=expanded_recipe,
             metavar="RECIPE",
             help="Recipes by name or .toml file.",
+            autocompletion=completion.of_one(completion.recipe_names),
             show_default="all there are",
         ),
     ] = None,
-    algos: Annotated[str, typer.Option(help="all, or names with commas between")] = "all",
+    algos: Annotated[
+        str,
+        typer.Option(
+            help="all, or names with commas between",
+            autocompletion=completion.of_several(completion.algorithm_names),
+        ),
+    ] = "all",
     settings: Settings = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Equal processes at a time.", show_default="as pfa run does")

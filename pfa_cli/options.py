@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pfa_cli import completion
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 
 Db = Annotated[
@@ -20,7 +21,10 @@ Db = Annotated[
 RecipeArgument = Annotated[
     str,
     typer.Argument(
-        parser=expanded_recipe, metavar="RECIPE", help="A recipe's name (see `pfa recipes`) or a .toml file."
+        parser=expanded_recipe,
+        metavar="RECIPE",
+        help="A recipe's name (see `pfa recipes`) or a .toml file.",
+        autocompletion=completion.of_one(completion.recipe_names),
     ),
 ]
 RecipeDir = Annotated[
@@ -40,17 +44,39 @@ DataDir = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Out = Annotated[Path, typer.Option(parser=expanded, metavar="FOLDER", help="Folder for what is made.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        parser=expanded,
+        metavar="FOLDER",
+        help="Folder for what is made.",
+        show_default="the database's folder",
+    ),
+]
 OfRecipe = Annotated[
     str | None,
-    typer.Option("--recipe", metavar="RECIPE", help="Only runs of this recipe; several with commas."),
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="Only runs of this recipe; several with commas.",
+        autocompletion=completion.of_several(completion.recipe_names),
+    ),
 ]
 OfAlgorithms = Annotated[
-    str | None, typer.Option("--algos", help="Only runs of these algorithms, with commas between.")
+    str | None,
+    typer.Option(
+        "--algos",
+        help="Only runs of these algorithms, with commas between.",
+        autocompletion=completion.of_several(completion.algorithm_names),
+    ),
 ]
 OfState = Annotated[
     str | None,
-    typer.Option("--state", help="Only runs in this state: failed, stale, done, …; several with commas."),
+    typer.Option(
+        "--state",
+        help="Only runs in this state: failed, stale, done, …; several with commas.",
+        autocompletion=completion.of_several(completion.state_names),
+    ),
 ]
 Where = Annotated[
     list[str] | None,

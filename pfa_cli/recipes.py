@@ -44,6 +44,9 @@ __all__ = [
 ]
 
 
+_OF_TRIALS = ("train_images", "test_images")  # None: all images
+
+
 class Sweep(BaseModel):
     """The cells of ``pfa run <recipe> --sweep <name>``: one ``algorithm``, ``key`` and its ``values``, or a ``grid``.
 
@@ -190,7 +193,9 @@ class Recipe:
         shown = [
             (key, _show(getattr(plain, key)), meaning)
             for key, meaning in BASE_SETTINGS.items()
-            if key in self.base or (getattr(plain, key) is not None and key not in not_shared)
+            if key in self.base
+            or key in _OF_TRIALS
+            or (getattr(plain, key) is not None and key not in not_shared)
         ]
         for kind, options in (("network", plain.network_options), ("dataset", plain.dataset_options)):
             meanings = _options_of(self.base, kind)

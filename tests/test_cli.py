@@ -213,3 +213,16 @@ def test_cortex_gives_the_appendix_estimate(call: Call) -> None:
     found = json.loads(call("cortex", "--json").out)
     assert found["correlation_mean"] == pytest.approx(0.2, abs=0.01)
     assert found["angle_degrees_mean"] == pytest.approx(78.4, abs=0.5)
+
+
+def test_what_is_made_goes_beside_the_database(call: Call, database: Path, tmp_path: Path) -> None:
+    import shutil
+
+    there = tmp_path / "elsewhere"
+    there.mkdir()
+    shutil.copyfile(database, there / "other.db")
+    for db in ("elsewhere/other.db", f"sqlite:///{there}/other.db"):
+        done = call("figures", "--only", "table1", "--db", db)
+        assert done.code == 0 and (there / "table1.csv").exists(), done
+        (there / "table1.csv").unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]

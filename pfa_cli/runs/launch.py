@@ -1,6 +1,7 @@
 """Making a plan's cells done, by the back end that fits."""
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pfa_cli.runs.backend import Backend, Setup, Task
 from pfa_cli.runs.distributed import Distributed, follow
 from pfa_cli.runs.events import Broken, Ended, Event, Said
 from pfa_cli.runs.gpu import Gpu
+from pfa_cli.runs.log import Log, Logged
 from pfa_cli.runs.plan import Cell, Plan, refreshed
 from pfa_cli.runs.processes import Processes
 from pfa_cli.runs.progress import View, view
@@ -86,10 +88,14 @@ def choose_backend(setup: Setup) -> Backend:
 def _train(backend: Backend, plan: Plan, console: Console) -> int:
     setup = backend.setup
     with open_store(setup.db, write=True) as store:
+        log = Log(store.path, os.getpid())
+        log.begin()
         plan = refreshed(plan, store)
         todo = [(number, cell) for number, cell in enumerate(plan.cells) if cell.state != "done"]
         if not todo:
-            console.print(f"nothing to do: {count(len(plan.cells), 'cell')} done already", highlight=False)
+            nothing = f"nothing to do: {count(len(plan.cells), 'cell')} done already"
+            log.print(nothing)
+            console.print(nothing, highlight=False)
             return 0
         for configuration in _data_sets(plan.cells):
             prepare_data(configuration, setup.data_dir)
@@ -98,7 +104,7 @@ def _train(backend: Backend, plan: Plan, console: Console) -> int:
             for n, cell in todo
         ]
         with (
-            view(console, plan.cells, backend.workers(tasks)) as shown,
+            Logged(view(console, plan.cells, backend.workers(tasks)), log, plan.cells) as shown,
             stop_signals(console.show_cursor) as stop,
         ):
             for note in (*plan.notes, *_warnings(store.path)):
@@ -108,7 +114,9 @@ def _train(backend: Backend, plan: Plan, console: Console) -> int:
         if rounds.broken:
             raise PfaError(rounds.broken)
         states = Counter(cell.state for cell in refreshed(plan, store).cells)
-    console.print(_summary(states, rounds.left), highlight=False, markup=False, soft_wrap=True)
+    summary = _summary(states, rounds.left)
+    log.print(summary)
+    console.print(summary, highlight=False, markup=False, soft_wrap=True)
     return _exit_code(states, stop, rounds.failed)
 
 

@@ -1,7 +1,7 @@
 """What `pfa run` shows while it runs: a live table on a terminal, one plain line per epoch anywhere else."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -35,6 +35,13 @@ class CellName(Protocol):
     def epochs_done(self) -> int: ...
     @property
     def epochs_total(self) -> int: ...
+
+
+class Printer(Protocol):
+    """A console, or what else lines can be printed to."""
+
+    @property
+    def print(self) -> Callable[..., None]: ...
 
 
 class View(Protocol):
@@ -86,7 +93,7 @@ def ended_line(cell: CellName, event: Ended) -> str:
 class PlainLines:
     """One line for the start, every epoch and the end of a cell; no control characters, for files and pipes."""
 
-    def __init__(self, console: Console, cells: Sequence[CellName]) -> None:
+    def __init__(self, console: Printer, cells: Sequence[CellName]) -> None:
         self._console = console
         self._cells = cells
 

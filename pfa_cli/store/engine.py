@@ -192,6 +192,12 @@ def database_file(db: str | None = None) -> Path | None:
     return _without_links(str(url.database))
 
 
+def results_folder(db: str | None = None) -> Path:
+    """Where results of the database go unless another folder is named: beside it; for a server's database, ``results``."""
+    path, name = database_file(db), database_name(db)
+    return Path("results") if path is None else path.parent if "://" in name else Path(name).parent
+
+
 def _without_links(name: str) -> Path:
     """The file itself: SQLite's log lies beside it, not beside a link to it."""
     try:

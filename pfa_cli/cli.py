@@ -13,6 +13,7 @@ from pfa_cli.errors import PfaError, UsageError, in_words, unknown
 from pfa_cli.files import refuse_special
 from pfa_cli.options import (
     AsJson,
+    CheckpointDir,
     DataDir,
     Db,
     Device,
@@ -156,6 +157,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     db: Db = None,
     data_dir: DataDir = None,
+    checkpoint_dir: CheckpointDir = None,
     recipe_dir: RecipeDir = None,
 ) -> None:
     """Make these cells done: recipes × algorithms × settings × seeds.
@@ -188,7 +190,7 @@ def run(
     if dry_run:
         from pfa_cli.runs.launch import dry_run as check
 
-        check(db, plan, device=device, data_dir=data_dir)
+        check(db, plan, device=device, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
         if os.environ.get("RANK", "0") == "0":
             output.print(plan.table())
         return
@@ -197,7 +199,16 @@ def run(
     from pfa_cli.runs.launch import run_cells
 
     raise typer.Exit(
-        run_cells(db, plan, jobs=jobs, device=device, data_dir=data_dir, console=output, eager=eager)
+        run_cells(
+            db,
+            plan,
+            jobs=jobs,
+            device=device,
+            data_dir=data_dir,
+            checkpoint_dir=checkpoint_dir,
+            console=output,
+            eager=eager,
+        )
     )
 
 

@@ -42,6 +42,16 @@ DataDir = Annotated[
         show_default="PFA_DATA, else the user's cache",
     ),
 ]
+CheckpointDir = Annotated[
+    Path | None,
+    typer.Option(
+        parser=expanded,
+        metavar="FOLDER",
+        envvar="PFA_CHECKPOINTS",
+        help="Folder for the checkpoints of new cells; a database on a server needs one.",
+        show_default="beside the database",
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Out = Annotated[

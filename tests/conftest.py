@@ -1,11 +1,13 @@
 """For all tests: the command line in this process, and the databases that many tests only read."""
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command_line import Answer, Call
+from postgres import Server, programs
 from synthetic import PAPERS, add_grid, add_run
 
 from pfa_cli.analysis.evidence import Evidence
@@ -105,3 +107,16 @@ def findings(compared_database: Path) -> Findings:
 def new_store(tmp_path: Path) -> Iterator[Store]:
     with open_store(str(tmp_path / "new.db"), write=True) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server for this session of tests."""
+    binaries = programs()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("the driver psycopg is not installed (pip install 'psycopg[binary]')")
+    started = Server(binaries)
+    yield started
+    started.remove()

@@ -1,26 +1,65 @@
 """Where the checkpoints of a database's cells lie, and which of them nobody needs any more."""
 
+import hashlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pfa_cli.configuration import Configuration
-from pfa_cli.store import writer
-from pfa_cli.store.engine import Store
+from pfa_cli.errors import UsageError
+from pfa_cli.store import server, writer
+from pfa_cli.store.engine import Store, database_file
 from pfa_cli.store.queries import RunRow, runs
-from pfa_cli.training import checkpoint
 
 _CELL = re.compile(r".+-seed\d+-[0-9a-f]{16}")  # the names of cells' folders
 
 
-def checkpoint_folder(store: Store, configuration: Configuration, seed: int) -> Path:
-    """Where the cell's checkpoints lie: beside the database; for a server's database, in ``results``.
+def check_checkpoint_dir(db: str | None, chosen: Path | None) -> None:
+    """UsageError if nothing says where the checkpoints of a server's database are to lie."""
+    if chosen is None and database_file(db) is None:
+        raise UsageError(
+            "a database on a server needs a folder for the checkpoints that all machines of the runs can reach: name it by "
+            "`--checkpoint-dir FOLDER` or PFA_CHECKPOINTS"
+        )
+
+
+def keep_checkpoints_in(store: Store, chosen: Path | None, run_ids: Iterable[int]) -> None:
+    """Stores with the runs that their checkpoints lie in ``chosen``, in a folder of this database's own.
+
+    A run that has checkpoints already keeps their folder while that is there.
+    """
+    if chosen is None:
+        return
+    if store.path is None:
+        name = f"{store.engine.url.database}-{store.read(server.identity)}"
+    else:
+        name = f"{store.path.name}-{hashlib.sha256(str(store.path).encode()).hexdigest()[:8]}"
+    folder = chosen.absolute() / f"{name}.checkpoints"
+    wanted = set(run_ids)
+    for row in runs(store):
+        default_is_used = (
+            row.checkpoint_dir is None and row.epochs_done is not None and store.path is not None
+        )
+        is_there = row.checkpoint_dir is not None and Path(row.checkpoint_dir).is_dir()
+        if row.id in wanted and not default_is_used and not is_there and row.checkpoint_dir != str(folder):
+            writer.set_checkpoint_dir(store, row.id, str(folder))
+
+
+def checkpoint_folder(
+    store: Store, configuration: Configuration, seed: int, checkpoint_dir: str | None = None
+) -> Path:
+    """Where the cell's checkpoints lie: in ``checkpoint_dir``, which is stored with the run, else beside the database.
 
     Named by what the cell is and not by the run's number, which another database would give to another cell.
     """
-    return _all_checkpoints(store) / _cell_name(configuration, seed)
+    return _folder(store, checkpoint_dir) / _cell_name(configuration, seed)
+
+
+def folder_of(store: Store, row: RunRow) -> Path:
+    """Where the run's checkpoints lie."""
+    return _folder(store, row.checkpoint_dir) / _name_of(row)
 
 
 def prepare_folder(store: Store, configuration: Configuration, seed: int, claim: writer.Claim) -> Path:
@@ -29,10 +68,13 @@ def prepare_folder(store: Store, configuration: Configuration, seed: int, claim:
     Folders were once named without the database's last suffix, so that lr-0.1 and lr-0.2 shared one. What such a
     folder holds of a run that has begun is copied; the folder stays, as another database may use it, too.
     """
-    folder = checkpoint_folder(store, configuration, seed)
-    former = _database(store).with_suffix(".checkpoints") / _cell_name(configuration, seed)
-    if claim.epochs_done is not None and not folder.exists() and former.is_dir():
-        shutil.copytree(former, folder)
+    from pfa_cli.training import checkpoint  # imports torch
+
+    folder = checkpoint_folder(store, configuration, seed, claim.checkpoint_dir)
+    if store.path is not None and claim.epochs_done is not None and not folder.exists():
+        former = store.path.with_suffix(".checkpoints") / _cell_name(configuration, seed)
+        if former.is_dir():
+            shutil.copytree(former, folder)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.discard(folder, after_epoch=claim.epochs_done)
     return folder
@@ -50,6 +92,8 @@ class Unneeded:
 
     def remove(self) -> None:
         """Removes the files, and the folder if that leaves it empty."""
+        from pfa_cli.training import checkpoint
+
         for path in self.files:
             path.unlink(missing_ok=True)
         if self.last is not None:
@@ -60,12 +104,20 @@ class Unneeded:
 
 def unneeded(store: Store) -> Iterator[Unneeded]:
     """What no run goes on from: all but the last checkpoint of a done cell, and those of cells not in the database."""
-    base = _all_checkpoints(store)
+    from pfa_cli.training import checkpoint
+
+    bases = {row.checkpoint_dir for row in runs(store)} | {None}
     # Listed before the database is read: the folder of a cell that begins now is not there, or its cell is known.
-    folders = [path for path in sorted(base.iterdir()) if path.is_dir()] if base.is_dir() else []
-    known = {_name_of(row): row for row in runs(store)}
+    folders = [
+        path
+        for base in sorted(_folder(store, name) for name in bases)
+        if base.is_dir()
+        for path in sorted(base.iterdir())
+        if path.is_dir()
+    ]
+    known = {folder_of(store, row): row for row in runs(store)}
     for folder in folders:
-        row = known.get(folder.name)
+        row = known.get(folder)
         if row is None:
             if not _CELL.fullmatch(folder.name):
                 continue
@@ -91,13 +143,12 @@ def unneeded(store: Store) -> Iterator[Unneeded]:
             yield Unneeded(folder, reason, there, size, last)
 
 
-def _all_checkpoints(store: Store) -> Path:
-    database = _database(store)
+def _folder(store: Store, checkpoint_dir: str | None) -> Path:
+    """The folder of the checkpoints of all cells; for a server's run of before they had one, the former default."""
+    if checkpoint_dir is not None:
+        return Path(checkpoint_dir)
+    database = store.path or Path("results", f"{store.engine.url.database}")
     return database.with_name(f"{database.name}.checkpoints")
-
-
-def _database(store: Store) -> Path:
-    return store.path or Path("results", f"{store.engine.url.database}")
 
 
 def _cell_name(c: Configuration, seed: int) -> str:

@@ -15,6 +15,7 @@ from pfa_cli.errors import PfaError
 from pfa_cli.networks import check_network
 from pfa_cli.ranks import Ranks, launched
 from pfa_cli.runs.backend import Backend, Setup, Task
+from pfa_cli.runs.checkpoints import check_checkpoint_dir, keep_checkpoints_in
 from pfa_cli.runs.distributed import Distributed, follow
 from pfa_cli.runs.events import Broken, Ended, Event, Said
 from pfa_cli.runs.gpu import Gpu
@@ -43,12 +44,14 @@ def run_cells(
     jobs: int | None,
     device: str,
     data_dir: Path | None,
+    checkpoint_dir: Path | None = None,
     console: Console,
     eager: bool = False,
 ) -> int:
     """Trains every cell of the plan that is not done and not in the hands of another live process.
 
-    ``eager``: without CUDA graphs. Under torchrun the processes train each cell together, and only the first writes and speaks.
+    ``checkpoint_dir``: where new cells keep their checkpoints; None: beside the database. ``eager``: without CUDA graphs.
+    Under torchrun the processes train each cell together, and only the first writes and speaks.
 
     Returns the exit code: 0 nothing failed and nothing is left to do here (every cell is done, or another live process
     has it, which the summary says), 1 some failed, 130 after Ctrl-C, 143 after another stop signal. It is 0 also with
@@ -58,6 +61,7 @@ def run_cells(
         UsageError: before anything is stored: no such device, or a cell that could not be trained on it.
         PfaError: before any cell is touched: no data set, a database that cannot be written.
     """
+    check_checkpoint_dir(db, checkpoint_dir)
     where = choose_device(device)
     ranks = Ranks.join(launched(), where.type)
     setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager)
@@ -65,15 +69,18 @@ def run_cells(
         return follow(setup)
     with contextlib.closing(choose_backend(setup)) as backend:
         check(plan.cells, where, ranks.size)
-        code = _train(backend, plan, console)
+        code = _train(backend, plan, console, checkpoint_dir)
     if code == 0:
         with open_store(db, write=True) as store:
             ensure(store)  # Figure 3's simulations, a second or two, so that `pfa figures` finds all it draws
     return code
 
 
-def dry_run(db: str | None, plan: Plan, *, device: str, data_dir: Path | None) -> None:
+def dry_run(
+    db: str | None, plan: Plan, *, device: str, data_dir: Path | None, checkpoint_dir: Path | None = None
+) -> None:
     """Raises what `run_cells` would raise before it touches a cell, and changes nothing."""
+    check_checkpoint_dir(db, checkpoint_dir)
     check(plan.cells, choose_device(device), launched().size)
     check_writable(db)
     for configuration in _data_sets(plan.cells):
@@ -85,7 +92,7 @@ def choose_backend(setup: Setup) -> Backend:
     return next(backend for backend in BACKENDS if backend.fits(setup))(setup)
 
 
-def _train(backend: Backend, plan: Plan, console: Console) -> int:
+def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path | None) -> int:
     setup = backend.setup
     with open_store(setup.db, write=True) as store:
         log = Log(store.path, os.getpid())
@@ -103,6 +110,7 @@ def _train(backend: Backend, plan: Plan, console: Console) -> int:
             Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)
             for n, cell in todo
         ]
+        keep_checkpoints_in(store, checkpoint_dir, [task.run_id for task in tasks])
         with (
             Logged(view(console, plan.cells, backend.workers(tasks)), log, plan.cells) as shown,
             stop_signals(console.show_cursor) as stop,

@@ -2,19 +2,19 @@
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.runs.checkpoints import folder_of
 from pfa_cli.runs.liveness import is_alive
 from pfa_cli.runs.plan import Cell, Plan
 from pfa_cli.runs.status import StatusRow
 from pfa_cli.runs.wording import count
 from pfa_cli.store import edit
 from pfa_cli.store.engine import Store
-from pfa_cli.store.queries import RunRow, runs
+from pfa_cli.store.queries import runs
 
 
 def at_rest(rows: Sequence[StatusRow]) -> list[StatusRow]:
@@ -31,7 +31,7 @@ def delete(store: Store, rows: Sequence[StatusRow]) -> str:
     """Deletes the runs with their epochs and checkpoints; says what was deleted."""
     gone = edit.delete_runs(store, _ids(rows), is_alive)
     for row in gone:
-        _remove_checkpoints(store, row)
+        shutil.rmtree(folder_of(store, row), ignore_errors=True)
     left = len(rows) - len(gone)
     return f"deleted {count(len(gone), 'run')}" + (f"; {left} left, which began to train" if left else "")
 
@@ -60,15 +60,8 @@ def plan_again(store: Store, rows: Sequence[StatusRow]) -> Plan:
 def reset(store: Store, rows: Sequence[StatusRow]) -> None:
     """Forgets the epochs and checkpoints of the runs, which are queued then."""
     for row in edit.reset_runs(store, _ids(rows), is_alive):
-        _remove_checkpoints(store, row)
+        shutil.rmtree(folder_of(store, row), ignore_errors=True)
 
 
 def _ids(rows: Sequence[StatusRow]) -> list[int]:
     return [row.run_id for row in rows]
-
-
-def _remove_checkpoints(store: Store, row: RunRow) -> None:
-    """The folder of the run's checkpoints, if it is where this database keeps its own."""
-    database = store.path or Path("results", f"{store.engine.url.database}")
-    name = f"{row.recipe}-{row.algorithm}-seed{row.seed}-{row.config_hash}"
-    shutil.rmtree(database.with_name(f"{database.name}.checkpoints") / name, ignore_errors=True)

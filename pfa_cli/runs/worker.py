@@ -108,7 +108,7 @@ class Worker:
         claim = writer.claim(self._store, task.run_id, self._owner, is_alive=self._is_another_alive)
         if claim is None:
             return Ended(task.cell, self._outcome_elsewhere(task))
-        folder = checkpoint_folder(self._store, task.configuration, task.seed)
+        folder = checkpoint_folder(self._store, task.configuration, task.seed, claim.checkpoint_dir)
         try:
             with _heartbeats(self._store, claim) as lost:
                 return self._train(task, claim, folder, lost)

@@ -82,6 +82,7 @@ class Claim:
     owner: Owner
     epochs_done: int | None  # when it was claimed
     checkpoint: str | None  # the one that the last stored epoch named
+    checkpoint_dir: str | None  # the folder of the checkpoints of all cells; None: beside the database
     cell_checksum: str  # see ``checksums.of_cell``
     claimed_at: datetime = field(default_factory=lambda: _now())
     _clock: float = field(default_factory=lambda: _clock())
@@ -166,7 +167,15 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
                 error=None,
             )
         )
-        return Claim(run_id, token, owner, row.epochs_done, row.checkpoint, checksums.of_cell(vars(row)), now)
+        cell = checksums.of_cell(vars(row))
+        return Claim(run_id, token, owner, row.epochs_done, row.checkpoint, row.checkpoint_dir, cell, now)
+
+
+@_patient
+def set_checkpoint_dir(store: Store, run_id: int, folder: str) -> None:
+    """Stores in which folder the run's checkpoints lie."""
+    with store.write() as connection:
+        connection.execute(update(runs).where(runs.c.id == run_id).values(checkpoint_dir=folder))
 
 
 @_patient

@@ -15,12 +15,11 @@ from PIL import Image
 from rich.console import Console
 from sqlalchemy import select
 
-from pfa_cli.configuration import Configuration
 from pfa_cli.recipes import load_recipe
 from pfa_cli.records import EpochRecord
 from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs import launch
-from pfa_cli.runs.checkpoints import checkpoint_folder
+from pfa_cli.runs.checkpoints import folder_of
 from pfa_cli.runs.plan import Plan, make_plan
 from pfa_cli.store import schema, writer
 from pfa_cli.store.engine import Store, open_store
@@ -112,17 +111,19 @@ def add_run(
     return run_id
 
 
-def train(db: Path, cells: Plan, data_dir: Path | None = None) -> tuple[int, str]:
+def train(db: Path | str, cells: Plan, data_dir: Path | None = None, **options: Any) -> tuple[int, str]:
     """Runs the cells in this process; exit code and what was printed."""
     out = io.StringIO()
     console = Console(file=out, width=200)
     with patch.object(launch, "ensure"):  # Figure 3's simulations: seconds, and no matter of these tests
-        code = launch.run_cells(str(db), cells, jobs=1, device="cpu", data_dir=data_dir, console=console)
+        code = launch.run_cells(
+            str(db), cells, jobs=1, device="cpu", data_dir=data_dir, console=console, **options
+        )
     return code, out.getvalue()
 
 
 def start(
-    db: Path, algorithms: str, *arguments: str, recipe: str = "mnist", **changes: Any
+    db: Path | str, algorithms: str, *arguments: str, recipe: str = "mnist", **changes: Any
 ) -> subprocess.Popen[str]:
     """`pfa run` of the same cells as `plan`, in a process group of its own, as a shell would give it."""
     settings = _settings(algorithms.split(","), changes) if recipe == "mnist" else {}
@@ -156,7 +157,7 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
     return found
 
 
-def stored(db: Path) -> list[RunRow]:
+def stored(db: Path | str) -> list[RunRow]:
     """The runs, read as `pfa status` reads them; none if there is no database yet."""
     try:
         with open_store(str(db), write=False) as store:
@@ -165,23 +166,21 @@ def stored(db: Path) -> list[RunRow]:
         return []
 
 
-def running(db: Path, *, epochs: int = 0) -> list[RunRow]:
+def running(db: Path | str, *, epochs: int = 0) -> list[RunRow]:
     """The running cells with at least so many epochs stored."""
     return [row for row in stored(db) if row.state == "running" and (row.epochs_done or 0) >= epochs]
 
 
-def states(db: Path) -> list[str]:
+def states(db: Path | str) -> list[str]:
     return [row.state for row in stored(db)]
 
 
-def results(db: Path) -> dict[tuple[str, str, int, str], list[Any]]:
+def results(db: Path | str) -> dict[tuple[str, str, int, str], list[Any]]:
     """All that was measured, and the final tensors, by cell: equal for equal trainings, bit for bit."""
     found = {}
     with open_store(str(db), write=False) as store:
         for row in runs(store):
-            configuration = Configuration.model_validate(row.configuration)
-            folder = checkpoint_folder(store, configuration, row.seed)
-            tensors = (folder / f"{row.checkpoint}.safetensors").read_bytes()
+            tensors = (folder_of(store, row) / f"{row.checkpoint}.safetensors").read_bytes()
             values = [row.state, row.diverged_epoch, tensors]
             for table in (schema.epochs, schema.layers):
                 query = select(table).where(table.c.run_id == row.id).order_by(*table.primary_key)

@@ -11,12 +11,13 @@ from pfa_cli.registry import ALGORITHMS, Entry, Option
 
 if TYPE_CHECKING:
     from pfa_cli.algorithms.base import Algorithm, FeedbackLayer, exact_backward, unobserved
-    from pfa_cli.algorithms.conversion import convert
+    from pfa_cli.algorithms.conversion import attach, convert
     from pfa_cli.algorithms.drawing import glorot_path
 
 _FROM = {
     "Algorithm": "base",
     "FeedbackLayer": "base",
+    "attach": "conversion",
     "convert": "conversion",
     "exact_backward": "base",
     "glorot_path": "drawing",
@@ -29,6 +30,7 @@ __all__ = [
     "Entry",
     "FeedbackLayer",
     "Option",
+    "attach",
     "convert",
     "exact_backward",
     "glorot_path",

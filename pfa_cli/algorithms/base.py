@@ -1,9 +1,13 @@
 """What every algorithm is, a feedback path and how it changes; and the layers whose backward pass asks it for the error."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from typing import Any, ClassVar
 
 import torch
@@ -39,6 +43,24 @@ class Algorithm:
         self.observing = True  # False while a probe passes that nothing may learn from
         self.generator: torch.Generator | None = None  # of the noise; None before the first is drawn
         self._epoch = 0
+        self.ignored: frozenset[str] = (
+            frozenset()
+        )  # parameters that `convert` was told to leave to backpropagation
+        self.looked_through = False  # whether a pass showed that no other weights multiply errors (watch.py)
+        self.attached: weakref.ref[torch.optim.Optimizer] | None = None  # calls `after_step` by itself
+        self.prepared = False  # whether `prepare` was called
+        self._warned = False
+        self._version: int | None = None  # of a weight in the last training pass; None after `after_step`
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """Has `prepare` and `after_step` noted when they are called, so that a loop that leaves one out is warned."""
+        super().__init_subclass__(**settings)
+        for name, note in (("prepare", Algorithm.note_prepared), ("after_step", Algorithm.note_step)):
+            if name in cls.__dict__:
+                setattr(cls, name, _noted(cls.__dict__[name], note))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"attached": None}  # a copy has no optimiser
 
     @classmethod
     def declared(cls) -> Entry:
@@ -127,6 +149,48 @@ class Algorithm:
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """After each optimiser step."""
 
+    # Whether it is called: see watch.py
+
+    def note_prepared(self) -> None:
+        """`prepare` was called."""
+        self.prepared = True
+
+    def note_step(self) -> None:
+        """`after_step` was called."""
+        self.note_current()
+        self._warn_unprepared()
+
+    def note_current(self) -> None:
+        """Feedback and weights belong to the same step."""
+        self._version = None
+
+    def note_pass(self) -> None:
+        """A training pass begins; warns, once, if a step was taken since the last one and `after_step` was not called."""
+        weight = next((layer.weight for layer in self.layers if layer.weight.requires_grad), None)
+        if weight is None:
+            return
+        before, self._version = self._version, weight._version  # counts the changes in place; on the host
+        if before is None or before == self._version:
+            return
+        self._warn_unprepared()
+        if type(self).after_step is not Algorithm.after_step:
+            self._warn(
+                "the weights took a step, and network.algorithm.after_step(optimizer) was not called: the feedback is that of "
+                "earlier weights. Call it after each optimizer.step(), or once pfa_cli.attach(network, optimizer)"
+            )
+
+    def _warn_unprepared(self) -> None:
+        if not self.prepared and not self.attached and type(self).prepare is not Algorithm.prepare:
+            self._warn(
+                "a step was taken, and network.algorithm.prepare() was not called: the feedback has not learned the initial "
+                "weights. Call it before the first step, or once pfa_cli.attach(network, optimizer)"
+            )
+
+    def _warn(self, text: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"{type(self).__name__}: {text}", UserWarning, stacklevel=_users_level())
+
     # Noise and state
 
     def noise(self, shape: torch.Size | tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -154,6 +218,23 @@ class Algorithm:
                 # (seed, epoch) alone, what this epoch has had already would come again.
                 state_hash = hashlib.sha256(state.numpy().tobytes()).hexdigest()
                 self.generator = generator(self.seed, "noise", self._epoch, state_hash, device=device)
+
+
+def _noted(method: Callable[..., None], note: Callable[[Algorithm], None]) -> Callable[..., None]:
+    @wraps(method)
+    def call(self: Algorithm, *args: Any) -> None:
+        method(self, *args)
+        note(self)
+
+    return call
+
+
+def _users_level() -> int:
+    """What makes a warning of the caller of this show the line, outside pfa and torch, that led here."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_globals["__name__"].partition(".")[0] in ("pfa_cli", "torch") and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class FeedbackLayer(nn.Module):

@@ -44,7 +44,7 @@ class ClosedForm(Algorithm):
         self._optimizer: weakref.ref[torch.optim.Optimizer] | None = None  # whose momentum m is
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_optimizer": None}  # a weak reference cannot be pickled
+        return super().__getstate__() | {"_optimizer": None}  # a weak reference cannot be pickled
 
     def attach(self, network: nn.Module) -> None:
         self._frozen = {layer for layer in self.layers if not layer.weight.requires_grad}

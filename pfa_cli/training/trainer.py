@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pfa_cli.algorithms import Algorithm, convert
+from pfa_cli.algorithms import Algorithm, attach, convert
 from pfa_cli.data.part import Part
 from pfa_cli.errors import PfaError, StoppedWaiting
 from pfa_cli.networks import build_network
@@ -101,7 +101,7 @@ class Trainer:
         if device.type == "cuda":  # else cuDNN would turn the kernels to the images' format at every call
             network.to(memory_format=self.precision.memory_format)
         network = share_statistics(network, self.ranks, device)
-        self.network = convert(network, self.entry.load(), seed=self.seed, **c.options)
+        self.network = convert(network, self.entry.load(), seed=self.seed, ignore=(), **c.options)
         algorithm = self.algorithm
         algorithm.ranks, algorithm.parts = self.ranks, c.accumulation
         self._shared_network = self.ranks.wrap(self.network)
@@ -111,11 +111,7 @@ class Trainer:
             momentum=c.momentum,
             fused=self.precision.keeps_every_step,
         )
-        # A hook, since the fp16 scaler may skip a step; then after_step is skipped too. It must not hold this trainer: an
-        # object in a cycle is freed by Python's collector, at any moment and in any thread.
-        self.optimizer.register_step_post_hook(
-            lambda optimizer, args, kwargs: algorithm.after_step(optimizer)
-        )
+        attach(self.network, self.optimizer, prepare=False)
         self._tally = Tally(device)  # of the epoch now in training
         self._evaluated = Tally(device, top5=self.dataset.n_classes > 10)
         self._numbers = LayerNumbers(self.network, device)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.resnet import Bottleneck, ResNet
-from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from pfa_cli.algorithms import convert
 from pfa_cli.errors import PfaError, UsageError
@@ -168,14 +167,6 @@ def test_a_module_that_pal_cannot_follow_leaves_no_listener_behind() -> None:
     train(network, [{"lr": 0.05, "weight_decay": 0.1}] * 2, minibatches("mlp", 2))
 
 
-class OwnMatrix(nn.Module):
-    """Multiplies by weights that are in no layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.matrix = nn.Parameter(torch.ones(4, 4))
-
-
 class TwiceRecurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -190,8 +181,6 @@ class TwiceRecurrent(nn.Module):
         (nn.Sequential(nn.ConvTranspose2d(2, 2, 1), nn.Linear(2, 2)), "'0' is a ConvTranspose2d"),
         (nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(2, 2)), "'0' is a MultiheadAttention"),
         (nn.Sequential(nn.ReLU()), "no nn.Linear and no nn.Conv2d"),
-        (nn.Sequential(nn.Linear(4, 4), OwnMatrix()), "'1' is a OwnMatrix"),
-        (nn.Sequential(ShiftedWindowAttention(8, [2, 2], [0, 0], 2)), "'0' is a ShiftedWindowAttention"),
         (nn.Sequential(convert(nn.Sequential(nn.Linear(2, 2)), "fa")), "'0.0' is converted already"),
         (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "'0' is a Parametrized"),
     ],

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pfa_cli.algorithms import ALGORITHMS, convert
+from pfa_cli.algorithms import ALGORITHMS, attach, convert
 
 
 def trained(algorithm: str, memory_format: torch.memory_format) -> nn.Module:
@@ -19,11 +19,11 @@ def trained(algorithm: str, memory_format: torch.memory_format) -> nn.Module:
     labels = torch.randint(4, (6,))
     convert(network, algorithm, seed=1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, fused=True)
+    attach(network, optimizer, prepare=False)
     for _ in range(4):
         optimizer.zero_grad()
         F.cross_entropy(network(images), labels).backward()
         optimizer.step()
-        network.algorithm.after_step(optimizer)
     return network
 
 

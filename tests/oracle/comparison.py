@@ -14,12 +14,13 @@ def sgd(network: nn.Module) -> torch.optim.SGD:
 
 
 def step(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor) -> float:
-    """One training step as the README shows it; returns the loss. Serves networks that are not converted too."""
+    """One training step without WM's long `prepare`; returns the loss. Serves networks that are not converted too."""
     optimizer.zero_grad()
     loss = nn.functional.cross_entropy(network(x), labels)
     loss.backward()
     optimizer.step()
     if hasattr(network, "algorithm"):
+        network.algorithm.note_prepared()
         network.algorithm.after_step(optimizer)
     return loss.item()
 

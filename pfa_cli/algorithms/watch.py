@@ -27,9 +27,9 @@ _ADDITIVE = {
 # ... and those that multiply by matrices. The first argument of these is added.
 _FIRST_ADDED = {"Addmm", "Baddbmm", "Addbmm", "Addmv", "Addr"}
 _PRODUCTS = _FIRST_ADDED | {
-    "Mm", "Bmm", "Mv", "Dot", "Convolution", "Embedding", "EmbeddingBag", "NativeBatchNorm", "CudnnBatchNorm",
-    "NativeLayerNorm",
+    "Mm", "Bmm", "Mv", "Dot", "Convolution", "NativeBatchNorm", "CudnnBatchNorm", "NativeLayerNorm",
 }  # fmt: skip
+_LOOKED_UP = {"Embedding", "EmbeddingBag"}  # of which token ids, that have no gradient, make an activity
 
 
 def watch(network: nn.Module) -> None:
@@ -112,7 +112,7 @@ def _multiplied(roots: list[Node | None], matrices: dict[int, tuple[str, bool]])
         operation = node.name().removesuffix("0").removesuffix("1").removesuffix("Backward")
         inputs = [before for before, _ in node.next_functions]
         parts = [frozenset[int]() if before is None else made_of[before] for before in inputs]
-        from_data = is_own or (operation in _PRODUCTS and None in inputs)
+        from_data = is_own or operation in _LOOKED_UP or (operation in _PRODUCTS and None in inputs)
         joins_activity = any(part is None for part in parts)
         made_of[node] = None
         if not from_data and not joins_activity:

@@ -376,7 +376,9 @@ class Trainer:
                 "or move the checkpoints away to train from the start"
             ) from error
         momentum, progress = part("momentum."), facts["progress"]
-        if self._needs_momentum(progress) and len(momentum) < len(list(self.network.parameters())):
+        if self._needs_momentum(progress) and len(momentum) < sum(
+            parameter.requires_grad for parameter in self.network.parameters()
+        ):
             raise PfaError("the checkpoint has no momentum for some of the parameters")
         for name, parameter in self.network.named_parameters():
             if name in momentum:

@@ -151,6 +151,7 @@ def test_under_autocast_the_feedback_stays_in_float32_and_the_gradients_stay_clo
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             loss = nn.functional.cross_entropy(network(x.float()), labels)
         loss.backward()
+        network.algorithm.note_prepared()
         network.algorithm.after_step(sgd(network))
         tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
         assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float32}

@@ -213,6 +213,54 @@ def run(
 
 
 @app.command()
+def reproduce(
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            parser=expanded_recipe,
+            metavar="RECIPE",
+            help="Only these.",
+            show_default="all there are",
+            autocompletion=completion.of_one(completion.recipe_names),
+        ),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="How many (5: 0 to 4), or which: 0,3 or 2-4")] = "5",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells trained at a time.", show_default="by the machine")
+    ] = None,
+    device: Device = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show cells, hours and disk, by a trial of a minute.")
+    ] = False,
+    out: Out = None,
+    db: Db = None,
+    data_dir: DataDir = None,
+    recipe_dir: RecipeDir = None,
+) -> None:
+    """Run the whole paper: all nine algorithms and the paper's sweeps, then figures, Table 1, comparison and report.
+
+    Every recipe whose data are here or can be fetched, the shortest first; what is left out is said. Given again, it goes on.
+    """
+    from pfa_cli import reproduce as whole
+    from pfa_cli.recipes import list_recipes, load_recipe, parse_seeds
+    from pfa_cli.store.engine import open_if_there, results_folder
+
+    found = [load_recipe(name, recipe_dir) for name in recipes] if recipes else list_recipes(recipe_dir)
+    folder = whole.data_folder(data_dir)
+    with open_if_there(db) as store:
+        parts = whole.parts(store, found, parse_seeds(seeds), folder)
+    if dry_run:
+        parts = [whole.estimated(part, device, folder, messages.say) for part in parts]
+        output.print(whole.overview(parts, results_folder(db), device))
+        return
+    raise typer.Exit(
+        whole.reproduce(
+            parts, db, out or results_folder(db), jobs=jobs, device=device, data_dir=folder, console=output
+        )
+    )
+
+
+@app.command()
 def status(
     db: Db = None,
     recipe: OfRecipe = None,

@@ -61,6 +61,7 @@ class Sweep(BaseModel):
     values: list[OptionValue] | None = None
     grid: list[dict[str, Any]] | None = None
     seeds: int = Field(gt=0)
+    paper: bool = False  # `pfa reproduce` runs it, too
 
     def in_words(self) -> str:
         """Its parts as a line."""

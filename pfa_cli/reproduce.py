@@ -1,0 +1,228 @@
+"""`pfa reproduce`: every experiment of the paper whose data can be had, then figures, Table 1, the comparison, the report."""
+
+import math
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from pfa_cli.bench import command
+from pfa_cli.bench.pixels import epoch_images
+from pfa_cli.bench.report import Benchmark
+from pfa_cli.configuration import Configuration
+from pfa_cli.cores import physical_cores
+from pfa_cli.data import default_data_dir, prepare_data
+from pfa_cli.data.fetch import NotFetched, without_fetching
+from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.networks import build_network
+from pfa_cli.recipes import Recipe
+from pfa_cli.registry import TABLE_1
+from pfa_cli.report import build, compare, write_comparison, write_report
+from pfa_cli.runs.launch import run_cells
+from pfa_cli.runs.plan import Plan, make_plan, make_sweep_plan, united
+from pfa_cli.runs.wording import count, duration
+from pfa_cli.store.engine import Store, open_store
+from pfa_cli.store.errors import NoResults
+from pfa_cli.terminal import Terminal, table
+from pfa_cli.training.device import choose_device
+
+_STATES_KEPT = 3  # tensors of each weight in a checkpoint, about: itself, its momentum, its feedback
+_ROW_BYTES = 200  # of the database, per epoch and layer
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """The cells of one recipe; ``left_out`` says why it cannot be run, ``to_fetch`` that its data are fetched first."""
+
+    recipe: Recipe
+    plan: Plan
+    left_out: str = ""
+    to_fetch: bool = False
+    seconds: Mapping[str, float] = field(
+        default_factory=dict
+    )  # of an epoch by algorithm, where none was measured
+
+    def hours(self) -> float | None:
+        """On one worker; None if it is not known of some cells."""
+        total = 0.0
+        for cell in self.plan.cells:
+            if cell.epochs_left and cell.expected_hours is not None:
+                total += cell.expected_hours
+            elif cell.epochs_left:
+                if cell.algorithm not in self.seconds:
+                    return None
+                total += self.seconds[cell.algorithm] * cell.epochs_left / 3600
+        return total
+
+    def bytes(self, workers: int) -> float:
+        """Of checkpoints and rows, about: each cell keeps its last state; cells in training keep two, with momentum."""
+        left = [cell for cell in self.plan.cells if cell.epochs_left]
+        if not left:
+            return 0
+        layers, weights = _size(left[0].configuration)
+        state = _STATES_KEPT * _FLOAT * weights
+        rows = sum(cell.epochs_left for cell in left) * (layers + 1) * _ROW_BYTES
+        return len(left) * 2 / 3 * state + 2 * min(workers, len(left)) * state + rows
+
+
+def parts(store: Store | None, recipes: Iterable[Recipe], seeds: Sequence[int], data_dir: Path) -> list[Part]:
+    """The paper's algorithms and sweeps of each recipe, the recipe with the least work first. Fetches nothing."""
+    found = []
+    for recipe in recipes:
+        plans = [make_plan(store, recipe, TABLE_1, seeds)]
+        for name, sweep in recipe.sweeps.items():
+            if sweep.paper:
+                plans.append(make_sweep_plan(store, recipe, name, seeds[: sweep.seeds]))
+        part = Part(recipe, united(plans))
+        try:
+            with without_fetching():
+                for configuration in _data_sets(part.plan):
+                    prepare_data(configuration, data_dir)
+        except NotFetched:
+            part = replace(part, to_fetch=True)
+        except PfaError as error:
+            part = replace(part, left_out=str(error))
+        found.append(part)
+    return sorted(found, key=_work)
+
+
+def estimated(part: Part, device: str, data_dir: Path, say: Callable[[str], None]) -> Part:
+    """``part`` with the seconds of an epoch, of a trial of some seconds where the database has none."""
+    if part.left_out or part.hours() is not None:
+        return part
+    options = command.Options(
+        processes=None, threads=1, repetitions=3, steps=None, minutes=0.3, device=device, data_dir=data_dir,
+        memory=False, growth=False,
+    )  # fmt: skip
+    for result in command.bench([part.recipe], list(TABLE_1), {}, options, say, named=False):
+        if isinstance(result, Benchmark):
+            return replace(part, seconds=_epoch_seconds(result, part))
+        say(f"{part.recipe.name}: its time cannot be told: {result.reason}")
+    return part
+
+
+def overview(found: Sequence[Part], db_folder: Path, device: str) -> RenderableType:
+    """What would be done: cells, hours and disk, and what is left out."""
+    workers = physical_cores() if choose_device(device).type == "cpu" else 1
+    rows, notes, whole_hours, whole_bytes = [], [], 0.0, 0.0
+    for part in found:
+        if part.left_out:
+            notes.append(f"{part.recipe.name}: left out: {part.left_out}")
+            continue
+        cells, hours = part.plan.cells, part.hours()
+        whole_hours += (hours or 0) / workers
+        whole_bytes += part.bytes(workers)
+        rows.append(
+            (
+                part.recipe.name,
+                str(len(cells)),
+                str(sum(cell.state == "done" for cell in cells)),
+                str(sum(cell.epochs_left for cell in cells)),
+                "unknown" if hours is None else duration(3600 * hours / workers),
+                f"{part.bytes(workers) / 1e6:,.0f} MB",
+                "to be fetched" if part.to_fetch else "here",
+            )
+        )
+    headings = ("recipe", "cells", "done", "epochs left", "time here", "disk", "data")
+    free = shutil.disk_usage(_existing(db_folder)).free
+    told = f"{duration(3600 * whole_hours)} with {count(workers, 'cell')} at a time, {whole_bytes / 1e6:,.0f} MB of "
+    notes.insert(0, f"{told}{free / 1e6:,.0f} MB that are free; then figures, Table 1, comparison and report")
+    if whole_bytes > free:
+        notes.insert(1, "the disk is too small: name a database on a larger one with --db")
+    right = ("cells", "done", "epochs left", "time here", "disk")
+    return Group(table(headings, rows, right=right), *map(Text, notes))
+
+
+def reproduce(
+    found: Sequence[Part],
+    db: str | None,
+    out: Path,
+    *,
+    jobs: int | None,
+    device: str,
+    data_dir: Path,
+    console: Terminal,
+) -> int:
+    """Trains all cells that are not done, then writes what the paper shows into ``out``; the exit code, as of `pfa run`.
+
+    A recipe whose data cannot be fetched is left out, and said so at the end.
+    """
+    code, left_out = 0, {part.recipe.name: part.left_out for part in found if part.left_out}
+    for part in found:
+        if part.left_out:
+            continue
+        try:
+            for configuration in _data_sets(part.plan):
+                prepare_data(configuration, data_dir)
+        except UsageError:
+            raise
+        except PfaError as error:
+            left_out[part.recipe.name] = str(error)
+            continue
+        console.say(f"{part.recipe.name}: {part.plan.summary()}")
+        ended = run_cells(db, part.plan, jobs=jobs, device=device, data_dir=data_dir, console=console)
+        if ended > 1:  # told to stop
+            return ended
+        code = max(code, ended)
+    with suppress(NoResults), open_store(db, write=False) as store:
+        paths, _ = build(store, out, say=console.say)
+        for path in [*paths, *write_comparison(compare(store), out), write_report(store, out)]:
+            console.say(path)
+    for name, reason in left_out.items():
+        console.say(f"{name}: left out: {reason}")
+    return code
+
+
+def data_folder(data_dir: Path | None) -> Path:
+    """The folder with the data sets."""
+    return (data_dir or default_data_dir()).absolute()
+
+
+def _data_sets(plan: Plan) -> Iterable[Configuration]:
+    configurations = [cell.configuration for cell in plan.cells]
+    return {configuration.dataset_identity: configuration for configuration in configurations}.values()
+
+
+def _work(part: Part) -> float:
+    """A number by which recipes are sorted: pixels that are trained on."""
+    configuration = part.plan.cells[0].configuration
+    images = configuration.train_images or configuration.dataset_entry.train_images or 0
+    return configuration.epochs * images * math.prod(configuration.input_shape or ())
+
+
+def _epoch_seconds(benchmark: Benchmark, part: Part) -> dict[str, float]:
+    """Seconds of an epoch of each algorithm; of a recipe made smaller for the trial, by its images and pixels."""
+    rows = {row["contender"]: row for row in benchmark.rows()}
+    seconds = {}
+    for name in {cell.algorithm for cell in part.plan.cells} & rows.keys():
+        if "seconds_per_epoch" in rows[name]:
+            seconds[name] = float(rows[name]["seconds_per_epoch"])
+            continue
+        small, whole = benchmark.configurations[name], part.recipe.configuration(name)
+        pixels = math.prod(whole.input_shape or (1,)) / math.prod(small.input_shape or (1,))
+        step = median(benchmark.samples.steps[name])
+        seconds[name] = epoch_images(whole)[0] * step / small.batch_size * pixels
+    return seconds
+
+
+def _size(configuration: Configuration) -> tuple[int, int]:
+    """Layers and weights of the network; of one whose data have to be read first, none."""
+    shape, n_classes = configuration.input_shape, configuration.dataset_entry.n_classes
+    if shape is None or n_classes is None:
+        return 0, 0
+    with torch.device("meta"):
+        network = build_network(configuration, n_classes, shape)
+    weights = list(network.parameters())
+    return sum(w.ndim > 1 for w in weights), sum(w.numel() for w in weights)
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    return folder if folder.exists() or folder == folder.parent else _existing(folder.parent)

@@ -1,0 +1,115 @@
+"""`pfa reproduce`: what it would run, what it leaves out, and that it ends in figures and the report."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Call
+
+from pfa_cli import reproduce
+from pfa_cli.bench import command
+from pfa_cli.recipes import list_recipes
+
+SMALL = """
+title = "a small MNIST"
+[base]
+dataset = "mnist"
+network = "mlp"
+hidden_sizes = [8, 8]
+epochs = 2
+batch_size = 32
+learning_rate = 0.01
+milestones = [1]
+learning_rate_factor = 0.5
+momentum = 0.9
+weight_decay = 1e-4
+train_images = 128
+test_images = 32
+probe_images = 32
+[sweeps.expansion]
+algorithm = "pfa"
+key = "expansion"
+values = [1, 10]
+seeds = 1
+paper = true
+[sweeps.other]
+algorithm = "pfa"
+key = "expansion"
+values = [3]
+seeds = 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Recipes: a small mnist; and two algorithms in place of nine."""
+    monkeypatch.setattr(reproduce, "TABLE_1", ("bp", "pfa"))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mnist.toml").write_text(SMALL)
+    return "recipes"
+
+
+def test_the_papers_cells_with_the_shortest_recipe_first(tmp_path: Path) -> None:
+    shipped = list_recipes()
+    found = reproduce.parts(None, reversed(shipped), range(5), tmp_path)
+    names = [part.recipe.name for part in found]
+    assert names.index("mnist") < names.index("cifar10") < names.index("imagenet")
+    mnist = found[names.index("mnist")]
+    assert (
+        len(mnist.plan.cells) == 9 * 5 + 6 * 3
+    )  # Figure 3's sweep: one of its seven values is the recipe's own
+    assert mnist.to_fetch and not mnist.left_out
+    imagenet = found[names.index("imagenet")]
+    assert "no photographs in" in imagenet.left_out
+
+
+def test_a_dry_run_shows_hours_and_disk_and_trains_nothing(
+    call: Call, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trial(recipes: object, algorithms: list[str], *_: object, **__: object) -> list[command.LeftOut]:
+        assert algorithms == ["bp", "pfa"]
+        return [command.LeftOut("mnist", "it is too slow")]
+
+    monkeypatch.setattr(command, "bench", trial)
+    done = call("reproduce", "mnist", "imagenet", "--seeds=2", "--dry-run", f"--recipe-dir={folder}")
+    assert done.code == 0, done.err
+    assert "mnist: its time cannot be told: it is too slow" in done.err
+    row = next(line.split() for line in done.out.splitlines() if line.startswith(" mnist"))
+    assert row[:5] == ["mnist", "5", "0", "10", "unknown"] and row[6] == "MB"
+    assert "imagenet: left out: no photographs in" in " ".join(done.out.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["recipes"]
+
+
+def test_it_trains_and_ends_in_figures_and_the_report_and_goes_on(
+    call: Call, folder: str, tmp_path: Path
+) -> None:
+    command = ("reproduce", "mnist", "imagenet", "--seeds=1", f"--recipe-dir={folder}")
+    done = call(*command, "--jobs=1")
+    assert done.code == 0, done
+    assert "imagenet: left out: no photographs in" in done.out
+    made = {path.name for path in (tmp_path / "results").iterdir()}
+    assert {"fig2.pdf", "fig3.pdf", "table1.md", "comparison.md", "report.html"} <= made
+    runs = json.loads(call("status", "--json").out)
+    assert sorted((run["algorithm"], run["settings"].get("expansion")) for run in runs) == [
+        ("bp", None),
+        ("pfa", 1),
+        ("pfa", 10),
+    ]
+    again = call(*command, "--dry-run").out
+    assert next(line.split() for line in again.splitlines() if line.startswith(" mnist"))[1:4] == [
+        "3",
+        "3",
+        "0",
+    ]
+
+
+def test_data_that_cannot_be_fetched_leave_their_recipe_out(
+    call: Call, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise reproduce.PfaError("no source can be reached")
+
+    monkeypatch.setattr(reproduce, "prepare_data", refuse)
+    done = call("reproduce", "mnist", "--seeds=1", f"--recipe-dir={folder}")
+    assert done.code == 0 and "mnist: left out: no source can be reached" in done.out
+    assert not (tmp_path / "results").exists()

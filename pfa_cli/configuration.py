@@ -70,6 +70,9 @@ class Configuration(BaseModel):
     )
     probe_images: int = Field(128, gt=0, description="training images on which the error angle is measured")
     accumulation: int = Field(1, gt=0, description="parts a batch is split into, to fit a small GPU")
+    draws: Literal["own", "published"] = Field(
+        "own", description="order of random draws: pfa's own, or that of the published runs (mnist, cifar10)"
+    )
     options: dict[str, OptionValue] = Field(default_factory=dict)
     network_options: dict[str, OptionValue] | None = None
     dataset_options: dict[str, OptionValue] | None = None
@@ -139,7 +142,28 @@ class Configuration(BaseModel):
             raise ValueError(
                 f"batch_size (={self.batch_size}) must be divisible by accumulation (={self.accumulation})"
             )
+        if self.draws == "published":
+            self._check_published()
         return self
+
+    def _check_published(self) -> None:
+        """ValueError if the published code has no such run, whose draws could be repeated."""
+        experiment = {"mnist": "mlp", "cifar10": "resnet20"}
+        if experiment.get(self.dataset) != self.network:
+            raise ValueError(
+                f"draws (='published') are known for mlp on mnist and resnet20 on cifar10, not for {self.network} on "
+                f"{self.dataset}"
+            )
+        if self.algorithm not in ("bp", "fa", "sf", "pfa", "pfa-o"):
+            raise ValueError(
+                f"draws (='published') are known for bp, fa, sf, pfa and pfa-o, not for {self.algorithm}"
+            )
+        free = {"form", "expansion"} if self.algorithm == "pfa" else {"form"}
+        for name, option in self.algorithm_entry.options.items():
+            if name not in free and self.options[name] != option.default:
+                raise ValueError(
+                    f"draws (='published') are known for {name} = {option.default} only, not {self.options[name]}"
+                )
 
     def check_ranks(self, ranks: int) -> None:
         """UsageError if a batch does not divide among ``ranks`` processes, each with ``accumulation`` parts."""
@@ -216,7 +240,10 @@ class Configuration(BaseModel):
             *self.dataset_entry.settings,
         }  # fmt: skip
         source = (self.sources or {}).get("dataset", "")
-        return self.model_dump_json(include=shared) + source
+        cell = (
+            self.hash if self.draws == "published" else ""
+        )  # then the order of images depends on the algorithm
+        return self.model_dump_json(include=shared) + source + cell
 
     @property
     def hash(self) -> str:
@@ -292,6 +319,13 @@ def _check_numbers(value: Any, name: str = "") -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{name} (={value}) must be a finite number")
 
+
+# Of the settings that need not be given: what a configuration stored before they existed stands for.
+DEFAULTS: Mapping[str, Any] = {
+    name: _default(Configuration, name)
+    for name, field in Configuration.model_fields.items()
+    if not field.is_required()
+}
 
 # What a recipe's [base] table and --set may name for every algorithm, with its meaning.
 BASE_SETTINGS: Mapping[str, str] = {

@@ -25,7 +25,7 @@ LEVELS = [
     ["registry"],
     ["arguments", "configuration", "recipes"],
     ["store"],
-    ["algorithms", "networks", "data", "theory"],
+    ["algorithms", "networks", "data", "theory", "published_draws"],
     ["training"],
     ["runs"],
     ["analysis"],

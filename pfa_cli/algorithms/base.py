@@ -94,6 +94,10 @@ class Algorithm:
         """The initial feedback tensors of ``layer``, registered as its buffers under their names."""
         return {}
 
+    def start_from(self, layer: "FeedbackLayer", *drawn: Tensor) -> dict[str, Tensor]:
+        """As `draw`, from matrices drawn elsewhere (see `convert`): here from V, or from none."""
+        return {"V": drawn[0]} if drawn else {}
+
     def path(self, layer: "FeedbackLayer") -> Tensor:
         """The feedback path V of ``layer``, shape of W."""
         try:

@@ -1,7 +1,7 @@
 """`convert`, which gives an algorithm to any network, and `attach`, which joins it to the optimiser."""
 
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 
 import torch
@@ -21,6 +21,7 @@ def convert(
     *,
     seed: int = 0,
     ignore: Collection[str] = (),
+    drawn: Mapping[str, Sequence[Tensor]] | None = None,
     **options: object,
 ) -> nn.Module:
     """Makes ``network`` one that learns by ``algorithm``, in place, and returns it.
@@ -37,6 +38,8 @@ def convert(
         seed: of the feedback weights, a stream of their own; the network's weights are not drawn here.
         ignore: parameters, and modules with all they hold, that stay as they are: errors go down by them as in
             backpropagation. Names as in ``network.named_parameters()`` and ``network.named_modules()``.
+        drawn: feedback weights in place of those of ``seed``, by the name of the layer: V, of W's shape, for FA; B [N̄, N_out]
+            and R₀ [N̄, …] like W for PFA and PFA-o; none for BP and SF.
         **options: the algorithm's own, e.g. ``expansion=20`` for "pfa".
 
     Raises:
@@ -64,7 +67,11 @@ def convert(
     found = _weighted_layers(network, chosen, entry.label)
     for name, module in found:
         layer = _adopt(module, name, chosen)
-        for letter, tensor in chosen.draw(layer, generator(seed, "feedback", name)).items():
+        if drawn is None:
+            tensors = chosen.draw(layer, generator(seed, "feedback", name))
+        else:
+            tensors = chosen.start_from(layer, *drawn[name])
+        for letter, tensor in tensors.items():
             value = _laid_out_as(layer.weight, tensor)
             if isinstance(tensor, nn.Parameter):
                 layer.register_parameter(letter, nn.Parameter(value, requires_grad=tensor.requires_grad))

@@ -29,7 +29,10 @@ class Literal(Algorithm):
         self._draw_pair = draw_pair
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
-        B, R = self._draw_pair(layer, self.options, stream)
+        return self.start_from(layer, *self._draw_pair(layer, self.options, stream))
+
+    def start_from(self, layer: FeedbackLayer, *drawn: Tensor) -> dict[str, Tensor]:
+        B, R = drawn
         found = {"B": B, "R": nn.Parameter(R, requires_grad=layer.weight.requires_grad)}
         if self._is_sparse:
             found["M"] = (R != 0).to(R.dtype)

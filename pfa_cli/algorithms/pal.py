@@ -12,12 +12,13 @@ point is E[φ'_p Wᵀ φ'_q], so V aligns to a W weighted by how often both ends
 (Max et al. 2022, 2024; paper, "phaseless alignment learning".) roll shifts the batch by one image: the slow signal that
 leaks through the filter. W trains on the activity without noise. ‖V‖ is held to 3·‖V₀‖.
 
-Where it differs from its paper: a minibatch stands in for continuous time; and convolutions learn by the same rule (our own
-extension, the authors kept theirs fixed): da is the one convolution's response, before BatchNorm, gated by the ReLU that
-follows (after the addition, for the last of a residual block), and r̂ᵀξ its weight gradient, divided at each tap by the
-number of positions where the tap lies inside the image. A layer that reads pooled or reshaped activity, or the image itself,
-reads a linear population; one whose output is pooled before its ReLU feeds a linear one. Where a batch passes in several parts,
-V moves by 1 - (1 - λ)^(1/parts) with each, so that the batch moves it by λ.
+Where it differs from its paper: a minibatch stands in for continuous time; and convolutions learn by the same rule (which
+the authors' code has, switched off: their paths of convolutions stay fixed): da is the one convolution's response, before
+BatchNorm, gated by the ReLU that follows (after the addition, for the last of a residual block), and r̂ᵀξ its weight
+gradient, divided at each tap by the number of positions where the tap lies inside the image (this division alone is ours). A
+layer that reads pooled or reshaped activity, or the image itself, reads a linear population; one whose output is pooled
+before its ReLU feeds a linear one. Where a batch passes in several parts, V moves by 1 - (1 - λ)^(1/parts) with each, so
+that the batch moves it by λ.
 """
 
 from collections.abc import Callable, Iterator, Mapping

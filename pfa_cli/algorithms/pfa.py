@@ -92,8 +92,10 @@ class PFA(ClosedForm):
         return B, sparse(R0, float(options.get("r_density", 1)), stream)
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
-        pair = self.draw_pair(layer, self.options, stream)
-        B, R0, W0 = (layer.by_group(_at_least_float32(tensor)) for tensor in (*pair, layer.weight))
+        return self.start_from(layer, *self.draw_pair(layer, self.options, stream))
+
+    def start_from(self, layer: FeedbackLayer, *drawn: Tensor) -> dict[str, Tensor]:
+        B, R0, W0 = (layer.by_group(_at_least_float32(tensor)) for tensor in (*drawn, layer.weight))
         G = B.mT @ B
         C0 = (B.mT @ R0 - G @ W0).reshape(layer.weight.shape)
         return {"G": G.to(layer.weight.dtype), "C0": C0.to(layer.weight.dtype)}
@@ -159,10 +161,10 @@ class PFAO(PFA):
         ]
         return torch.cat(blocks).to(layer.weight.dtype), draw_R(layer, units, stream)
 
-    def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
+    def start_from(self, layer: FeedbackLayer, *drawn: Tensor) -> dict[str, Tensor]:
         if extra_units(layer, self.options) * layer.groups < layer.n_out:
-            return super().draw(layer, stream)
-        B, R0 = self.draw_pair(layer, self.options, stream)
+            return super().start_from(layer, *drawn)
+        B, R0 = drawn
         V0 = (layer.by_group(B).mT @ layer.by_group(R0)).reshape(layer.weight.shape)
         return {"C0": V0 - layer.weight.detach().cpu()}
 

@@ -21,13 +21,14 @@ import pandas as pd
 
 from pfa_cli import registry
 from pfa_cli.analysis.paper import departures
+from pfa_cli.configuration import DEFAULTS
 from pfa_cli.registry import described, in_order
 from pfa_cli.store import queries
 from pfa_cli.store.engine import Store
 
 COMPARABLE = (
     "dataset", "network", "hidden_sizes", "epochs", "batch_size", "train_images", "test_images", "validation_images",
-    "split_seed", "image_size", "precision",
+    "split_seed", "image_size", "precision", "draws",
 )  # fmt: skip
 CELL = ["recipe", "algorithm", "seed", "config_hash"]
 LAST = "test_accuracy_last_epoch_percent"
@@ -263,7 +264,7 @@ def final_accuracies(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 
 def _setting(configuration: Mapping[str, Any], dataset: str) -> str:
-    shared = {name: configuration.get(name) for name in COMPARABLE}
+    shared = {name: configuration.get(name, DEFAULTS.get(name)) for name in COMPARABLE}
     of_plugins = {
         "network_options": configuration.get("network_options"),
         "dataset_options": configuration.get("dataset_options"),

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
+from pfa_cli.configuration import DEFAULTS
 from pfa_cli.registry import described
 from pfa_cli.theory.propositions import path_angle_degrees
 
@@ -129,7 +130,7 @@ def departures(configuration: Mapping[str, Any], data: str) -> dict[str, str]:
         skipped |= {"epochs", "milestones"}
     known = described(algorithm).options if algorithm in paper().algorithms else {}
     for key in dict.fromkeys((*ours, *papers)):
-        usual = known[key].default if key in known else None
+        usual = known[key].default if key in known else DEFAULTS.get(key)
         expected = papers.get(key, usual)
         own_option = key in options and algorithm not in paper().algorithms
         if key not in skipped and not own_option and ours.get(key) != expected:

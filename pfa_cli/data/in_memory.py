@@ -14,9 +14,9 @@ from pfa_cli.configuration import Configuration
 from pfa_cli.data.augment import CropAndFlip
 from pfa_cli.data.dataset import Dataset
 from pfa_cli.data.part import WHOLE, Part
-from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
+from pfa_cli.data.splits import Order, steps_per_epoch
 from pfa_cli.errors import PfaError, unknown
-from pfa_cli.randomness import generator
+from pfa_cli.published_draws import PublishedOrder
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,12 @@ class InMemoryDataset(Dataset):
         augmentation: CropAndFlip | None = None,
     ) -> None:
         self.name, self.device, self._augmentation = name, device, augmentation
+        self._order = PublishedOrder(configuration) if configuration.draws == "published" else Order()
         self.n_classes = int(training.labels.max()) + 1
         self.input_shape = tuple(training.images.shape[1:])
-        kept, held_out = hold_out(len(training), configuration.validation_images, configuration.split_seed)
+        kept, held_out = self._order.hold_out(
+            len(training), configuration.validation_images, configuration.split_seed
+        )
         self._training = training.take(kept.sort().values[: configuration.train_images]).to(device)
         self._evaluation = {"test": test.take(slice(configuration.test_images)).to(device)}
         if len(held_out):
@@ -77,9 +80,7 @@ class InMemoryDataset(Dataset):
         self, seed: int, epoch: int, batch_size: int, start_step: int = 0, part: Part = WHOLE
     ) -> Iterator[tuple[Tensor, ...]]:
         # Drawn for the whole epoch at once and then sliced, so that an epoch can be entered at any step.
-        drawn = [epoch_order(self.train_size, seed, epoch)]
-        if self._augmentation is not None:
-            drawn.append(self._augmentation.draw(self.train_size, generator(seed, "augmentation", epoch)))
+        drawn = self._order.epoch(self.train_size, batch_size, self._augmentation, seed, epoch)
         drawn = [tensor.to(self.device) for tensor in drawn]
         for step in range(start_step, self.steps_per_epoch(batch_size)):
             rows = part.of_batch(step, batch_size)

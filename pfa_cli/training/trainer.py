@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pfa_cli import published_draws
 from pfa_cli.algorithms import Algorithm, attach, convert
 from pfa_cli.data.part import Part
 from pfa_cli.errors import PfaError, StoppedWaiting
@@ -41,9 +42,10 @@ class Trainer:
     """Trains the cell (configuration, seed) on ``dataset``.
 
     The initial weights, the order of the data and the augmentation come from the seed alone, the same for every
-    algorithm; the feedback weights from a stream of their own. All of its state passes through `state` and `restore`, at
-    the end of an epoch or in the middle of one, and a restored trainer goes on bit for bit like one never interrupted (on
-    the same kind of device, number of threads and version of torch).
+    algorithm; the feedback weights from a stream of their own. (With ``draws = "published"`` all as
+    `pfa_cli.published_draws` says.) All of its state passes through `state` and `restore`, at the end of an epoch or in the
+    middle of one, and a restored trainer goes on bit for bit like one never interrupted (on the same kind of device, number
+    of threads and version of torch).
 
     Where several ``ranks`` train together, each has a trainer and calls it alike; each takes its part of every batch.
 
@@ -96,12 +98,18 @@ class Trainer:
         """The network and all else that lies on the device."""
         c, device = self.configuration, self.device
         network = build_network(c, self.dataset.n_classes, self.dataset.input_shape, self.ranks.size)
-        initialise(network, generator(self.seed, "weights"))
+        drawn = None
+        if c.draws == "published":
+            drawn = published_draws.initialise(network, c, self.seed)
+        else:
+            initialise(network, generator(self.seed, "weights"))
         network.to(device)
         if device.type == "cuda":  # else cuDNN would turn the kernels to the images' format at every call
             network.to(memory_format=self.precision.memory_format)
         network = share_statistics(network, self.ranks, device)
-        self.network = convert(network, self.entry.load(), seed=self.seed, ignore=(), **c.options)
+        self.network = convert(
+            network, self.entry.load(), seed=self.seed, ignore=(), drawn=drawn, **c.options
+        )
         algorithm = self.algorithm
         algorithm.ranks, algorithm.parts = self.ranks, c.accumulation
         self._shared_network = self.ranks.wrap(self.network)

@@ -9,7 +9,7 @@ from synthetic import add_grid
 
 from pfa_cli import recipes
 from pfa_cli.analysis import paper as module
-from pfa_cli.analysis.evidence import Evidence
+from pfa_cli.analysis.evidence import Evidence, _setting
 from pfa_cli.analysis.findings import Findings, find
 from pfa_cli.analysis.paper import departures, paper
 from pfa_cli.analysis.table1 import judge_table
@@ -48,6 +48,7 @@ def test_the_shipped_recipes_are_the_papers_experiments(recipe: str) -> None:
         ("bp", "batch_size", 32), ("bp", "learning_rate", 0.02), ("bp", "milestones", [5, 30]),
         ("bp", "hidden_sizes", [512]), ("bp", "train_images", 1000), ("bp", "validation_images", 100),
         ("bp", "first_epoch_weight_decay", 0.1), ("pfa", "expansion", 4.0), ("pal", "noise", 0.1),
+        ("pfa", "draws", "published"),
     ],
 )  # fmt: skip
 def test_every_other_setting_is_a_departure(algorithm: str, key: str, value: object) -> None:
@@ -65,6 +66,17 @@ def test_an_option_that_the_paper_does_not_name_departs_unless_it_has_its_defaul
     configuration = settings("mnist", "wm")
     assert departures(configuration | {"a_later_setting": None}, "MNIST") == {}
     assert list(departures(configuration | {"a_later_setting": 3}, "MNIST")) == ["a_later_setting"]
+
+
+def test_a_setting_that_is_newer_than_a_stored_run_stands_for_its_default() -> None:
+    stored = settings("mnist", "bp")
+    older = {name: value for name, value in stored.items() if name != "draws"}
+    assert departures(older, "MNIST") == {}
+    assert (
+        _setting(older, "MNIST")
+        == _setting(stored, "MNIST")
+        != _setting(stored | {"draws": "published"}, "MNIST")
+    )
 
 
 def test_another_schedule_is_one_departure() -> None:

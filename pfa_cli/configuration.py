@@ -11,7 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pfa_cli import registry
 from pfa_cli.errors import PfaError, UsageError, unknown
 from pfa_cli.plugins import Source
-from pfa_cli.registry import DATASETS, NETWORKS, DatasetEntry, Entry, NetworkEntry, OptionValue
+from pfa_cli.registry import (
+    DATASETS,
+    NETWORKS,
+    OPTIONS_OF,
+    DatasetEntry,
+    Entry,
+    NetworkEntry,
+    OptionValue,
+    flat,
+)
 
 # Lists of TOML and JSON become tuples; all else is taken as it is written ("2" is not 2, true is not 1).
 _Whole = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
@@ -23,7 +32,6 @@ _FIND: Mapping[str, Callable[[str], Entry | NetworkEntry | DatasetEntry]] = {
     "network": registry.network,
     "dataset": registry.dataset,
 }
-_OPTIONS_OF = {"algorithm": "options", "network": "network_options", "dataset": "dataset_options"}
 
 # Settings and options that enter the hash at their default too, as all did at first. A later one enters only where it
 # differs from its default, so that it renames no cell of before; hence such a default may never change.
@@ -102,10 +110,10 @@ class Configuration(BaseModel):
                 )
             named |= entry.options.keys()
             settings[role] = entry.name
-            given = settings.get(_OPTIONS_OF[role])
+            given = settings.get(OPTIONS_OF[role])
             if given is None or isinstance(given, Mapping):
                 options = entry.check_options(given or {})
-                settings[_OPTIONS_OF[role]] = options if options or role == "algorithm" else None
+                settings[OPTIONS_OF[role]] = options if options or role == "algorithm" else None
         if plugins:
             settings["sources"] = {role: source.sha256 for role, source in plugins.items()}
             settings["plugins"] = plugins
@@ -284,19 +292,6 @@ class Configuration(BaseModel):
 def _own(entries: Mapping[str, NetworkEntry] | Mapping[str, DatasetEntry]) -> list[str]:
     """The settings that some networks (or data sets) have and others have not; elsewhere they are None."""
     return sorted({name for entry in entries.values() for name in entry.settings})
-
-
-def flat(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored configuration in one level: all options beside the settings, and 8 digits for the file of each plug-in.
-
-    >>> flat({"epochs": 2, "options": {"scale": 0.5}, "network_options": None, "sources": {"algorithm": "8297fe9a0d5cf0f2"}})
-    {'epochs': 2, 'scale': 0.5, 'algorithm_file': '8297fe9a'}
-    """
-    nested = {*_OPTIONS_OF.values(), "sources"}
-    settings = {name: value for name, value in stored.items() if name not in nested}
-    for name in _OPTIONS_OF.values():
-        settings |= stored.get(name) or {}
-    return settings | {f"{role}_file": sha256[:8] for role, sha256 in (stored.get("sources") or {}).items()}
 
 
 def _default(model: type[BaseModel], name: str) -> Any:

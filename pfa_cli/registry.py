@@ -29,6 +29,8 @@ from pfa_cli.plugins import Plugin, Source
 _log = logging.getLogger(__name__)
 
 OptionValue = float | int | str
+OPTIONS_OF = {"algorithm": "options", "network": "network_options", "dataset": "dataset_options"}
+"""By role, the setting that holds the options of what is named."""
 Limit = tuple[float | None, float | None]
 
 
@@ -231,6 +233,19 @@ def described(name: str) -> Entry:
     point = plugins.installed("pfa.algorithms").get(name)
     found = None if point is None else _installed_entry(point)
     return found or _remembered.get(name) or Entry(name)
+
+
+def flat(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration in one level: all options beside the settings, and 8 digits for the file of each plug-in.
+
+    >>> flat({"epochs": 2, "options": {"scale": 0.5}, "network_options": None, "sources": {"algorithm": "8297fe9a0d5cf0f2"}})
+    {'epochs': 2, 'scale': 0.5, 'algorithm_file': '8297fe9a'}
+    """
+    nested = {*OPTIONS_OF.values(), "sources"}
+    settings = {name: value for name, value in stored.items() if name not in nested}
+    for name in OPTIONS_OF.values():
+        settings |= stored.get(name) or {}
+    return settings | {f"{role}_file": sha256[:8] for role, sha256 in (stored.get("sources") or {}).items()}
 
 
 def remember(texts: Iterable[str]) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from pfa_cli.arguments import parse_choices
 from pfa_cli.errors import UsageError, unknown
 from pfa_cli.runs.status import STYLES, StatusRow
 
@@ -36,19 +35,24 @@ class Selection:
         recipe: str | None = None,
         algos: str | None = None,
         state: str | None = None,
-        where: Iterable[str] = (),
+        where: Sequence[str] = (),
     ) -> "Selection":
         """Of the words of the command line.
 
         >>> Selection.parse(["3", "5-7"], state="failed,stale", where=["expansion=1,2"]).ids
         [3, 5, 6, 7]
         """
+        choices = {}
+        if where:
+            from pfa_cli.arguments import parse_choices  # brings pydantic, which takes a while to import
+
+            choices = parse_choices(where, "--where")
         return cls(
             [number for text in ids for number in _numbers(text)],
             _words(recipe),
             [word.lower() for word in _words(algos)],
             _words(state),
-            parse_choices(where, "--where"),
+            choices,
         )
 
     def __bool__(self) -> bool:

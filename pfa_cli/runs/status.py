@@ -15,9 +15,8 @@ from rich.live import Live
 from rich.text import Text
 from sqlalchemy import func, select
 
-from pfa_cli.configuration import Configuration, flat
 from pfa_cli.errors import PfaError
-from pfa_cli.registry import ALGORITHMS, in_order
+from pfa_cli.registry import ALGORITHMS, flat, in_order
 from pfa_cli.runs.liveness import look_up, shown_state
 from pfa_cli.runs.plan import EpochSeconds
 from pfa_cli.runs.wording import count, duration, in_number_order, percent, rate, setting
@@ -181,8 +180,7 @@ def _settings(row: RunRow) -> dict[str, Any]:
     """All settings of a run; an option that came after the run has its default."""
     entry = ALGORITHMS.get(row.algorithm)
     defaults = {name: option.default for name, option in entry.options.items()} if entry else {}
-    own = {name: value for name, value in flat(row.configuration).items() if value is not None}
-    return {name: value for name, value in {**defaults, **own}.items() if name not in ("recipe", "algorithm")}
+    return defaults | _differing(flat(row.configuration))
 
 
 def _variants(found: Iterable[RunRow]) -> dict[int, str]:
@@ -192,7 +190,13 @@ def _variants(found: Iterable[RunRow]) -> dict[int, str]:
         groups[row.recipe, row.algorithm].append(row)
     variants: dict[int, str] = {}
     for group in groups.values():
-        settings = {row.id: Configuration.settings_of(row.configuration) for row in group}
+        settings = {row.id: _differing(flat(row.configuration)) for row in group}
+        if (
+            len({frozenset(own) for own in settings.values()}) > 1
+        ):  # some are of before or after a setting came
+            from pfa_cli.configuration import Configuration  # pydantic takes a while to import
+
+            settings = {row.id: Configuration.settings_of(row.configuration) for row in group}
         values: dict[str, Counter[str]] = defaultdict(Counter)
         for own in settings.values():
             for name, value in own.items():
@@ -211,6 +215,15 @@ def _variants(found: Iterable[RunRow]) -> dict[int, str]:
         unique = len({(shorter[row.id], row.seed) for row in group}) == len(group)
         variants |= shorter if "epochs" in differing and unique else named(differing)
     return variants
+
+
+def _differing(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in which runs of a recipe and algorithm can differ."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not None and name not in ("recipe", "algorithm")
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -234,6 +234,7 @@ def reproduce(
     ] = False,
     out: Out = None,
     db: Db = None,
+    checkpoint_dir: CheckpointDir = None,
     data_dir: DataDir = None,
     recipe_dir: RecipeDir = None,
 ) -> None:
@@ -255,7 +256,14 @@ def reproduce(
         return
     raise typer.Exit(
         whole.reproduce(
-            parts, db, out or results_folder(db), jobs=jobs, device=device, data_dir=folder, console=output
+            parts,
+            db,
+            out or results_folder(db),
+            jobs=jobs,
+            device=device,
+            data_dir=folder,
+            checkpoint_dir=checkpoint_dir,
+            console=output,
         )
     )
 

@@ -148,6 +148,7 @@ def reproduce(
     jobs: int | None,
     device: str,
     data_dir: Path,
+    checkpoint_dir: Path | None,
     console: Terminal,
 ) -> int:
     """Trains all cells that are not done, then writes what the paper shows into ``out``; the exit code, as of `pfa run`.
@@ -167,7 +168,15 @@ def reproduce(
             left_out[part.recipe.name] = str(error)
             continue
         console.say(f"{part.recipe.name}: {part.plan.summary()}")
-        ended = run_cells(db, part.plan, jobs=jobs, device=device, data_dir=data_dir, console=console)
+        ended = run_cells(
+            db,
+            part.plan,
+            jobs=jobs,
+            device=device,
+            data_dir=data_dir,
+            checkpoint_dir=checkpoint_dir,
+            console=console,
+        )
         if ended > 1:  # told to stop
             return ended
         code = max(code, ended)

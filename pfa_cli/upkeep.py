@@ -10,6 +10,7 @@ import typer
 from pfa_cli.errors import UsageError
 from pfa_cli.options import (
     AsJson,
+    CheckpointDir,
     DataDir,
     Db,
     Device,
@@ -164,6 +165,7 @@ def rerun(
     device: Device = "auto",
     yes: Yes = False,
     db: Db = None,
+    checkpoint_dir: CheckpointDir = None,
     data_dir: DataDir = None,
 ) -> None:
     """Train runs again from the start; their epochs are deleted. (`pfa run` goes on with failed and interrupted ones.)"""
@@ -176,9 +178,19 @@ def rerun(
             return
         from pfa_cli.runs.launch import dry_run, run_cells
 
-        dry_run(db, plan, device=device, data_dir=data_dir)  # refuses before anything is deleted
+        # Refuses before anything is deleted.
+        dry_run(db, plan, device=device, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
         manage.reset(store, rows)
-    raise typer.Exit(run_cells(db, plan, jobs=jobs, device=device, data_dir=data_dir, console=output))
+    code = run_cells(
+        db,
+        plan,
+        jobs=jobs,
+        device=device,
+        data_dir=data_dir,
+        checkpoint_dir=checkpoint_dir,
+        console=output,
+    )
+    raise typer.Exit(code)
 
 
 @runs_app.command()

@@ -449,28 +449,56 @@ def recipes(
 
 @app.command()
 def export(
+    place: Annotated[
+        Path | None, typer.Argument(parser=expanded, metavar="OUT", help="The same as --out.")
+    ] = None,
     out: Annotated[
-        Path, typer.Option(parser=expanded, metavar="FILE", help="The file to write: .csv or .parquet")
-    ],
-    table: Annotated[
-        str,
+        Path | None,
         typer.Option(
-            help="runs, attempts, epochs, layers, simulations or benchmarks",
-            autocompletion=completion.of_one(completion.table_names),
+            parser=expanded,
+            metavar="FILE",
+            help="The file to write: .csv or .parquet; - for standard output; for TensorBoard a folder.",
         ),
-    ] = "epochs",
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--to", help="csv, parquet or tensorboard", show_default="by the file's name; csv for -"
+        ),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(help="runs, attempts, epochs, layers, simulations or benchmarks", show_default="epochs"),
+    ] = None,
     db: Db = None,
 ) -> None:
-    """Write one table of the database to a file: tidy, one observation per row.
+    """Write one table of the database to a file: tidy, one observation per row, settings as columns (docs/tables.md).
 
     In a CSV, text that begins with = + - or @ has an apostrophe before it, so that a spreadsheet does not compute it.
+    TensorBoard gets all runs at once, each with its settings, epochs and layers.
     """
+    from pfa_cli.store import tensorboard
     from pfa_cli.store.engine import open_store
     from pfa_cli.store.export import export as write
 
+    if (place is None) == (out is None):
+        raise UsageError("name the file to write, once: `pfa export epochs.csv`, or --out -")
+    target = out or place
+    assert target is not None
+    to_tensorboard = form == "tensorboard"
+    if to_tensorboard and (table is not None or str(target) == "-"):
+        raise UsageError(
+            "--to tensorboard writes all runs into a folder: leave --table out, and name a folder"
+        )
     with open_store(db, write=False) as store:
-        rows = write(store, table, out)
-    output.say(f"{out}: {rows} rows")
+        if to_tensorboard:
+            runs = tensorboard.export(store, target)
+            output.say(f"{target}: {runs} runs; `tensorboard --logdir {target}` shows them")
+        elif str(target) == "-":
+            write(store, table or "epochs", sys.stdout.buffer, form or "csv")
+        else:
+            rows = write(store, table or "epochs", target, form)
+            output.say(f"{target}: {rows} rows")
 
 
 @app.command()

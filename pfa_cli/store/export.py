@@ -1,43 +1,74 @@
-"""Tidy tables for other programs: CSV or Parquet, complete or not there at all."""
+"""Tidy tables for other programs: CSV, Parquet or TensorBoard's files, complete or not there at all."""
 
 import csv
 import importlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import ColumnElement, Connection, Select
+from sqlalchemy import ColumnElement, Connection
 
 from pfa_cli import files
-from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.errors import PfaError, UsageError, unknown
 from pfa_cli.store.engine import Store
 from pfa_cli.store.schema import METRICS, kind_of
-from pfa_cli.store.tables import table
+from pfa_cli.store.tables import is_of_runs, settings, table
 
+FORMS = ("csv", "parquet")
 _ROWS_AT_ONCE = 10_000
 
-Writer = Callable[[Connection, str, Select[tuple[Any, ...]], BinaryIO], int]
+
+class Rows:
+    """A tidy table as it is exported: the columns of its query, then the settings of the run that a row is about."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.name, self._connection, self._query = name, connection, table(name)
+        self.columns = list(self._query.selected_columns)
+        self._settings = settings(connection) if is_of_runs(name) else None
+        self.setting_names = self._settings.names if self._settings else ()
+
+    def parts(self) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows, some thousands at a time."""
+        found = self._connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(self._query)
+        for rows in found.partitions():
+            if self._settings is None:
+                yield [tuple(row) for row in rows]
+            else:
+                yield [(*row, *self._settings.values[row[0]]) for row in rows]
+
+    def kind_of_setting(self, name: str) -> type:
+        """The one type of a setting's values; text where they have several."""
+        assert self._settings is not None
+        position = self.setting_names.index(name)
+        kinds = {type(values[position]) for values in self._settings.values.values()} - {type(None)}
+        return float if kinds == {int, float} else kinds.pop() if len(kinds) == 1 else str
 
 
-def export(store: Store, name: str, out: Path) -> int:
-    """Writes the tidy table ``name`` (``tables.TABLES``) to ``out``; its number of rows.
+Writer = Callable[[Rows, BinaryIO], int]
 
-    The suffix of ``out`` says how: ``.csv`` or ``.parquet``. In a CSV a value that is not defined is empty,
-    and one that came out as NaN is ``nan``; a text that begins with = + - or @, which spreadsheets would compute, has
-    an apostrophe before it. Parquet has null and NaN, and label and unit of every metric in its schema. Times are in
-    UTC; settings are JSON.
+
+def export(store: Store, name: str, out: Path | BinaryIO, form: str | None = None) -> int:
+    """Writes the tidy table ``name`` (``tables.TABLES``) to ``out``, a file to be made or one that is open; its number of rows.
+
+    ``form`` is "csv" or "parquet"; by default the suffix of ``out`` says it. A table about runs has their settings as its last
+    columns. In a CSV a value that is not defined is empty, and one that came out as NaN is ``nan``; a text that begins with
+    = + - or @, which spreadsheets would compute, has an apostrophe before it. Parquet has null and NaN, and label and unit of
+    every metric in its schema. Times are in UTC; lists and the whole configuration are JSON.
 
     Raises UsageError for an unknown table or suffix, PfaError if Parquet or the file cannot be written.
     """
-    query = table(name)
-    write = _writer(out)
+    table(name)
+    write = _writer(out, form)
+
+    if not isinstance(out, Path):
+        return store.read(lambda connection: write(Rows(connection, name), out))
 
     def write_all(connection: Connection) -> int:
         with files.replacing(out) as file:
-            return write(connection, name, query, file)
+            return write(Rows(connection, name), file)
 
     try:
         files.refuse_special(out)
@@ -50,11 +81,17 @@ def export(store: Store, name: str, out: Path) -> int:
         ) from error
 
 
-def _writer(out: Path) -> Writer:
-    if out.suffix == ".csv":
+def _writer(out: Path | BinaryIO, form: str | None) -> Writer:
+    if form is None and isinstance(out, Path):
+        form = out.suffix.removeprefix(".")
+        if form not in FORMS:
+            raise UsageError(
+                f"the name of {out} must end in .csv or .parquet; it says how to write the table."
+            )
+    if form not in FORMS:
+        raise unknown("form", str(form), (*FORMS, "tensorboard"))
+    if form == "csv":
         return _write_csv
-    if out.suffix != ".parquet":
-        raise UsageError(f"the name of {out} must end in .csv or .parquet; it says how to write the table.")
     try:
         importlib.import_module("pyarrow")
     except ImportError as error:
@@ -64,30 +101,33 @@ def _writer(out: Path) -> Writer:
     return _write_parquet
 
 
-def _write_csv(connection: Connection, name: str, query: Select[tuple[Any, ...]], file: BinaryIO) -> int:
+def _write_csv(rows: Rows, file: BinaryIO) -> int:
     count = 0
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(column.name for column in query.selected_columns)
-    for row in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query):
-        lines.writerow([_cell(value) for value in row])
-        count += 1
+    lines.writerow([*(column.name for column in rows.columns), *rows.setting_names])
+    for part in rows.parts():
+        lines.writerows([_cell(value) for value in row] for row in part)
+        count += len(part)
     text.detach()
     return count
 
 
-def _write_parquet(connection: Connection, name: str, query: Select[tuple[Any, ...]], file: BinaryIO) -> int:
+def _write_parquet(rows: Rows, file: BinaryIO) -> int:
     import pyarrow as pa
     import pyarrow.parquet
 
-    schema = pa.schema([_arrow_field(name, column) for column in query.selected_columns])
+    schema = pa.schema(
+        [_arrow_field(rows.name, column) for column in rows.columns]
+        + [pa.field(name, _arrow_type(rows.kind_of_setting(name))) for name in rows.setting_names]
+    )
     count = 0
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        for rows in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query).partitions():
-            columns = [[_json(value) for value in column] for column in zip(*rows, strict=True)]
+        for part in rows.parts():
+            columns = [[_json(value) for value in column] for column in zip(*part, strict=True)]
             arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-            count += len(rows)
+            count += len(part)
     return count
 
 
@@ -104,11 +144,17 @@ def _json(value: object) -> object:
     return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
 
 
+def _arrow_type(kind: type) -> Any:
+    import pyarrow as pa
+
+    kinds = {float: pa.float64(), bool: pa.bool_(), int: pa.int64(), datetime: pa.timestamp("us", tz="UTC")}
+    return kinds.get(kind, pa.string())
+
+
 def _arrow_field(table: str, column: ColumnElement[Any]) -> Any:
     """The column with what is known of it: label and unit of a metric, as the file's metadata."""
     import pyarrow as pa
 
-    kinds = {float: pa.float64(), bool: pa.bool_(), int: pa.int64(), datetime: pa.timestamp("us", tz="UTC")}
     metric = METRICS.get((table, str(column.key)))
     known = {name: text for name, text in metric.metadata.items() if text} if metric else None
-    return pa.field(column.key, kinds.get(kind_of(column.type), pa.string()), metadata=known)
+    return pa.field(column.key, _arrow_type(kind_of(column.type)), metadata=known)

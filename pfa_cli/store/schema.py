@@ -1,7 +1,7 @@
 """The tables of the results database. Their names and columns are those of the exported tables.
 
 Units stand in the column names; angles are in degrees, accuracies in percent, times in UTC. How to change the
-schema is said in ``migrations/__init__.py``.
+schema is said in ``migrations/__init__.py``. Every column says what it is (``doc``): docs/tables.md is made of that.
 """
 
 import math
@@ -235,97 +235,130 @@ MOST_EPOCHS = 1_000_000_000
 
 
 def _columns(record: type) -> list[Column[Any]]:
-    return [Column(metric.name, Real, nullable=not is_required(metric)) for metric in metrics(record)]
+    return [
+        Column(each.name, Real, nullable=not is_required(each), doc=each.metadata["label"])
+        for each in metrics(record)
+    ]
 
 
 runs = Table(
     "runs",
     metadata,
-    Column("id", Whole, primary_key=True),
-    Column("recipe", Text, nullable=False),
-    Column("algorithm", Text, nullable=False),
-    Column("seed", Whole, nullable=False),
-    Column("config_hash", Text, nullable=False),
-    Column("configuration", Json, nullable=False),
-    Column("dataset", Text),
-    Column("state", Text, nullable=False),  # queued, running, done, failed, interrupted
-    Column("token", Text),  # who owns the run while it is running; every write checks it
-    Column("host", Text),
-    Column("pid", Whole),
-    Column("process_started", Real),  # with the pid it identifies a process of that host (owner.py)
-    Column("heartbeat_at", UtcTime),
-    Column("epochs_total", Whole(MOST_EPOCHS), nullable=False),
+    Column("id", Whole, primary_key=True, doc="number of the run in this database"),
+    Column("recipe", Text, nullable=False, doc="recipe that it belongs to"),
+    Column("algorithm", Text, nullable=False, doc="learning algorithm"),
+    Column("seed", Whole, nullable=False, doc="seed of weights, order of images and augmentation"),
+    Column("config_hash", Text, nullable=False, doc="what identifies the settings: 16 hex digits"),
+    Column("configuration", Json, nullable=False, doc="all settings, as JSON"),
+    Column("dataset", Text, doc="the images it trained on, in words"),
+    Column("state", Text, nullable=False, doc="queued, running, done, failed or interrupted"),
+    Column("token", Text, doc="who owns the run while it is running; every write checks it"),
+    Column("host", Text, doc="machine that works on it, or did so last"),
+    Column("pid", Whole, doc="process there"),
     Column(
-        "epochs_done", Whole(MOST_EPOCHS)
-    ),  # None: not even epoch 0, the network at initialisation, is there
-    Column("diverged_epoch", Whole(MOST_EPOCHS)),
-    Column("checkpoint", Text),
-    Column("error", Text),
-    Column("created_at", UtcTime, nullable=False),
-    Column("started_at", UtcTime),
-    Column("finished_at", UtcTime),
-    Column("pid_namespace", Text),  # in which ``pid`` counts: containers of one host may share host names
-    Column("checkpoint_dir", Text),  # None: the default folder beside the database
-    Column("sources", Json),  # the user's plug-in files that the run used: file name -> text
-    Column("tags", Json(list)),  # the user's words for the run (`pfa runs tag`)
-    Column("note", Text),  # the user's sentence about the run (`pfa runs note`)
-    Column("job", Json),  # the Slurm job of the process that works on it, or did so last (owner.py)
+        "process_started",
+        Real,
+        doc="when that process started, by its host's clock; with the pid it identifies it (owner.py)",
+    ),
+    Column("heartbeat_at", UtcTime, doc="when it last gave a sign of life"),
+    Column("epochs_total", Whole(MOST_EPOCHS), nullable=False, doc="epochs that it is to train"),
+    Column(
+        "epochs_done",
+        Whole(MOST_EPOCHS),
+        doc="epochs trained; empty: not even epoch 0, the network at initialisation, is there",
+    ),
+    Column("diverged_epoch", Whole(MOST_EPOCHS), doc="epoch in which the loss stopped being finite"),
+    Column("checkpoint", Text, doc="name of its newest checkpoint"),
+    Column("error", Text, doc="why it failed"),
+    Column("created_at", UtcTime, nullable=False, doc="when it was planned"),
+    Column("started_at", UtcTime, doc="when training began"),
+    Column("finished_at", UtcTime, doc="when it ended"),
+    Column("pid_namespace", Text, doc="in which the pid counts: containers of one host may share host names"),
+    Column(
+        "checkpoint_dir", Text, doc="folder of its checkpoints; empty: the default one beside the database"
+    ),
+    Column("sources", Json, doc="files of plug-ins that it used: name and text"),
+    Column("tags", Json(list), doc="the user's words for the run (`pfa runs tag`)"),
+    Column("note", Text, doc="the user's sentence about the run (`pfa runs note`)"),
+    Column("job", Json, doc="Slurm's job of the process that works on it, or did so last (owner.py)"),
     UniqueConstraint("recipe", "algorithm", "seed", "config_hash"),
 )
 
 attempts = Table(
     "attempts",
     metadata,
-    Column("id", Whole, primary_key=True),
-    Column("run_id", Whole, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
-    Column("token", Text, nullable=False),
-    Column("host", Text),
-    Column("pid", Whole),
-    Column("git_sha", Text),
-    Column("git_dirty", Flag),
-    Column("argv", Arguments),
-    Column("pfa_version", Text),
-    Column("python_version", Text),
-    Column("torch_version", Text),
-    Column("cuda_version", Text),
-    Column("device", Text),
-    Column("threads", Whole),
-    Column("precision", Text),
-    Column("deterministic", Json),
-    Column("dataset", Text),
-    Column("resumed_epoch", Whole(MOST_EPOCHS)),  # epochs done when the attempt began; None: from the start
-    Column("facts", Json),  # whatever else the worker knew
-    Column("started_at", UtcTime, nullable=False),
-    Column("ended_at", UtcTime),
-    Column("outcome", Text),  # done, failed, interrupted; stale: found dead by the next attempt
-    Column("job_id", Text),  # Slurm's; of a job array, the id of the array
-    Column("array_task", Whole),
-    Column("restart_count", Whole),  # how often Slurm had requeued the job
-    Column("node", Text),
-    Column("partition", Text),
-    Column("ranks", Whole),  # processes that trained the cell together
+    Column("id", Whole, primary_key=True, doc="number of the attempt in this database"),
+    Column(
+        "run_id",
+        Whole,
+        ForeignKey("runs.id", ondelete="CASCADE"),
+        nullable=False,
+        doc="run that was attempted",
+    ),
+    Column("token", Text, nullable=False, doc="by which the attempt owned the run"),
+    Column("host", Text, doc="machine"),
+    Column("pid", Whole, doc="process there"),
+    Column("git_sha", Text, doc="commit of pfa"),
+    Column("git_dirty", Flag, doc="whether pfa's files differed from that commit"),
+    Column("argv", Arguments, doc="the command"),
+    Column("pfa_version", Text, doc="version of pfa"),
+    Column("python_version", Text, doc="version of Python"),
+    Column("torch_version", Text, doc="version of torch"),
+    Column("cuda_version", Text, doc="version of CUDA that torch was built with"),
+    Column("device", Text, doc="device that trained"),
+    Column("threads", Whole, doc="CPU threads of the process"),
+    Column("precision", Text, doc="arithmetic of the network"),
+    Column("deterministic", Json, doc="flags of determinism, as JSON"),
+    Column("dataset", Text, doc="the images it trained on, in words"),
+    Column(
+        "resumed_epoch", Whole(MOST_EPOCHS), doc="epochs done when the attempt began; empty: from the start"
+    ),
+    Column("facts", Json, doc="whatever else the process knew of its machine, as JSON"),
+    Column("started_at", UtcTime, nullable=False, doc="when the attempt began"),
+    Column("ended_at", UtcTime, doc="when it ended"),
+    Column("outcome", Text, doc="done, failed or interrupted; stale: found dead by the next attempt"),
+    Column("job_id", Text, doc="Slurm's job; of a job array, the id of the array"),
+    Column("array_task", Whole, doc="task of a job array"),
+    Column("restart_count", Whole, doc="how often Slurm had requeued the job"),
+    Column("node", Text, doc="Slurm's node"),
+    Column("partition", Text, doc="Slurm's partition"),
+    Column("ranks", Whole, doc="processes that trained the cell together"),
     Index(None, "run_id"),
 )
 
 epochs = Table(
     "epochs",
     metadata,
-    Column("run_id", Whole, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    Column("epoch", Whole(MOST_EPOCHS), primary_key=True),
-    Column("attempt_id", Whole, ForeignKey("attempts.id")),
+    Column("run_id", Whole, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True, doc="run"),
+    Column(
+        "epoch",
+        Whole(MOST_EPOCHS),
+        primary_key=True,
+        doc="epochs trained; 0 is the network at initialisation",
+    ),
+    Column("attempt_id", Whole, ForeignKey("attempts.id"), doc="attempt that trained the epoch"),
     *_columns(EpochRecord),
-    Column("diverged", Flag, nullable=False),
-    Column("checksum", Text),  # of the epoch and its layers; None in rows from before there were checksums
+    Column("diverged", Flag, nullable=False, doc="whether the loss was not finite"),
+    Column(
+        "checksum", Text, doc="of the epoch and its layers; empty in rows from before there were checksums"
+    ),
     sqlite_with_rowid=False,
 )
 
 layers = Table(
     "layers",
     metadata,
-    Column("run_id", Whole, primary_key=True),
-    Column("epoch", Whole(MOST_EPOCHS), primary_key=True),
-    Column("layer_index", Whole(MOST_EPOCHS), primary_key=True),
-    Column("layer", Text, nullable=False),
+    Column("run_id", Whole, primary_key=True, doc="run"),
+    Column(
+        "epoch",
+        Whole(MOST_EPOCHS),
+        primary_key=True,
+        doc="epochs trained; 0 is the network at initialisation",
+    ),
+    Column(
+        "layer_index", Whole(MOST_EPOCHS), primary_key=True, doc="place of the layer in the network, from 0"
+    ),
+    Column("layer", Text, nullable=False, doc="name of the layer"),
     *_columns(LayerRecord),
     ForeignKeyConstraint(["run_id", "epoch"], ["epochs.run_id", "epochs.epoch"], ondelete="CASCADE"),
     sqlite_with_rowid=False,
@@ -334,28 +367,33 @@ layers = Table(
 simulations = Table(
     "simulations",
     metadata,
-    Column("kind", Text, primary_key=True),  # what was simulated: "eigenvalues" or "path"
-    Column("parameters_hash", Text, primary_key=True),
-    Column("quantity", Text, primary_key=True),  # with its unit: "eigenvalue_max", "path_angle_degrees"
-    Column("item", Whole, primary_key=True),  # which of several values
-    Column("parameters", Json, nullable=False),
-    Column("value", Real),
-    Column("created_at", UtcTime, nullable=False),
-    Column("checksum", Text),
+    Column("kind", Text, primary_key=True, doc='what was simulated: "eigenvalues" or "path"'),
+    Column("parameters_hash", Text, primary_key=True, doc="what identifies the parameters"),
+    Column(
+        "quantity",
+        Text,
+        primary_key=True,
+        doc='what was found, with its unit: "eigenvalue_max", "path_angle_degrees"',
+    ),
+    Column("item", Whole, primary_key=True, doc="which of several values"),
+    Column("parameters", Json, nullable=False, doc="parameters of the simulation, as JSON"),
+    Column("value", Real, doc="value"),
+    Column("created_at", UtcTime, nullable=False, doc="when it was computed"),
+    Column("checksum", Text, doc="of the row"),
 )
 
 benchmarks = Table(
     "benchmarks",
     metadata,
-    Column("id", Whole, primary_key=True),
-    Column("machine", Json, nullable=False),
-    Column("recipe", Text, nullable=False),
-    Column("measure", Text, nullable=False),
-    Column("algorithm", Text),
-    Column("value", Real),
-    Column("unit", Text, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
-    Column("checksum", Text),
+    Column("id", Whole, primary_key=True, doc="number of the measurement in this database"),
+    Column("machine", Json, nullable=False, doc="machine and versions, as JSON"),
+    Column("recipe", Text, nullable=False, doc="recipe whose step was timed"),
+    Column("measure", Text, nullable=False, doc="what was measured"),
+    Column("algorithm", Text, doc="learning algorithm; empty for what has none"),
+    Column("value", Real, doc="value"),
+    Column("unit", Text, nullable=False, doc="unit of the value"),
+    Column("created_at", UtcTime, nullable=False, doc="when it was measured"),
+    Column("checksum", Text, doc="of the row"),
 )
 
 

@@ -1,13 +1,15 @@
 """The tidy tables: one observation per row, units in the column names, the same key columns everywhere.
 
-A table about runs opens with ``KEY``, then epoch, layer_index and layer where they apply. Rows come in the
-order of the keys, so that the same database gives the same table.
+A table about runs opens with ``KEY``, then epoch, layer_index and layer where they apply; ``settings`` gives the columns
+that stand at its end. Rows come in the order of the keys, so that the same database gives the same table.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Label, Select, select
+from sqlalchemy import Connection, Label, Select, select
 
 from pfa_cli.errors import unknown
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
@@ -70,6 +72,46 @@ def _key() -> list[Label[Any]]:
     expansion = runs.c.configuration[("options", "expansion")].as_float()
     columns = [runs.c.id, runs.c.recipe, runs.c.algorithm, runs.c.seed, runs.c.config_hash, expansion]
     return [column.label(name) for name, column in zip(KEY, columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of all runs as columns: ``names``, and of every run the values, None where it has not that setting."""
+
+    names: tuple[str, ...]
+    values: dict[int, tuple[Any, ...]]
+
+
+def settings(connection: Connection) -> Settings:
+    """Every setting that some run has, as a column "setting_…"; options of its algorithm too, lists as JSON."""
+    found = {
+        run: _flat(configuration)
+        for run, configuration in connection.execute(
+            select(runs.c.id, runs.c.configuration).order_by(runs.c.id)
+        )
+    }
+    names = tuple(dict.fromkeys(name for each in found.values() for name in each))
+    return Settings(names, {run: tuple(map(each.get, names)) for run, each in found.items()})
+
+
+def is_of_runs(name: str) -> bool:
+    """Whether the tidy table ``name`` has rows of runs, whose settings can stand beside them."""
+    return name not in _WITHOUT_RUNS
+
+
+def _flat(configuration: dict[str, Any]) -> dict[str, Any]:
+    """The settings that have a value, by the names of their columns; those that are key columns left out."""
+    found: dict[str, Any] = {}
+    for name, value in configuration.items():
+        if isinstance(value, dict) and name.endswith("options"):
+            found |= {f"setting_{option}": _plain(each) for option, each in value.items()}
+        elif value is not None and name not in KEY:
+            found[f"setting_{name}"] = _plain(value)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
 
 
 _WITHOUT_RUNS = ("simulations", "benchmarks")

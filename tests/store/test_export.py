@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_line import Call
 from sqlalchemy import text
 from store_cells import claimed, run_to_end
 
 from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.notebook import load
 from pfa_cli.records import EpochRecord, LayerRecord
 from pfa_cli.store import export as module
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import DamagedDatabase
 from pfa_cli.store.export import export
-from pfa_cli.store.queries import epochs_frame
 from pfa_cli.store.schema import layers
 from pfa_cli.store.tables import KEY, TABLES
 from pfa_cli.store.writer import record_epoch, record_simulation
@@ -72,10 +73,60 @@ def test_parquet_keeps_undefined_nan_and_infinity_apart(store: Store, tmp_path: 
     assert [row["validation_loss"] for row in rows] == [None, None]
 
 
+@pytest.mark.parametrize("name", ["runs", "attempts", "epochs", "layers"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_settings_are_the_last_columns_of_every_table_of_runs(
+    store: Store, tmp_path: Path, name: str, suffix: str
+) -> None:
+    out = tmp_path / f"{name}.{suffix}"
+    export(store, name, out)
+    frame = pd.read_csv(out) if suffix == "csv" else pd.read_parquet(out)
+    named = [column for column in frame if column.startswith("setting_")]
+    assert list(frame.columns[-len(named) :]) == named
+    assert {"setting_learning_rate", "setting_dataset", "setting_form", "setting_hidden_sizes"} < {*named}
+    assert set(frame["setting_learning_rate"]) == {0.01}
+    assert [json.loads(text) for text in set(frame["setting_hidden_sizes"])] == [[512, 512]]
+    assert set(frame.loc[frame["algorithm"] == "pfa", "setting_expansion"]) == {10.0}
+    assert frame.loc[frame["algorithm"] == "bp", "setting_expansion"].isna().all()
+    if suffix == "parquet":
+        assert frame["setting_learning_rate"].dtype == "float64" and frame["setting_epochs"].dtype == "int64"
+
+
+def test_a_table_goes_to_standard_output_whole_and_alone(store: Store, call: Call, tmp_path: Path) -> None:
+    export(store, "layers", tmp_path / "layers.csv")
+    answer = call("export", "--table", "layers", "--out", "-", "--db", str(store.path))
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == (tmp_path / "layers.csv").read_text()
+
+
+def test_a_pipe_that_is_closed_early_ends_the_export_in_peace(store: Store) -> None:
+    command = f"{sys.executable} -m pfa_cli export --table layers --out - --db {store.path} | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("run_id,recipe,")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name the file to write, once"),
+        (("a.csv", "--out", "b.csv"), "name the file to write, once"),
+        (("--to", "tensorboard", "-"), "name a folder"),
+        (("--to", "tensorboard", "--table", "runs", "logs"), "leave --table out"),
+        (("--to", "xlsx", "a.xlsx"), "unknown form 'xlsx'"),
+    ],
+)
+def test_a_wrong_export_says_what_to_give(
+    store: Store, call: Call, arguments: tuple[str, ...], said: str
+) -> None:
+    answer = call("export", *arguments, "--db", str(store.path))
+    assert answer.code == 2 and said in answer.err
+
+
 def test_both_formats_and_the_frame_agree(store: Store, tmp_path: Path) -> None:
     for suffix in ("csv", "parquet"):
         export(store, "epochs", tmp_path / f"epochs.{suffix}")
-    frame = epochs_frame(store).convert_dtypes()
+    frame = load(str(store.path)).epochs.convert_dtypes()
     for read in (pd.read_csv(tmp_path / "epochs.csv"), pd.read_parquet(tmp_path / "epochs.parquet")):
         pd.testing.assert_frame_equal(read.convert_dtypes(), frame, check_dtype=False)
 

@@ -5,8 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import metric_reference
 import pytest
+import table_reference
 from store_cells import claimed, new_database
 
 from pfa_cli.records import EpochRecord, LayerRecord, metric, metrics
@@ -63,8 +63,10 @@ def test_one_field_is_all_that_a_new_metric_needs(tmp_path: Path) -> None:
     code = [sys.executable, "-W", "error", "-c", WITH_ONE_MORE, str(tmp_path)]
     subprocess.run(code, check=True, env={"PYTHONPATH": f"{Path(__file__).parent}:{Path.cwd()}"})
     header, first, *_ = (tmp_path / "old.db.csv").read_text().splitlines()
-    assert header.split(",")[-1] == "gradient_norm"
-    assert first.endswith(",")  # stored before there was the metric
+    names = header.split(",")
+    position = names.index("gradient_norm")
+    assert position == names.index("setting_dataset") - 1  # the last metric; then come the settings
+    assert first.split(",")[position] == ""  # stored before there was the metric
     with pytest.raises(StoreError, match=r"newer pfa .*its table layers has the column gradient_norm"):
         open_store(str(tmp_path / "old.db"), write=False)
 
@@ -95,9 +97,9 @@ def test_every_metric_has_a_label_and_its_unit_is_that_of_its_name() -> None:
         assert each.metadata["unit"] in (named or {None, "images/s"})
 
 
-def test_the_description_of_the_metrics_is_up_to_date() -> None:
-    written = metric_reference.FILE.read_text(encoding="utf-8")
-    assert written == metric_reference.reference(), "python tests/metric_reference.py writes it anew"
+def test_the_description_of_every_column_is_up_to_date() -> None:
+    written = table_reference.FILE.read_text(encoding="utf-8")
+    assert written == table_reference.reference(), "python tests/table_reference.py writes it anew"
 
 
 def test_a_column_that_lost_its_name_is_damage_and_not_a_new_metric(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from pfa_cli.options import (
     DataDir,
     Db,
     Device,
+    Kept,
     OfAlgorithms,
     OfRecipe,
     OfState,
@@ -28,6 +29,10 @@ from pfa_cli.options import (
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 from pfa_cli.terminal import messages, output, prepare_streams, show_error, table
 from pfa_cli.upkeep import data_app, db_app, runs_app
+
+if TYPE_CHECKING:
+    from pfa_cli.runs.plan import Plan
+    from pfa_cli.runs.shards import Shard
 
 # The parser's own exceptions: typer brings them along under names that differ between its versions.
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
@@ -154,6 +159,32 @@ def run(
     eager: Annotated[
         bool, typer.Option("--eager", help="On a GPU: without CUDA graphs, slower but sure.")
     ] = False,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="Processes of this machine that train each cell together.")
+    ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="Stay until cells in other processes' hands are done, or take them over."
+        ),
+    ] = False,
+    grace: Annotated[
+        float | None,
+        typer.Option(
+            help="Minutes without a sign of life after which a process elsewhere counts as gone.",
+            show_default="PFA_GRACE, else 5",
+        ),
+    ] = None,
+    kept: Annotated[
+        Kept,
+        typer.Option("--keep-checkpoints", help="What stays of a done cell: none, its last or its last 2."),
+    ] = Kept.last,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Only every Nth cell, the Ith first, in a database of its own beside --db."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     db: Db = None,
     data_dir: DataDir = None,
@@ -164,6 +195,67 @@ def run(
 
     What is done is skipped and what was interrupted is resumed, so the same command may be given twice.
     """
+    from pfa_cli.launched import RENDEZVOUS, launched
+    from pfa_cli.runs.shards import Shard
+    from pfa_cli.runs.start_ranks import end_with_parent, start_ranks
+
+    end_with_parent()
+    first = launched().rank == 0
+    if grace is not None:
+        os.environ["PFA_GRACE"] = str(grace)  # worker processes ask, too
+    part = None if shard is None else Shard.parse(shard)
+    if part:
+        db = part.database(db)
+    try:
+        names, plan = _planned(
+            recipes, algos, seeds, epochs, settings, sweep, precision, db, recipe_dir, part
+        )
+    except PfaError as error:
+        if first:
+            raise
+        raise typer.Exit(error.exit_code) from None  # the same in all ranks, and the first one says it
+    if ranks is not None and RENDEZVOUS not in os.environ and not dry_run:
+        raise typer.Exit(start_ranks(ranks))
+    if dry_run:
+        from pfa_cli.runs.launch import dry_run as check
+
+        check(db, plan, device=device, data_dir=data_dir, checkpoint_dir=checkpoint_dir, ranks=ranks)
+        if first:
+            output.print(plan.table())
+        return
+    if first:  # torch takes seconds to import
+        output.say(f"{names}: {plan.summary()}; starting")
+    from pfa_cli.runs.launch import run_cells
+
+    raise typer.Exit(
+        run_cells(
+            db,
+            plan,
+            jobs=jobs,
+            device=device,
+            data_dir=data_dir,
+            checkpoint_dir=checkpoint_dir,
+            console=output,
+            eager=eager,
+            wait=wait,
+            kept=kept.number,
+        )
+    )
+
+
+def _planned(
+    recipes: list[str],
+    algos: str | None,
+    seeds: str | None,
+    epochs: int | None,
+    settings: list[str] | None,
+    sweep: str | None,
+    precision: str | None,
+    db: str | None,
+    recipe_dir: Path | None,
+    shard: "Shard | None" = None,
+) -> "tuple[str, Plan]":
+    """The recipes' names and the cells that `pfa run` with these options asks for."""
     from pfa_cli.recipes import load_recipe, parse_algorithms, parse_grid, parse_seeds
     from pfa_cli.runs.plan import make_plan, make_sweep_plan, united
     from pfa_cli.store.engine import open_if_there
@@ -187,29 +279,7 @@ def run(
             for one in _names("--sweep", sweep):
                 plans.append(make_sweep_plan(store, each, one, numbers, *combinations, algorithms=names))
     plan = united(plans)
-    if dry_run:
-        from pfa_cli.runs.launch import dry_run as check
-
-        check(db, plan, device=device, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
-        if os.environ.get("RANK", "0") == "0":
-            output.print(plan.table())
-        return
-    if os.environ.get("RANK", "0") == "0":  # the first of torchrun's processes; torch takes seconds to import
-        output.say(f"{', '.join(dict.fromkeys(each.name for each in found))}: {plan.summary()}; starting")
-    from pfa_cli.runs.launch import run_cells
-
-    raise typer.Exit(
-        run_cells(
-            db,
-            plan,
-            jobs=jobs,
-            device=device,
-            data_dir=data_dir,
-            checkpoint_dir=checkpoint_dir,
-            console=output,
-            eager=eager,
-        )
-    )
+    return ", ".join(dict.fromkeys(each.name for each in found)), shard.of(plan) if shard else plan
 
 
 @app.command()
@@ -266,6 +336,75 @@ def reproduce(
             console=output,
         )
     )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def submit(
+    context: typer.Context,
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            parser=expanded_recipe,
+            metavar="RECIPE",
+            help="As for `pfa run`, with any of its options: --algos, --seeds, --jobs, --ranks, …",
+        ),
+    ],
+    partition: Annotated[str | None, typer.Option(help="Partition to run in.")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Time limit, as sbatch takes it: 4:00:00 is 4 hours.")
+    ] = None,
+    array: Annotated[
+        int | None, typer.Option(min=1, help="Jobs that share the cells, as one job array.")
+    ] = None,
+    gres: Annotated[str | None, typer.Option(help="GPUs of each job: gpu:1.")] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Any other option of sbatch: cpus-per-task=8; repeatable."),
+    ] = None,
+    setup: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="A line of the script before pfa: 'module load cuda'; repeatable."),
+    ] = None,
+    shards: Annotated[
+        bool,
+        typer.Option(
+            "--shards",
+            help="Each job of the array has a database of its own: for disks shared over NFS, without a server.",
+        ),
+    ] = False,
+    show: Annotated[bool, typer.Option("--print", help="Only print the script.")] = False,
+    db: Db = None,
+    recipe_dir: RecipeDir = None,
+) -> None:
+    """Submit `pfa run` to Slurm: one job, or an array whose jobs share the cells.
+
+    The script lies beside the database. It saves before the time limit or pre-emption ends it, and goes on where it stopped.
+    """
+    from pfa_cli.runs.submission import Submission, parse_sbatch
+
+    if shards and array is None:
+        raise UsageError(
+            "--shards deals the cells out to the jobs of an array: say how many, such as --array 8"
+        )
+    given = [*recipes, *context.args, *([f"--recipe-dir={recipe_dir.absolute()}"] if recipe_dir else [])]
+    command: Any = typer.main.get_command(app)
+    options = command.get_command(context, "run").make_context("pfa run", [*given]).params
+    planning = ("recipes", "algos", "seeds", "epochs", "settings", "sweep", "precision", "recipe_dir")
+    names, plan = _planned(**{name: options[name] for name in planning}, db=db)
+    asked = {"partition": partition, "time": time, "gres": gres}
+    submission = Submission(
+        run=given,
+        name=names.replace(", ", "-"),
+        db=db,
+        array=array,
+        shards=shards,
+        sbatch={key: value for key, value in asked.items() if value} | parse_sbatch(sbatch or []),
+        setup=setup or [],
+    )
+    if show:
+        output.say(submission.script(submission.folder / f"{submission.name}.sh").rstrip("\n"))
+    else:
+        output.say(f"{plan.summary()}. {submission.submit()}")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Options and arguments that several commands have, with how their words are read."""
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,20 @@ CheckpointDir = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+
+
+class Kept(Enum):
+    """How many checkpoints stay of a done cell."""
+
+    none = "none"
+    last = "last"
+    two = "2"
+
+    @property
+    def number(self) -> int:
+        return {"none": 0, "last": 1, "2": 2}[self.value]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Out = Annotated[
     Path | None,

@@ -1,4 +1,4 @@
-"""The processes that train one network together (torchrun), and what they tell one another. One process is one rank.
+"""The processes that train one network together, each a rank, and what they tell one another (torchrun, `pfa run --ranks`).
 
 Every rank holds the same weights and the same feedback: fixed paths come from the seed; what follows W (SF, KP, PFA's
 closed form) follows weights that are the same everywhere; PFA's literal R is a parameter whose gradient is averaged like
@@ -7,9 +7,7 @@ averaged before it enters V. With BatchNorm over the whole batch the result is t
 """
 
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
 from typing import Any
@@ -20,47 +18,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pfa_cli.errors import UsageError
+from pfa_cli.launched import RENDEZVOUS, VARIABLES, Launched
 
-JOIN_SECONDS = 120.0  # until all processes that torchrun started must have met
-_VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-@dataclass(frozen=True)
-class Launched:
-    """What torchrun told this process: it is ``rank`` of ``size``, and ``local_rank`` of ``local_size`` on this machine."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-
-
-def launched(environment: Mapping[str, str] = os.environ) -> Launched:
-    """What torchrun told this process; a single rank where nobody started several.
-
-    UsageError where the variables are there but torchrun is not: left over from another command, they would let this
-    one wait for ranks that never come.
-    """
-    names = [name for name in _VARIABLES if name in environment]
-    said = " ".join(f"{name}={environment[name]}" for name in names)
-    if environment.get("WORLD_SIZE", "1") == "1":
-        return Launched()
-    if "TORCHELASTIC_RUN_ID" not in environment:
-        raise UsageError(
-            f"{said}: these variables say that torchrun started several processes, but it did not start this one. "
-            f"`unset {' '.join(names)}` to train in one process, or start it with torchrun"
-        )
-    try:
-        size, rank = int(environment["WORLD_SIZE"]), int(environment["RANK"])
-        local_size = int(environment.get("LOCAL_WORLD_SIZE", size))
-        local_rank = int(environment.get("LOCAL_RANK", rank))
-        if not (0 <= rank < size and 0 <= local_rank < local_size):
-            raise ValueError
-    except (KeyError, ValueError):
-        raise UsageError(f"{said}: not what torchrun sets. Start this command with torchrun again") from None
-    return Launched(rank, size, local_rank, local_size)
-
-
+JOIN_SECONDS = 120.0  # until all processes that were started must have met
 _PARAMETERS = signature(DistributedDataParallel.__init__).parameters
 # What torch 2.14 calls the option; earlier versions know the other name only.
 _SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers"
@@ -75,16 +35,18 @@ class Ranks:
 
     @classmethod
     def join(cls, process: Launched, device_type: str) -> "Ranks":
-        """This process among those that torchrun started, once all are there. UsageError if they do not come in time."""
+        """This process among those that were started, once all are there. UsageError if they do not come in time."""
         if process.size == 1:
             return cls()
         if not dist.is_initialized():
             try:
-                store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
+                where = os.environ.get(RENDEZVOUS)
+                url = f"file://{where}?rank={process.rank}&world_size={process.size}" if where else "env://"
+                store, rank, size = next(dist.rendezvous(url, timeout=timedelta(seconds=JOIN_SECONDS)))
             except (dist.DistError, ValueError) as error:
                 raise UsageError(
                     f"rank {process.rank} of {process.size} waited {JOIN_SECONDS:.0f} s in vain for the others ({error}). "
-                    f"If no torchrun is at work, `unset {' '.join(v for v in _VARIABLES if v in os.environ)}`"
+                    f"If no torchrun is at work, `unset {' '.join(v for v in VARIABLES if v in os.environ)}`"
                 ) from None
             store.set_timeout(dist.default_pg_timeout)
             # gloo carries what is on the CPU, above all the agreement to stop; nccl what is on the GPUs.

@@ -37,6 +37,7 @@ class Setup:
     jobs: int | None = None  # cells trained at a time; None: as the back end thinks best
     ranks: Ranks = field(default_factory=Ranks)
     eager: bool = False  # on a GPU: without CUDA graphs
+    kept: int = 1  # checkpoints that stay of a done cell
 
 
 class Backend(ABC):
@@ -63,6 +64,9 @@ class Backend(ABC):
         ``report`` hears of progress, from the thread that called `run`: for every task an ``Ended`` (none if it was not
         begun before a stop), or a ``Broken`` if no more can be done. A task in another command's hands ends "busy".
         """
+
+    def idle(self) -> None:  # noqa: B027
+        """Called every few seconds while the command waits for cells in other commands' hands."""
 
     def close(self) -> None:  # noqa: B027 (most have nothing to do)
         """Called once, when no more is to be run."""

@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun, that train every cell together: the first one leads, the others follow.
+"""Several processes (torchrun, `pfa run --ranks`) that train every cell together: the first one leads, the others follow.
 
 The leader alone knows the database: it claims a cell, announces it, and writes what came of it. The others train along and
 need nothing but the data and the leader's checkpoints. If any of them ends, the leader gives its cell back as interrupted
@@ -14,7 +14,7 @@ import torch
 from pfa_cli.cores import share_cores
 from pfa_cli.data import load_dataset
 from pfa_cli.errors import PfaError
-from pfa_cli.ranks import launched
+from pfa_cli.launched import launched
 from pfa_cli.runs.backend import Backend, Report, Setup, Task
 from pfa_cli.runs.events import Broken, Event, Said
 from pfa_cli.runs.worker import work
@@ -22,6 +22,8 @@ from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.training import checkpoint
 from pfa_cli.training.device import make_repeatable
 from pfa_cli.training.trainer import Trainer
+
+_WAIT = "wait"  # what the leader announces where there is no cell at the moment
 
 
 class Distributed(Backend):
@@ -48,6 +50,10 @@ class Distributed(Backend):
 
         work(self.setup, takewhile(lambda _: not stop, tasks), listen, lambda: bool(stop))
 
+    def idle(self) -> None:
+        """Tells the other ranks to wait on: they would take a leader that is silent for half an hour for lost."""
+        self.setup.ranks.from_first(_WAIT)
+
     def close(self) -> None:
         """Tells the other ranks that no cells are left."""
         if not self._broken:  # else they may wait in the middle of a step; torchrun ends them
@@ -58,7 +64,7 @@ def follow(setup: Setup) -> int:
     """Trains along with every cell that the leader announces, step by step, until it announces none; the exit code.
 
     Raises:
-        PfaError: another rank ended.
+        PfaError: this rank restored another checkpoint than the leader.
     """
     device, ranks = torch.device(setup.device), setup.ranks
     make_repeatable(device)
@@ -70,6 +76,8 @@ def follow(setup: Setup) -> int:
 
         try:
             while (announced := ranks.from_first(None)) is not None:
+                if announced == _WAIT:
+                    continue
                 task, folder = announced
                 assert isinstance(task, Task)
                 dataset = load_dataset(task.configuration, setup.data_dir, device)
@@ -91,5 +99,5 @@ def follow(setup: Setup) -> int:
         except RuntimeError as error:
             if not ranks.lost_one(error):
                 raise
-            raise PfaError(f"rank {ranks.rank} ends: another process of this run has ended") from None
+            return 1  # the leader says so, and whoever started the ranks
         return stop.exit_code

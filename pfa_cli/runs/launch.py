@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,13 +13,15 @@ from rich.console import Console
 from pfa_cli.configuration import Configuration
 from pfa_cli.data import check_data, default_data_dir, prepare_data
 from pfa_cli.errors import PfaError
+from pfa_cli.launched import launched
 from pfa_cli.networks import check_network
-from pfa_cli.ranks import Ranks, launched
+from pfa_cli.ranks import Ranks
 from pfa_cli.runs.backend import Backend, Setup, Task
 from pfa_cli.runs.checkpoints import check_checkpoint_dir, keep_checkpoints_in
 from pfa_cli.runs.distributed import Distributed, follow
 from pfa_cli.runs.events import Broken, Ended, Event, Said
 from pfa_cli.runs.gpu import Gpu
+from pfa_cli.runs.liveness import is_alive, look_up
 from pfa_cli.runs.log import Log, Logged
 from pfa_cli.runs.plan import Cell, Plan, refreshed
 from pfa_cli.runs.processes import Processes
@@ -27,7 +30,9 @@ from pfa_cli.runs.wording import count
 from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.source import commit
 from pfa_cli.store import writer
-from pfa_cli.store.engine import check_writable, open_store
+from pfa_cli.store.engine import Store, check_writable, open_store
+from pfa_cli.store.queries import runs
+from pfa_cli.store.schema import STATES
 from pfa_cli.store.sqlite import network_warning
 from pfa_cli.theory.simulate import ensure
 from pfa_cli.training.device import choose_device
@@ -35,6 +40,7 @@ from pfa_cli.training.precision import Precision
 
 BACKENDS: tuple[type[Backend], ...] = (Distributed, Gpu, Processes)
 """The first that fits is used."""
+WAIT_SECONDS = 5.0  # between two looks at cells in other processes' hands
 
 
 def run_cells(
@@ -47,11 +53,14 @@ def run_cells(
     checkpoint_dir: Path | None = None,
     console: Console,
     eager: bool = False,
+    wait: bool = False,
+    kept: int = 1,
 ) -> int:
     """Trains every cell of the plan that is not done and not in the hands of another live process.
 
     ``checkpoint_dir``: where new cells keep their checkpoints; None: beside the database. ``eager``: without CUDA graphs.
-    Under torchrun the processes train each cell together, and only the first writes and speaks.
+    ``wait``: stays until the cells in other processes' hands are done, or given up, which it then takes over. ``kept``: how
+    many checkpoints stay of a done cell. Several ranks train each cell together, and only the first writes and speaks.
 
     Returns the exit code: 0 nothing failed and nothing is left to do here (every cell is done, or another live process
     has it, which the summary says), 1 some failed, 130 after Ctrl-C, 143 after another stop signal. It is 0 also with
@@ -64,12 +73,12 @@ def run_cells(
     check_checkpoint_dir(db, checkpoint_dir)
     where = choose_device(device)
     ranks = Ranks.join(launched(), where.type)
-    setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager)
+    setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager, kept)
     if not ranks.first:
         return follow(setup)
     with contextlib.closing(choose_backend(setup)) as backend:
         check(plan.cells, where, ranks.size)
-        code = _train(backend, plan, console, checkpoint_dir)
+        code = _train(backend, plan, console, checkpoint_dir, wait)
     if code == 0:
         with open_store(db, write=True) as store:
             ensure(store)  # Figure 3's simulations, a second or two, so that `pfa figures` finds all it draws
@@ -77,11 +86,17 @@ def run_cells(
 
 
 def dry_run(
-    db: str | None, plan: Plan, *, device: str, data_dir: Path | None, checkpoint_dir: Path | None = None
+    db: str | None,
+    plan: Plan,
+    *,
+    device: str,
+    data_dir: Path | None,
+    checkpoint_dir: Path | None = None,
+    ranks: int | None = None,
 ) -> None:
     """Raises what `run_cells` would raise before it touches a cell, and changes nothing."""
     check_checkpoint_dir(db, checkpoint_dir)
-    check(plan.cells, choose_device(device), launched().size)
+    check(plan.cells, choose_device(device), ranks or launched().size)
     check_writable(db)
     for configuration in _data_sets(plan.cells):
         check_data(configuration, data_dir or default_data_dir())
@@ -92,7 +107,7 @@ def choose_backend(setup: Setup) -> Backend:
     return next(backend for backend in BACKENDS if backend.fits(setup))(setup)
 
 
-def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path | None) -> int:
+def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path | None, wait: bool) -> int:
     setup = backend.setup
     with open_store(setup.db, write=True) as store:
         log = Log(store.path, os.getpid())
@@ -118,7 +133,7 @@ def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path 
             for note in (*plan.notes, *_warnings(store.path)):
                 shown.say(note)
             rounds = _Rounds(backend, shown, stop)
-            rounds.run(tasks)
+            rounds.run(tasks, store if wait else None)
         if rounds.broken:
             raise PfaError(rounds.broken)
         states = Counter(cell.state for cell in refreshed(plan, store).cells)
@@ -163,17 +178,44 @@ class _Rounds:
         self.broken: str | None = None
         self.failed = False
 
-    def run(self, tasks: Sequence[Task]) -> None:
-        """Every task once; then those again that other processes held, for as long as these give some up."""
-        while True:
-            self._busy.clear()
-            self._backend.run(tasks, self._report, self._stop)
-            still = [task for task in tasks if task.cell in self._busy]
-            if len(still) in (0, len(tasks)) or self._stop or self.broken:
-                break
-            tasks = still
+    def run(self, tasks: Sequence[Task], wait_in: Store | None = None) -> None:
+        """Every task once; then those again that other processes held, for as long as these give some up.
+
+        ``wait_in``: waits, looking into this database, until none is in other processes' hands.
+        """
+        todo = list(tasks)
+        while todo and not self._stop and not self.broken:
+            for task in todo:
+                self._busy.pop(task.cell, None)
+            self._backend.run(todo, self._report, self._stop)
+            held = [task for task in tasks if task.cell in self._busy]
+            if wait_in is None:  # until no more are given up
+                todo = held if len(held) < len(todo) else []
+                continue
+            todo = self._given_up(held, wait_in)
         for ended in self._busy.values():
             self._shown.handle(ended)
+
+    def _given_up(self, held: Sequence[Task], store: Store) -> list[Task]:
+        """Waits until other processes are through with some of the tasks, or gone; these. None at all after a stop."""
+        said = False
+        while held and not self._stop and not self.broken:
+            ids = {task.run_id for task in held}
+            rows = [row for row in runs(store) if row.id in ids and row.state in STATES]
+            look_up(rows)
+            alive = {row.id for row in rows if row.state == "running" and is_alive(row)}
+            if free := [task for task in held if task.run_id in {row.id for row in rows} - alive]:
+                return free
+            if not alive:  # in a state that only a newer pfa knows
+                break
+            if not said:
+                self._shown.say(f"waits for {count(len(alive), 'cell')} in other processes' hands")
+                said = True
+            self._backend.idle()
+            until = time.monotonic() + WAIT_SECONDS
+            while time.monotonic() < until and not self._stop:
+                time.sleep(0.1)
+        return []
 
     @property
     def left(self) -> int:

@@ -79,6 +79,7 @@ class Worker:
         again: Callable[[Exception], bool] = lambda error: False,
         eager: bool = False,
         lanes: int = 1,
+        kept: int = 1,
     ) -> None:
         """The arguments that all but one kind of caller leave out:
 
@@ -87,12 +88,14 @@ class Worker:
         again: asked about an error that ends a cell: whether the cell will be trained again, and so has not failed.
         eager: on a GPU, without CUDA graphs.
         lanes: how many cells this process trains at a time; stored with the attempt.
+        kept: how many checkpoints stay of a done cell.
         """
         make_repeatable(device)
         self._ranks = ranks or Ranks()
         self._store, self._device, self._data_dir = store, device, data_dir
         self._report, self._should_stop = report, should_stop
         self._datasets, self._again, self._eager, self._lanes = datasets or Datasets(), again, eager, lanes
+        self._kept = kept
         self._owner = Owner.current()
         self._loaded: tuple[str, Dataset] | None = None
 
@@ -157,7 +160,7 @@ class Worker:
                 break
         if trainer.finished:
             writer.finish(self._store, claim, "done")
-            checkpoint.keep_newest(folder)
+            checkpoint.keep_newest(folder, self._kept)
             return Ended(task.cell, "done", diverged_epoch=diverged)
         saved = self._save(folder, trainer) if trainer.step else None
         writer.finish(self._store, claim, "interrupted", checkpoint=saved)
@@ -293,7 +296,14 @@ def work(setup: Setup, tasks: Iterable[Task], report: Report, should_stop: Calla
         with open_store(setup.db, write=True, create=False) as store:
             device = torch.device(setup.device)
             worker = Worker(
-                store, device, setup.data_dir, report, should_stop, setup.ranks, eager=setup.eager
+                store,
+                device,
+                setup.data_dir,
+                report,
+                should_stop,
+                setup.ranks,
+                eager=setup.eager,
+                kept=setup.kept,
             )
             for task in tasks:
                 if (ended := worker.run(task)) is not None:

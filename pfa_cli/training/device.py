@@ -5,7 +5,7 @@ import os
 import torch
 
 from pfa_cli.errors import UsageError
-from pfa_cli.ranks import launched
+from pfa_cli.launched import launched
 
 
 def choose_device(name: str) -> torch.device:

@@ -18,7 +18,8 @@ import torch
 from stand_ins import Blobs, Pictures, configuration
 
 from pfa_cli import cli
-from pfa_cli.ranks import Ranks, launched
+from pfa_cli.launched import launched
+from pfa_cli.ranks import Ranks
 from pfa_cli.runs import gpu, launch
 from pfa_cli.training.cuda_graph import release_memory, side_stream
 from pfa_cli.training.device import choose_device, make_repeatable

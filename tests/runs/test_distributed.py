@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,17 @@ import pytest
 import run_cases
 import torch
 import torch.distributed as dist
+from command_line import Call
+from sqlalchemy import select
 from torch import nn
 
 from pfa_cli import ranks
 from pfa_cli.errors import UsageError
-from pfa_cli.ranks import Launched, Ranks, launched, share_statistics
+from pfa_cli.launched import Launched, launched
+from pfa_cli.ranks import Ranks, share_statistics
+from pfa_cli.store import schema
+from pfa_cli.store.engine import open_store
+from pfa_cli.store.owner import process_started
 from pfa_cli.training.device import choose_device
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
@@ -31,13 +38,16 @@ BY_TORCHRUN = {
 }
 
 
-def command(folder: Path, algorithms: str, *launcher: str, **changes: object) -> subprocess.Popen[str]:
+def command(
+    folder: Path, algorithms: str, *launcher: str, ranks: int | None = None, **changes: object
+) -> subprocess.Popen[str]:
     settings = {"epochs": 2, "train_images": 640, "test_images": 500} | changes
     return subprocess.Popen(
         [
             *(sys.executable, *launcher, "-m", "pfa_cli", "run", "mnist", "--device=cpu", "--jobs=1"),
             *(f"--algos={algorithms}", f"--db={folder / 'pfa.db'}"),
             *(f"--set={key}={value}" for key, value in settings.items()),
+            *([f"--ranks={ranks}"] if ranks else []),
         ],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         text=True,
@@ -150,3 +160,52 @@ def test_shared_statistics_are_of_the_weights_precision_under_bf16(tmp_path: Pat
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(network[1].running_mean, expected.running_mean)
     torch.testing.assert_close(network[1].running_var, expected.running_var)
+
+
+LONG = {"epochs": 400, "train_images": 6400}
+
+
+def test_ranks_that_pfa_starts_save_together_and_resume(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+    process = command(tmp_path, "bp", ranks=2, **LONG)
+    (row,) = run_cases.until(lambda: run_cases.running(db, epochs=1), "a running cell")
+    assert row.pid != process.pid
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err, run_cases.states(db)) == (143, "", ["interrupted"]), out
+    (row,) = run_cases.stored(db)
+
+    again = command(tmp_path, "bp", ranks=2, **LONG)
+    ranks = psutil.Process(again.pid).children
+    (resumed,) = run_cases.until(
+        lambda: run_cases.running(db, epochs=(row.epochs_done or 0) + 1), "the cell resumed"
+    )
+    (follower,) = [child for child in ranks() if child.pid != resumed.pid]
+    again.kill()
+    _, err = again.communicate(timeout=60)
+    run_cases.until(
+        lambda: not follower.is_running() and process_started(resumed.pid or 0) is None, "all to end"
+    )
+    assert (run_cases.states(db), err) == (["interrupted"], "")
+    with open_store(str(db), write=False) as store:
+        attempts = store.read(lambda c: list(c.execute(select(schema.attempts)).mappings()))
+    assert [(a["ranks"], a["outcome"]) for a in attempts] == [(2, "interrupted")] * 2
+
+
+def test_wrong_usage_is_said_once_by_ranks_that_pfa_starts(tmp_path: Path) -> None:
+    process = command(tmp_path, "bp", ranks=3)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert err.count("batch_size (=64) must be divisible by ranks × accumulation (=3 × 1)") == 1
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
+def test_what_is_wrong_with_the_plan_is_said_by_the_first_rank(
+    rank: str, said: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (BY_TORCHRUN | {"RANK": rank}).items():
+        monkeypatch.setenv(name, value)
+    done = call("run", "mnst")
+    assert (done.code, done.err.count("mnst")) == (2, said)
+    done = call("run", "mnist", "--algos", "bp", "--ranks", "2")
+    assert (done.code, done.err.count("leave torchrun out")) == (2, 1)

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from stand_ins import Pictures, configuration
 
 from pfa_cli.errors import UsageError
-from pfa_cli.ranks import Ranks, launched
+from pfa_cli.launched import launched
+from pfa_cli.ranks import Ranks
 from pfa_cli.registry import TABLE_1
 from pfa_cli.training.trainer import Trainer
 

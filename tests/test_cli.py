@@ -24,6 +24,7 @@ TRIAL = [
     "wm.mirror_samples=32",
     "--set",
     "wm.mirror_rate=0.2",
+    "--device=cpu",
 ]
 
 

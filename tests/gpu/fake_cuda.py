@@ -68,7 +68,7 @@ def build(folder: Path) -> Path:
 def run(library: Path, *arguments: str, **settings: object) -> str:
     """What a Python on the fake runtime prints; ``settings`` are its environment. Fails unless it ends well, in silence."""
     done = start(library, *arguments, **settings)
-    out, err = done.communicate(timeout=300)
+    out, err = done.communicate(timeout=900)
     assert done.returncode == 0 and not err.strip(), (
         f"exit code {done.returncode}\n{out[-4000:]}\n{err[-8000:]}"
     )

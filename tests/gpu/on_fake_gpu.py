@@ -1,16 +1,20 @@
-"""What tests have done on a fake GPU, in a process of its own: `python on_fake_gpu.py WHAT ARGUMENTS`; prints JSON.
+"""What tests have done on a fake GPU, in a process of its own, since its start takes seconds; prints JSON.
 
+`python on_fake_gpu.py PART PART …`; a part is a JSON list, the name of a function below and its arguments.
 Kernels compute nothing there: all tensors on the device stay 0, so numbers are not looked at.
 """
 
 import ctypes
 import gc
 import io
+import itertools
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -18,8 +22,11 @@ import torch
 from stand_ins import Blobs, Pictures, configuration
 
 from pfa_cli import cli
+from pfa_cli.bench import timing
+from pfa_cli.bench.contender import Setting
 from pfa_cli.launched import launched
 from pfa_cli.ranks import Ranks
+from pfa_cli.recipes import load_recipe
 from pfa_cli.runs import gpu, launch
 from pfa_cli.training.cuda_graph import release_memory, side_stream
 from pfa_cli.training.device import choose_device, make_repeatable
@@ -124,12 +131,12 @@ def whole_life(case: str, network: str, precision: str) -> dict[str, Any]:
     return {"step": step, "measuring": measuring, "said": said, "recorded": sorted(current._recordings)}
 
 
-def matrix(networks: str, precisions: str, cases: str) -> Iterator[dict[str, Any]]:
+def matrix(*wanted: str) -> Iterator[dict[str, Any]]:
+    """Each is networks, precisions and cases with colons between, with commas between several."""
     litter()
-    for network in networks.split(","):
-        for precision in precisions.split(","):
-            for case in cases.split(","):
-                yield {"cell": f"{case} {network} {precision}"} | whole_life(case, network, precision)
+    for each in wanted:
+        for network, precision, case in itertools.product(*(names.split(",") for names in each.split(":"))):
+            yield {"cell": f"{case} {network} {precision}"} | whole_life(case, network, precision)
 
 
 def rerecordings() -> Iterator[dict[str, Any]]:
@@ -146,9 +153,9 @@ def after_a_trial() -> Iterator[dict[str, Any]]:
     device = torch.device("cuda:0")
     make_repeatable(device)
     dataset = Blobs().to(device)
-    for _ in range(3):
+    for _ in range(2):
         with gpu.trial(configuration("pal"), dataset, device, seconds=0.01) as throughput:
-            found = [throughput(cells) > 0 for cells in (1, 2, 4)]
+            found = [throughput(cells) > 0 for cells in (1, 3)]
         yield {"tried": found, "bytes": count("bytes"), "graphs": count("graphs")}
 
 
@@ -191,10 +198,41 @@ def refused() -> Iterator[dict[str, Any]]:
     yield {"said": said, "epochs": epochs, "steps": n, "recorded": sorted(current._recordings)}
 
 
+def small_gpu(*arguments: str) -> Iterator[dict[str, Any]]:
+    """`command` on a GPU of little memory."""
+    with patch.dict(os.environ, FAKE_CUDA_GIB="0.14"):  # the runtime looks at it at every call
+        yield from command(*arguments)
+
+
+def bench(*names: str) -> Iterator[dict[str, Any]]:
+    """What `pfa bench` takes samples of: for each, the recordings made for it, and the graphs that there are afterwards."""
+    settings = {"train_images": 64, "test_images": 8, "batch_size": 8, "hidden_sizes": [16]}
+    setting = Setting(load_recipe("mnist"), settings)
+    plan = timing.Plan(repetitions=1, steps=1, seconds=60.0)
+    contenders = {name: setting.configuration(name) for name in names}
+    job = timing.Job(contenders, "random", Path(), torch.device("cuda:0"), 1, plan, measuring=True)
+    seen: list[dict[str, Any]] = []
+    take = timing._by_turns
+
+    def watched(group: dict[str, Any], *more: Any) -> Any:
+        before = count("recordings")
+        times = take(group, *more)
+        made = count("recordings") - before
+        seen.append({"contenders": [*group], "recordings": made, "graphs": count("graphs")})
+        return times
+
+    with warnings.catch_warnings(), patch.object(timing, "_by_turns", watched):
+        # The products are calls of cuBLAS alone, which put nothing into a graph here.
+        warnings.filterwarnings("ignore", "The CUDA Graph is empty")
+        samples = timing.measure(job)
+    release_memory(job.device)
+    yield {"measured": [*samples.measuring], "graphs": count("graphs"), "seen": seen}
+
+
 def command(*arguments: str) -> Iterator[dict[str, Any]]:
     """`pfa` with these arguments, Python's collector running inside recordings, too; Figure 3's simulations left out."""
     sys.argv = ["pfa", *arguments]
-    code, printed = 0, io.StringIO()
+    code, printed, before = 0, io.StringIO(), count("recordings")
     with (
         patch.object(launch, "ensure"),
         patch.object(gpu, "TRIAL_SECONDS", 0.01),
@@ -207,14 +245,19 @@ def command(*arguments: str) -> Iterator[dict[str, Any]]:
     if code == 0:  # else the GPU may be lost
         release_memory(torch.device("cuda:0"), idle=True)
     left = {"bytes": count("bytes"), "graphs": count("graphs")}
-    yield {"code": code, "printed": printed.getvalue(), "recordings": count("recordings")} | left
+    yield {"code": code, "printed": printed.getvalue(), "recordings": count("recordings") - before} | left
+
+
+def done(name: str, *arguments: str) -> dict[str, Any]:
+    """What a part found, and what it did that the runtime forbids."""
+    before, beside = len(violations()), count("recordings beside others")
+    found = list(globals()[name](*arguments))
+    beside = count("recordings beside others") - beside
+    return {"found": found, "violations": violations()[before:], "beside": beside}
 
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
     Tally._fetch = some_images(Tally._fetch)  # type: ignore[method-assign]
     Trainer.train_step = collecting(Trainer.train_step)  # type: ignore[method-assign]
-    found = list(globals()[sys.argv[1]](*sys.argv[2:]))
-    print(
-        json.dumps({"found": found, "violations": violations(), "beside": count("recordings beside others")})
-    )
+    print(json.dumps([done(*json.loads(part)) for part in sys.argv[1:]]))

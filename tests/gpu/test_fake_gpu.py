@@ -1,7 +1,8 @@
 """Training on a CUDA runtime without a GPU: forbidden calls, waits, launches, memory, and what goes on when one fails.
 
 All of torch's own GPU code runs, but no kernel computes anything (see `fake_cuda.cpp`). The whole matrix of algorithms,
-networks and precisions takes minutes: `PFA_FAKE_GPU=whole pytest tests/gpu`.
+networks and precisions takes minutes, a lost GPU and torchrun's ranks need three more starts of torch; these are asked for
+by `PFA_FAKE_GPU=whole pytest tests/gpu`.
 """
 
 import json
@@ -30,14 +31,51 @@ SMALL = [
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # as `pfa` sets it before torch is loaded
 
 
+whole = pytest.mark.skipif("PFA_FAKE_GPU" not in os.environ, reason="long: PFA_FAKE_GPU=whole asks for it")
+BENCHED = ["bp", "pal", "pfa literal"]
+
+
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fake_cuda.build(tmp_path_factory.mktemp("fake-cuda"))
 
 
-def done(library: Path, *arguments: str, violations: int = 0, **settings: object) -> list[dict[str, Any]]:
-    """What the child found, having broken no rule of recordings, and having warned of nothing."""
-    report = json.loads(fake_cuda.run(library, CHILD, *arguments, **settings).splitlines()[-1])
+@pytest.fixture(scope="session")
+def parts(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What one child does, one part after the other, as its start takes longer than most of them."""
+    folder = tmp_path_factory.mktemp("fake-gpu")
+    all_nine = "--algos=bp,fa,dfa,sf,kp,wm,pal,pfa,pfa-o"
+    wanted = {
+        "second_gpu": [],  # first, while there is nothing yet on the first GPU
+        "matrix": ["mlp:fp32,bf16,fp16:pfa,pal", "resnet20:bf16:bp,dfa,pfa literal"],
+        "rerecordings": [],
+        "after_a_trial": [],
+        "command": [
+            *SMALL,
+            all_nine,
+            "--set=wm.mirror_samples=32",
+            "--jobs=8",
+            f"--db={folder / 'eight.db'}",
+        ],
+        "small_gpu": [*SMALL, "--algos=bp,kp,pal,pfa", f"--db={folder / 'small.db'}", "--jobs=4"],
+        "bench": BENCHED,
+        "refused": [],
+    }
+    done = in_child(
+        library, *([name, *arguments] for name, arguments in wanted.items()), FAKE_CUDA_GPUS=2, **QUIET
+    )
+    return dict(zip(wanted, done, strict=True))
+
+
+def in_child(library: Path, *parts: list[str], **settings: object) -> list[dict[str, Any]]:
+    """What a child reports of its parts, having warned of nothing."""
+    printed = fake_cuda.run(library, CHILD, *map(json.dumps, parts), **settings)
+    reports: list[dict[str, Any]] = json.loads(printed.splitlines()[-1])
+    return reports
+
+
+def checked(report: dict[str, Any], violations: int = 0) -> list[dict[str, Any]]:
+    """What a part found, having broken no rule of recordings."""
     assert len(report["violations"]) == violations, report["violations"]
     assert report["beside"] == 0  # no recording was made beside another
     found: list[dict[str, Any]] = report["found"]
@@ -66,79 +104,88 @@ def check_matrix(found: list[dict[str, Any]]) -> None:
         assert cell["measuring"]["waits"] <= 4, name  # sums of training and of each split, and the angles
 
 
-def test_no_rule_is_broken_and_a_replayed_step_is_one_launch(library: Path) -> None:
+def test_no_rule_is_broken_and_a_replayed_step_is_one_launch(parts: dict[str, dict[str, Any]]) -> None:
     """With garbage that holds a recording, and with collections inside every recording."""
-    check_matrix(done(library, "matrix", "mlp", "fp32,tf32,bf16,fp16", "pfa,pal"))
-    check_matrix(done(library, "matrix", "resnet20", "bf16", "bp,dfa,pfa literal"))
+    check_matrix(checked(parts["matrix"]))
 
 
-@pytest.mark.skipif("PFA_FAKE_GPU" not in os.environ, reason="minutes: PFA_FAKE_GPU=whole asks for it")
+@whole
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("network", ["mlp", "resnet20", "resnet18"])
 def test_the_whole_matrix(library: Path, network: str, precision: str) -> None:
-    check_matrix(done(library, "matrix", network, precision, ",".join(CASES)))
+    (report,) = in_child(library, ["matrix", f"{network}:{precision}:{','.join(CASES)}"])
+    check_matrix(checked(report))
 
 
-def test_memory_is_flat_over_recordings_and_free_after_them(library: Path) -> None:
-    *epochs, end = done(library, "rerecordings")
+def test_memory_is_flat_over_recordings_and_free_after_them(parts: dict[str, dict[str, Any]]) -> None:
+    *epochs, end = checked(parts["rerecordings"])
     assert len(epochs) == 15
     assert len({epoch["bytes"] for epoch in epochs[2:]}) == 1
     assert {epoch["graphs"] for epoch in epochs[2:]} == {3}
     assert (end["bytes"], end["graphs"]) == (0, 0)
 
 
-def test_a_trial_gives_its_memory_back(library: Path) -> None:
-    trials = done(library, "after_a_trial")
+def test_a_trial_gives_its_memory_back(parts: dict[str, dict[str, Any]]) -> None:
+    trials = checked(parts["after_a_trial"])
     assert all(all(one["tried"]) and one["graphs"] == 0 for one in trials)
     assert len({one["bytes"] for one in trials}) == 1 and trials[0]["bytes"] < 16e6  # the data set
 
 
-def test_eight_cells_side_by_side(library: Path, tmp_path: Path) -> None:
-    arguments = [*SMALL, "--algos=bp,fa,dfa,sf,kp,wm,pal,pfa,pfa-o", "--set=wm.mirror_samples=32", "--jobs=8"]
-    (found,) = done(library, "command", *arguments, f"--db={tmp_path / 'pfa.db'}")
+def test_eight_cells_side_by_side(parts: dict[str, dict[str, Any]]) -> None:
+    (found,) = checked(parts["command"])
     assert found["code"] == 0 and "9 cells: 9 done" in found["printed"]
     assert found["recordings"] >= 9 * (2 + 3)  # evaluation, metrics, and a step for each learning rate
     assert (found["bytes"], found["graphs"]) == (0, 0)
 
 
-def test_a_small_gpu_finishes_all_cells(library: Path, tmp_path: Path) -> None:
-    arguments = [*SMALL, "--algos=bp,kp,pal,pfa", f"--db={tmp_path / 'pfa.db'}", "--jobs=4"]
-    (found,) = done(library, "command", *arguments, FAKE_CUDA_GIB=0.14, **QUIET)
+def test_a_small_gpu_finishes_all_cells(parts: dict[str, dict[str, Any]]) -> None:
+    (found,) = checked(parts["small_gpu"])
     assert found["code"] == 0 and "4 cells: 4 done" in found["printed"]
     assert "out of memory beside other cells" in found["printed"]
 
 
+def test_bench_measures_one_contender_after_the_other_as_a_cuda_graph(
+    parts: dict[str, dict[str, Any]],
+) -> None:
+    (found,) = checked(parts["bench"])
+    contenders = [[name] for name in ("products", "plain torch", *BENCHED)]
+    assert [one["contenders"] for one in found["seen"]] == contenders
+    assert {(one["recordings"], one["graphs"]) for one in found["seen"]} == {(1, 1)}
+    assert (found["measured"], found["graphs"]) == (BENCHED, 0)
+
+
+@whole
 def test_a_lost_gpu_ends_the_command_and_no_cell_has_failed(library: Path, tmp_path: Path) -> None:
     arguments = [*SMALL, "--algos=bp,kp,pfa", f"--db={tmp_path / 'pfa.db'}", "--jobs=3"]
-    child = fake_cuda.start(library, CHILD, "command", *arguments, FAKE_CUDA_LOST_AFTER=600)
+    child = fake_cuda.start(library, CHILD, json.dumps(["command", *arguments]), FAKE_CUDA_LOST_AFTER=600)
     out, err = child.communicate(timeout=120)
     (line,) = [line for line in err.splitlines() if "can do nothing more for this process" in line]
     assert "illegal memory access" in line
     assert " failed" not in out
 
 
-def test_what_cannot_be_recorded_goes_on_without(library: Path) -> None:
-    (found,) = done(library, "refused", violations=1)
+def test_what_cannot_be_recorded_goes_on_without(parts: dict[str, dict[str, Any]]) -> None:
+    (found,) = checked(parts["refused"], violations=1)
     assert len(found["said"]) == 1 and found["said"][0].startswith("training goes on without a CUDA graph")
     assert found["epochs"] == 4 and found["recorded"] == ["evaluation", "measuring angles"]
     assert found["steps"] == 36 + 1  # every step, and the one that was to be recorded
 
 
-def test_a_second_gpu_is_used_alone(library: Path) -> None:
-    assert done(library, "second_gpu", FAKE_CUDA_GPUS=2)[-1]["contexts"] == [0, 1]
+def test_a_second_gpu_is_used_alone(parts: dict[str, dict[str, Any]]) -> None:
+    assert checked(parts["second_gpu"])[-1]["contexts"] == [0, 1]
 
 
+@whole
 def test_ranks_keep_to_their_gpus_and_memory(library: Path, tmp_path: Path) -> None:
     ranks, port = [], free_port()
     for number in range(2):
         torchrun = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
         torchrun |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "here"}  # type: ignore[dict-item]
-        ranks.append(fake_cuda.start(library, CHILD, "rank", FAKE_CUDA_GPUS=2, **torchrun))
+        ranks.append(fake_cuda.start(library, CHILD, '["rank"]', FAKE_CUDA_GPUS=2, **torchrun))
     for number, child in enumerate(ranks):
         out, err = child.communicate(timeout=120)
         assert child.returncode == 0, err
-        report = json.loads(out.splitlines()[-1])
-        assert report["violations"] == []
-        epochs = report["found"]
+        (report,) = json.loads(out.splitlines()[-1])
+        epochs = checked(report)
         assert len(epochs) == 9 and len({epoch["bytes"] for epoch in epochs[2:]}) == 1
         assert epochs[-1]["contexts"] == [int(number == 0), int(number == 1)]

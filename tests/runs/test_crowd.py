@@ -9,7 +9,7 @@ import pandas as pd
 
 ALGORITHMS = ("bp", "fa", "dfa", "sf", "kp", "pfa", "pfa-o", "pal")
 RUN = ["run", "mnist", f"--algos={','.join(ALGORITHMS)}", "--jobs=1", "--epochs=2", "--device=cpu"]
-SMALL = ["--set=train_images=640", "--set=test_images=200", "--set=hidden_sizes=[32]"]
+SMALL = ["--device=cpu", "--set=train_images=640", "--set=test_images=200", "--set=hidden_sizes=[32]"]
 LOOKS = (
     ["status", "--json"],
     ["figures", "--out=drawn", "--only=fig2", "--format=png"],

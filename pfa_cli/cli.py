@@ -156,6 +156,12 @@ def run(
         int | None, typer.Option(min=1, help="Cells trained at a time.", show_default="by the machine")
     ] = None,
     device: Device = "auto",
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together", help="Cells of one seed train on the same stream of images, decoded once."
+        ),
+    ] = False,
     eager: Annotated[
         bool, typer.Option("--eager", help="On a GPU: without CUDA graphs, slower but sure.")
     ] = False,
@@ -237,6 +243,7 @@ def run(
             checkpoint_dir=checkpoint_dir,
             console=output,
             eager=eager,
+            together=together,
             wait=wait,
             kept=kept.number,
         )

@@ -38,6 +38,7 @@ class Setup:
     ranks: Ranks = field(default_factory=Ranks)
     eager: bool = False  # on a GPU: without CUDA graphs
     kept: int = 1  # checkpoints that stay of a done cell
+    together: bool = False  # cells of one seed read one stream of images
 
 
 class Backend(ABC):

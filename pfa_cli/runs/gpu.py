@@ -54,6 +54,7 @@ class Gpu(Backend):
         for tf32 in (False, True):
             group = [task for task in tasks if (task.configuration.precision == "tf32") is tf32]
             if group and not stop:
+                share_cores(self.workers(group))
                 lanes = Lanes(self.setup, self.workers(group), report, stop)
                 lanes.run(group)
                 if lanes.broken:
@@ -94,7 +95,6 @@ class Lanes:
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Returns when every task has ended, or, after a signal or a `Broken`, when every lane has."""
-        share_cores(self._count)
         self._waiting.extend(tasks)
         # Daemons: an order to leave at once does not wait for them.
         lanes = [Thread(target=self._lane, daemon=True) for _ in range(self._count)]
@@ -121,6 +121,7 @@ class Lanes:
                     again=self._again,
                     eager=self._setup.eager,
                     lanes=self._count,
+                    kept=self._setup.kept,
                 )
                 while not self._should_stop() and (task := self._next()) is not None:
                     ended = worker.run(task)

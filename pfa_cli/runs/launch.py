@@ -26,6 +26,7 @@ from pfa_cli.runs.log import Log, Logged
 from pfa_cli.runs.plan import Cell, Plan, refreshed
 from pfa_cli.runs.processes import Processes
 from pfa_cli.runs.progress import View, view
+from pfa_cli.runs.shared_stream import SharedStream
 from pfa_cli.runs.wording import count
 from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.source import commit
@@ -38,7 +39,7 @@ from pfa_cli.theory.simulate import ensure
 from pfa_cli.training.device import choose_device
 from pfa_cli.training.precision import Precision
 
-BACKENDS: tuple[type[Backend], ...] = (Distributed, Gpu, Processes)
+BACKENDS: tuple[type[Backend], ...] = (Distributed, SharedStream, Gpu, Processes)
 """The first that fits is used."""
 WAIT_SECONDS = 5.0  # between two looks at cells in other processes' hands
 
@@ -55,11 +56,12 @@ def run_cells(
     eager: bool = False,
     wait: bool = False,
     kept: int = 1,
+    together: bool = False,
 ) -> int:
     """Trains every cell of the plan that is not done and not in the hands of another live process.
 
     ``checkpoint_dir``: where new cells keep their checkpoints; None: beside the database. ``eager``: without CUDA graphs.
-    ``wait``: stays until the cells in other processes' hands are done, or given up, which it then takes over. ``kept``: how
+    ``together``: cells of one seed read one stream of images. ``wait``: stays until the cells in other processes' hands are done, or given up, which it then takes over. ``kept``: how
     many checkpoints stay of a done cell. Several ranks train each cell together, and only the first writes and speaks.
 
     Returns the exit code: 0 nothing failed and nothing is left to do here (every cell is done, or another live process
@@ -73,7 +75,7 @@ def run_cells(
     check_checkpoint_dir(db, checkpoint_dir)
     where = choose_device(device)
     ranks = Ranks.join(launched(), where.type)
-    setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager, kept)
+    setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager, kept, together)
     if not ranks.first:
         return follow(setup)
     with contextlib.closing(choose_backend(setup)) as backend:

@@ -1,0 +1,260 @@
+"""Cells that read one stream of images give the numbers of separate runs, and decode once."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import run_cases
+import torch
+from torch import Tensor
+
+from pfa_cli.data.pipeline import Loader, Request
+from pfa_cli.errors import StoppedWaiting
+from pfa_cli.registry import TABLE_1
+from pfa_cli.runs.backend import Setup, Task
+from pfa_cli.runs.events import Broken, Ended, Event, Said
+from pfa_cli.runs.plan import Plan
+from pfa_cli.runs.shared_stream import Pass, SharedStream, Stream
+from pfa_cli.signals import StopRequest
+from pfa_cli.store import writer
+from pfa_cli.store.engine import open_store
+from pfa_cli.training.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("photographs")
+
+
+@pytest.fixture(scope="module")
+def separate(photographs: Path) -> dict[Any, Any]:
+    """The results of all nine algorithms, one after the other."""
+    db = photographs / "separate.db"
+    code, said = run_cases.train(db, run_cases.resnet_plan(photographs, TABLE_1), photographs)
+    assert code == 0, said
+    return run_cases.results(db)
+
+
+def train(
+    db: Path,
+    plan: Plan,
+    data_dir: Path,
+    on_event: Callable[[Event | Said | Broken, StopRequest], None] = lambda event, stop: None,
+    jobs: int | None = None,
+) -> list[Event | Said | Broken]:
+    with open_store(str(db), write=True) as store:
+        tasks = [
+            Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)
+            for n, cell in enumerate(plan.cells)
+        ]
+    told: list[Event | Said | Broken] = []
+    stop = StopRequest()
+
+    def report(event: Event | Said | Broken) -> None:
+        told.append(event)
+        on_event(event, stop)
+
+    SharedStream(Setup(str(db), "cpu", data_dir, jobs, together=True)).run(tasks, report, stop)
+    return told
+
+
+def outcomes(told: list[Event | Said | Broken]) -> Counter[str]:
+    return Counter(event.outcome for event in told if isinstance(event, Ended))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """What was decoded, in this process."""
+    monkeypatch.setenv("PFA_WORKERS", "0")
+    seen: list[Request] = []
+    take = Loader.__getitem__
+
+    def watched(self: Loader, request: Request) -> Any:
+        seen.append(request)
+        return take(self, request)
+
+    monkeypatch.setattr(Loader, "__getitem__", watched)
+    return seen
+
+
+def test_nine_cells_are_those_trained_one_by_one_and_each_image_is_decoded_once(
+    tmp_path: Path, photographs: Path, separate: dict[Any, Any], decoded: list[Request]
+) -> None:
+    db = tmp_path / "pfa.db"
+    told = train(db, run_cases.resnet_plan(photographs, TABLE_1), photographs)
+    assert outcomes(told) == {"done": 9}
+    assert run_cases.results(db) == separate
+    # 18 images in each of 3 epochs, 6 evaluated before and after each, 6 in the probe.
+    assert len(decoded) == 3 * 18 + 4 * 6 + 6
+
+
+def test_cells_at_different_epochs_wait_for_those_behind(
+    tmp_path: Path, photographs: Path, separate: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle of an epoch, one cell goes on alone, others begin later; with a process that decodes."""
+    monkeypatch.setenv("PFA_WORKERS", "1")
+    db = tmp_path / "pfa.db"
+    some = run_cases.resnet_plan(photographs, ["bp", "wm", "pal"])
+    advance, steps = Trainer.advance, Counter[int]()
+    stops: list[StopRequest] = []
+
+    def stopping(self: Trainer, request: Any) -> None:
+        advance(self, request)
+        steps[0] += 1
+        if stops and steps[0] == 13:
+            stops[0]._signal = 15
+
+    monkeypatch.setattr(Trainer, "advance", stopping)
+
+    def remember(event: object, stop: StopRequest) -> None:
+        stops[:] = [stop]
+
+    assert outcomes(train(db, some, photographs, remember)) == {"interrupted": 3}
+    steps.clear()
+    stops.clear()
+    alone = run_cases.resnet_plan(photographs, ["pal"])
+    assert outcomes(train(db, alone, photographs, remember)) <= Counter(interrupted=1, done=1)
+    steps[0] = 100
+    told = train(db, run_cases.resnet_plan(photographs, TABLE_1), photographs)
+    assert set(outcomes(told)) == {"done"}
+    assert run_cases.results(db) == separate
+
+
+def test_a_cell_that_fails_or_diverges_does_not_stop_the_others(
+    tmp_path: Path,
+    photographs: Path,
+    separate: dict[Any, Any],
+    decoded: list[Request],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    advance = Trainer.advance
+
+    def failing(self: Trainer, request: Any) -> None:
+        if self.epochs_done == 1 and self.configuration.algorithm == "fa":
+            raise RuntimeError("one cell's own fault")
+        if self.epochs_done == 1 and self.configuration.algorithm == "sf":
+            with torch.no_grad():
+                next(iter(self.network.parameters())).fill_(float("nan"))
+        advance(self, request)
+
+    monkeypatch.setattr(Trainer, "advance", failing)
+    db = tmp_path / "pfa.db"
+    told = train(db, run_cases.resnet_plan(photographs, ["bp", "fa", "sf", "pfa"]), photographs)
+    assert outcomes(told) == {"done": 3, "failed": 1}
+    found = run_cases.results(db)
+    assert len(found) == 4
+    assert all(found[key] == separate[key] for key in found if key[1] in ("bp", "pfa"))
+
+
+def test_a_database_that_is_gone_ends_all_cells(
+    tmp_path: Path, photographs: Path, decoded: list[Request]
+) -> None:
+    db = tmp_path / "pfa.db"
+
+    def remove(event: object, stop: StopRequest) -> None:
+        db.unlink(missing_ok=True)
+
+    told = train(db, run_cases.resnet_plan(photographs, ["bp", "fa"]), photographs, remove)
+    assert any(isinstance(event, Broken) for event in told)
+
+
+def test_only_cells_of_one_order_of_images_share_a_stream() -> None:
+    tasks = [
+        Task(4 * seed + n, 0, cell.configuration, seed)
+        for seed in (0, 1)
+        for n, cell in enumerate(
+            [*run_cases.plan(["bp", "fa", "kp"]).cells, *run_cases.plan(["bp"], batch_size=16).cells]
+        )
+    ]
+    groups = SharedStream(Setup(None, "cpu", Path(), together=True))._groups(tasks)
+    assert [[task.cell for task in group] for group in groups] == [[0, 1, 2], [3], [4, 5, 6], [7]]
+    groups = SharedStream(Setup(None, "cpu", Path(), 2, together=True))._groups(tasks)
+    assert [[task.cell for task in group] for group in groups] == [[0, 1], [2], [3], [4, 5], [6], [7]]
+
+
+# The stream by itself
+
+
+def test_whatever_readers_do_each_gets_its_batches_and_nobody_waits_for_ever() -> None:
+    """Readers that enter at any step, leave early, and are slow; 30 draws."""
+    for draw in range(30):
+        chance = random.Random(draw)
+        readers = chance.randint(1, 6)
+        stream = Stream(readers, threading.BoundedSemaphore(2))
+        begun: Counter[Pass] = Counter()
+        failed: list[str] = []
+
+        def read(
+            number: int,
+            seed: int,
+            stream: Stream = stream,
+            begun: Counter[Pass] = begun,
+            failed: list[str] = failed,
+        ) -> None:
+            own = random.Random(seed)
+            try:
+                for epoch in range(own.randint(0, 2), 4):
+                    wanted, start = Pass(epoch, 0), own.randint(0, 12)
+
+                    def begin(step: int, wanted: Pass = wanted) -> Iterator[tuple[Tensor, ...]]:
+                        begun[wanted] += 1
+                        return ((torch.tensor([wanted.epoch, n]),) for n in range(step, 12))
+
+                    last = own.choice([12, 12, own.randint(start, 12)])
+                    seen: list[Any] = []
+                    batches = stream.read(number, wanted, start, begin, lambda: False)
+                    while len(seen) < last - start and (batch := next(batches, None)) is not None:
+                        seen.append(batch[0].tolist())
+                        if own.random() < 0.1:
+                            time.sleep(0.001)
+                    batches.close()
+                    if seen != [[epoch, n] for n in range(start, last)]:
+                        failed.append(f"reader {number}: {seen}")
+            finally:
+                stream.depart()
+
+        threads = [
+            threading.Thread(target=read, args=(n, chance.random()), daemon=True) for n in range(readers)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive(), f"draw {draw}"
+        assert not failed, f"draw {draw}: {failed}"
+        assert set(begun.values()) <= {1}
+
+
+def test_an_error_of_the_source_reaches_every_reader() -> None:
+    stream, met = Stream(2, nullcontext()), []
+
+    def begin(step: int) -> Iterator[tuple[Tensor, ...]]:
+        yield (torch.zeros(1),)
+        raise OSError("the disk is gone")
+
+    def read(number: int) -> None:
+        try:
+            list(stream.read(number, Pass(1, 0), 0, begin, lambda: False))
+        except OSError as error:
+            met.append(str(error))
+        finally:
+            stream.depart()
+
+    threads = [threading.Thread(target=read, args=(n,), daemon=True) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert met == ["the disk is gone"] * 2
+
+
+def test_a_reader_that_waits_for_others_can_be_stopped() -> None:
+    stream = Stream(2, nullcontext())
+    with pytest.raises(StoppedWaiting):
+        next(stream.read("ahead", Pass(2, 0), 0, lambda step: iter(()), lambda: True))

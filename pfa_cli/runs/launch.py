@@ -61,7 +61,8 @@ def run_cells(
     """Trains every cell of the plan that is not done and not in the hands of another live process.
 
     ``checkpoint_dir``: where new cells keep their checkpoints; None: beside the database. ``eager``: without CUDA graphs.
-    ``together``: cells of one seed read one stream of images. ``wait``: stays until the cells in other processes' hands are done, or given up, which it then takes over. ``kept``: how
+    ``together``: cells of one seed read one stream of images.
+    ``wait``: stays until the cells in other processes' hands are done, or given up, which it then takes over. ``kept``: how
     many checkpoints stay of a done cell. Several ranks train each cell together, and only the first writes and speaks.
 
     Returns the exit code: 0 nothing failed and nothing is left to do here (every cell is done, or another live process

@@ -191,6 +191,13 @@ def run(
             metavar="I/N", help="Only every Nth cell, the Ith first, in a database of its own beside --db."
         ),
     ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Stop runs whose validation accuracy is below the median of other settings', after a quarter of the epochs.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     db: Db = None,
     data_dir: DataDir = None,
@@ -216,6 +223,8 @@ def run(
         names, plan = _planned(
             recipes, algos, seeds, epochs, settings, sweep, precision, db, recipe_dir, part
         )
+        if prune:
+            plan.check_prunable()
     except PfaError as error:
         if first:
             raise
@@ -246,6 +255,7 @@ def run(
             together=together,
             wait=wait,
             kept=kept.number,
+            prune=prune,
         )
     )
 

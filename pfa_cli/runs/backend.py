@@ -39,6 +39,7 @@ class Setup:
     eager: bool = False  # on a GPU: without CUDA graphs
     kept: int = 1  # checkpoints that stay of a done cell
     together: bool = False  # cells of one seed read one stream of images
+    prune: bool = False  # stop cells that are clearly behind (pruning.py)
 
 
 class Backend(ABC):

@@ -122,6 +122,7 @@ class Lanes:
                     eager=self._setup.eager,
                     lanes=self._count,
                     kept=self._setup.kept,
+                    prune=self._setup.prune,
                 )
                 while not self._should_stop() and (task := self._next()) is not None:
                     ended = worker.run(task)

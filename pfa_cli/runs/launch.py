@@ -21,7 +21,7 @@ from pfa_cli.runs.checkpoints import check_checkpoint_dir, keep_checkpoints_in
 from pfa_cli.runs.distributed import Distributed, follow
 from pfa_cli.runs.events import Broken, Ended, Event, Said
 from pfa_cli.runs.gpu import Gpu
-from pfa_cli.runs.liveness import is_alive, look_up
+from pfa_cli.runs.liveness import PRUNED, is_alive, look_up
 from pfa_cli.runs.log import Log, Logged
 from pfa_cli.runs.plan import Cell, Plan, refreshed
 from pfa_cli.runs.processes import Processes
@@ -57,6 +57,7 @@ def run_cells(
     wait: bool = False,
     kept: int = 1,
     together: bool = False,
+    prune: bool = False,
 ) -> int:
     """Trains every cell of the plan that is not done and not in the hands of another live process.
 
@@ -64,6 +65,7 @@ def run_cells(
     ``together``: cells of one seed read one stream of images.
     ``wait``: stays until the cells in other processes' hands are done, or given up, which it then takes over. ``kept``: how
     many checkpoints stay of a done cell. Several ranks train each cell together, and only the first writes and speaks.
+    ``prune``: cells that are clearly behind others are stopped, and not gone on with (see `pfa_cli.runs.pruning`).
 
     Returns the exit code: 0 nothing failed and nothing is left to do here (every cell is done, or another live process
     has it, which the summary says), 1 some failed, 130 after Ctrl-C, 143 after another stop signal. It is 0 also with
@@ -76,7 +78,7 @@ def run_cells(
     check_checkpoint_dir(db, checkpoint_dir)
     where = choose_device(device)
     ranks = Ranks.join(launched(), where.type)
-    setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager, kept, together)
+    setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager, kept, together, prune)
     if not ranks.first:
         return follow(setup)
     with contextlib.closing(choose_backend(setup)) as backend:
@@ -116,9 +118,10 @@ def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path 
         log = Log(store.path, os.getpid())
         log.begin()
         plan = refreshed(plan, store)
-        todo = [(number, cell) for number, cell in enumerate(plan.cells) if cell.state != "done"]
+        ended = {"done", PRUNED} if setup.prune else {"done"}
+        todo = [(number, cell) for number, cell in enumerate(plan.cells) if cell.state not in ended]
         if not todo:
-            nothing = f"nothing to do: {count(len(plan.cells), 'cell')} done already"
+            nothing = f"nothing to do: {count(len(plan.cells), 'cell')} {' or '.join(sorted(ended))} already"
             log.print(nothing)
             console.print(nothing, highlight=False)
             return 0
@@ -244,13 +247,15 @@ def _summary(states: Counter[str], left: int) -> str:
         hints.append("`pfa status` says why a cell failed")
     if left:
         hints.append(f"{left} left to another process")
-    if set(states) - {"done", "running"}:
+    if states[PRUNED]:
+        hints.append("pruned ones go on without --prune")
+    if set(states) - {"done", "running", PRUNED}:
         hints.append("the same command goes on with what is left")
     return f"{count(states.total(), 'cell')}: {'; '.join([parts, *hints])}"
 
 
 def _exit_code(states: Counter[str], stop: StopRequest, failed: bool) -> int:
-    if set(states) == {"done"}:
+    if set(states) <= {"done", PRUNED}:
         return 0
     if stop:
         return stop.exit_code

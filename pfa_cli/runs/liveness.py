@@ -19,6 +19,8 @@ class OwnedRow(Protocol):
     @property
     def state(self) -> str: ...
     @property
+    def error(self) -> str | None: ...
+    @property
     def host(self) -> str | None: ...
     @property
     def pid(self) -> int | None: ...
@@ -74,8 +76,14 @@ def is_alive(row: OwnedRow) -> bool:
     return row.heartbeat_at is not None and datetime.now(UTC) - row.heartbeat_at <= grace()
 
 
+PRUNED = "pruned"
+"""The state that is shown of an interrupted run whose reason (``runs.error``) begins so: see `pfa_cli.runs.pruning`."""
+
+
 def shown_state(row: OwnedRow) -> str:
-    """The state in the database, except that a running cell without its process is "stale"."""
+    """The state in the database, but "stale" for a running cell without its process, and "pruned" for one stopped so."""
+    if row.state == "interrupted" and (row.error or "").startswith(PRUNED):
+        return PRUNED
     return "stale" if row.state == "running" and not is_alive(row) else row.state
 
 

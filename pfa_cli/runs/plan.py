@@ -72,6 +72,15 @@ class Plan:
         done = sum(cell.state == "done" for cell in self.cells)
         return count(len(self.cells), "cell") + (f", {done} done already" if done else "")
 
+    def check_prunable(self) -> None:
+        """UsageError if a cell has no validation images, by whose accuracy `pfa run --prune` judges."""
+        for cell in self.cells:
+            if not cell.configuration.validation_images:
+                raise UsageError(
+                    f"--prune judges by validation accuracy, and {cell.label} has no validation images: "
+                    "hold some out by --set validation_images=5000"
+                )
+
     def table(self) -> RenderableType:
         """Cells, states, epochs left and hours expected, their sums, and the notes: what `--dry-run` prints."""
         todo = [cell for cell in self.cells if cell.epochs_left]

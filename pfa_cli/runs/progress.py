@@ -85,6 +85,8 @@ def ended_line(cell: CellName, event: Ended) -> str:
             return f"{cell.label} is being trained by another process: left to it"
         case "lost":
             return f"{cell.label} was taken over by another process: left to it"
+        case "interrupted" if event.error:
+            return f"{cell.label} {event.error}; without --prune it goes on"
         case "interrupted":
             return f"{cell.label} interrupted, saved; the same command continues it"
     return f"{cell.label} done"
@@ -177,7 +179,7 @@ class LiveTable:
                 self.say(f"{cell.label}: {event.message}")
             case Ended():
                 progress.running = False
-                progress.finished = event.outcome != "interrupted"
+                progress.finished = event.outcome != "interrupted" or event.error is not None  # pruned
                 if event.outcome == "done":
                     progress.epochs = cell.epochs_total
                 accuracy = progress.test_accuracy

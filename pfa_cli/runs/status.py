@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 
 from pfa_cli.errors import PfaError
 from pfa_cli.registry import ALGORITHMS, flat, in_order
-from pfa_cli.runs.liveness import look_up, shown_state
+from pfa_cli.runs.liveness import PRUNED, look_up, shown_state
 from pfa_cli.runs.plan import EpochSeconds
 from pfa_cli.runs.wording import count, duration, in_number_order, percent, rate, setting
 from pfa_cli.signals import Stopped
@@ -34,6 +34,7 @@ STYLES = {
     "running": "cyan",
     "stale": "yellow",
     "interrupted": "yellow",
+    PRUNED: "magenta",
     "failed": "red",
     "queued": "dim",
 }

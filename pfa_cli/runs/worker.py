@@ -23,6 +23,7 @@ from pfa_cli.runs.checkpoints import checkpoint_folder, prepare_folder
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Note, Outcome, Started, Step
 from pfa_cli.runs.liveness import is_alive
 from pfa_cli.runs.provenance import attempt_facts
+from pfa_cli.runs.pruning import behind
 from pfa_cli.signals import Stopped, interruptible
 from pfa_cli.store import writer
 from pfa_cli.store.engine import Store, open_store
@@ -80,6 +81,7 @@ class Worker:
         eager: bool = False,
         lanes: int = 1,
         kept: int = 1,
+        prune: bool = False,
     ) -> None:
         """The arguments that all but one kind of caller leave out:
 
@@ -89,6 +91,7 @@ class Worker:
         eager: on a GPU, without CUDA graphs.
         lanes: how many cells this process trains at a time; stored with the attempt.
         kept: how many checkpoints stay of a done cell.
+        prune: stop cells that are clearly behind others (see `pfa_cli.runs.pruning`).
         """
         make_repeatable(device)
         self._ranks = ranks or Ranks()
@@ -96,6 +99,7 @@ class Worker:
         self._report, self._should_stop = report, should_stop
         self._datasets, self._again, self._eager, self._lanes = datasets or Datasets(), again, eager, lanes
         self._kept = kept
+        self._prune = prune
         self._owner = Owner.current()
         self._loaded: tuple[str, Dataset] | None = None
 
@@ -150,21 +154,23 @@ class Worker:
         with interruptible():
             trainer = self._trainer(task, claim, dataset, folder)
         self._report(Started(task.cell, trainer.epochs_done))
-        diverged = None
+        diverged, pruned = None, None
         for record in trainer.epochs(self._should_stop, self._on_step(task, lost)):
             name = self._save(folder, trainer)
             writer.record_epoch(self._store, claim, record, name)
             self._report(EpochDone(task.cell, record))
             diverged = record.epoch if record.diverged else None
-            if self._ranks.any(self._should_stop()):
+            if self._prune:
+                pruned = behind(self._store, task.run_id, task.configuration, record.epoch)
+            if self._ranks.any(self._should_stop() or pruned is not None):
                 break
         if trainer.finished:
             writer.finish(self._store, claim, "done")
             checkpoint.keep_newest(folder, self._kept)
             return Ended(task.cell, "done", diverged_epoch=diverged)
         saved = self._save(folder, trainer) if trainer.step else None
-        writer.finish(self._store, claim, "interrupted", checkpoint=saved)
-        return Ended(task.cell, "interrupted")
+        writer.finish(self._store, claim, "interrupted", error=pruned, checkpoint=saved)
+        return Ended(task.cell, "interrupted", pruned)
 
     def _save(self, folder: Path, trainer: Trainer) -> str:
         """Saves a checkpoint. A folder that was moved away is not made again: its checkpoints would be lost."""
@@ -304,6 +310,7 @@ def work(setup: Setup, tasks: Iterable[Task], report: Report, should_stop: Calla
                 setup.ranks,
                 eager=setup.eager,
                 kept=setup.kept,
+                prune=setup.prune,
             )
             for task in tasks:
                 if (ended := worker.run(task)) is not None:

@@ -31,6 +31,7 @@ class Row:
     pid_namespace: str | None = Owner.current().pid_namespace
     state: str = "running"
     job: dict[str, Any] | None = None
+    error: str | None = None
 
 
 @pytest.fixture

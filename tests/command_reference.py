@@ -52,7 +52,7 @@ def _row(parameter: Any) -> str:
     else:
         names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     shown = parameter.show_default
-    default = shown if isinstance(shown, str) else parameter.default
+    default = shown if isinstance(shown, str) else getattr(parameter.default, "value", parameter.default)
     plain = default in (None, False, ()) or parameter.required
     return f"| {names} | {parameter.help} | {'' if plain else f'{default}'.replace('True', 'yes')} |"
 

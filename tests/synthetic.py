@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,10 @@ def add_run(
     rng = np.random.default_rng([seed, *algorithm.encode(), *recipe.encode()])
     last = min(stop_after if stop_after is not None else epochs, diverge_at or epochs)
     for epoch in range(last + 1):
-        record_epoch(store, owned, _epoch(recipe, algorithm, epoch, epoch == diverge_at, expansion, rng))
+        measured = _epoch(recipe, algorithm, epoch, epoch == diverge_at, expansion, rng)
+        if configuration.validation_images and measured.validation_accuracy_percent is None:
+            measured = replace(measured, validation_accuracy_percent=measured.test_accuracy_percent)
+        record_epoch(store, owned, measured)
     finish(store, owned, "done" if last == epochs or diverge_at else "interrupted")
     return run
 

@@ -1,7 +1,6 @@
 """The command line as a user meets it: real processes, real exit codes, what is printed where."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -195,19 +194,6 @@ def test_torch_is_not_imported_by(arguments: list[str], trained: Path) -> None:
 
 def test_every_command_and_option_is_documented() -> None:
     assert FILE.read_text(encoding="utf-8") == reference(), "python tests/command_reference.py writes it anew"
-
-
-def test_every_command_in_the_readme_exists(call: Call) -> None:
-    commands = set(
-        re.findall(
-            r"\bpfa ([a-z]+)(?: |$)",
-            "\n".join(re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)),
-            re.M,
-        )
-    )
-    assert {"run", "status", "figures"} <= commands
-    for command in commands:
-        assert call(command, "--help").code == 0, command
 
 
 def test_cortex_gives_the_appendix_estimate(call: Call) -> None:

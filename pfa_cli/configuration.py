@@ -65,13 +65,18 @@ class Configuration(BaseModel):
     first_epoch_weight_decay: float | None = Field(
         None, ge=0, description="weight decay of the first epoch, where it is another one"
     )
+    first_epoch_decay: float | None = Field(
+        None,
+        ge=0,
+        description="the same as a total over the epoch's steps, learning rate · weight decay · steps / (1 - momentum)",
+    )
     train_images: int | None = Field(None, gt=0, description="train on the first N images only (trials)")
     test_images: int | None = Field(None, gt=0, description="test on the first N images only (trials)")
     validation_images: int = Field(0, ge=0, description="images held out of the training set")
     split_seed: int = Field(0, ge=0, description="seed of the choice of validation images")
-    image_size: int | None = Field(None, ge=8, description="side of the crop in pixels (imagefolder)")
+    image_size: int | None = Field(None, ge=8, description="side of the crop in pixels (photographs)")
     corrupt_share_percent: float | None = Field(
-        None, ge=0, le=100, description="unreadable images that end the run, in % of the split (imagefolder)"
+        None, ge=0, le=100, description="unreadable images that end the run, in % of the split (photographs)"
     )
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of the network"
@@ -149,6 +154,10 @@ class Configuration(BaseModel):
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"batch_size (={self.batch_size}) must be divisible by accumulation (={self.accumulation})"
+            )
+        if self.first_epoch_decay is not None and self.first_epoch_weight_decay is not None:
+            raise ValueError(
+                "first_epoch_decay and first_epoch_weight_decay say the same in two ways: give one"
             )
         if self.draws == "published":
             self._check_published()

@@ -38,6 +38,11 @@ def share_cores(processes: int) -> None:
     _sharing = max(1, processes)
 
 
+def sharing_processes() -> int:
+    """How many processes train on this machine at the same time, this one among them (see `share_cores`)."""
+    return _sharing
+
+
 def decoding_processes() -> int:
     """How many processes decode images for this one: ``PFA_WORKERS``, else its share of the cores, 16 at most.
 

@@ -12,7 +12,7 @@ from command_line import Call
         ("pfa run mnist --algos bp,pfa", ["bp,pfa", "bp,pfa-o", "bp,pfa-l"]),
         ("pfa status --algos bp,b", []),
         ("pfa status --state f", ["failed"]),
-        ("pfa runs list --recipe im", ["imagenet"]),
+        ("pfa runs list --recipe im", ["imagenet", "imagenette"]),
         ("pfa export --table e", ["epochs"]),
         ("pfa figures --only fig3,ta", ["fig3,table1"]),
         ("pfa bench --algos al", ["all"]),

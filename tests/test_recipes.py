@@ -109,7 +109,7 @@ def test_grid_applies_overrides_where_they_belong_and_scales_milestones() -> Non
         (["milestones=[9, 5]"], "milestones (=[9, 5]) must be in ascending order"),
         (["batch_size=10", "accumulation=3"], "batch_size (=10) must be divisible by accumulation (=3)"),
         (["network=resnet20"], "hidden_sizes is a setting of network mlp, not of resnet20"),
-        (["image_size=64"], "image_size is a setting of dataset imagefolder, not of mnist"),
+        (["image_size=64"], "image_size is a setting of dataset imagefolder, imagenette, not of mnist"),
         (["options=1"], "unknown setting 'options'"),
         (["epochs"], "write it as key=value"),
         (["epochs=1", "epochs=2"], "--set epochs is given twice; several values have commas between"),
@@ -177,7 +177,7 @@ def test_a_wrong_recipe_file_is_named_with_its_key(
 def test_own_recipes_by_folder_and_by_path(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(MINIMAL)
     (tmp_path / "mnist.toml").write_text(MINIMAL.replace("epochs = 4", "epochs = 3"))
-    assert [r.name for r in list_recipes(tmp_path)] == ["cifar10", "imagenet", "mine", "mnist"]
+    assert [r.name for r in list_recipes(tmp_path)] == ["cifar10", "imagenet", "imagenette", "mine", "mnist"]
     assert load_recipe("mnist", tmp_path).configuration("bp").epochs == 3
     assert load_recipe(str(tmp_path / "mine.toml")).configuration("bp").recipe == "mine"
     with pytest.raises(UsageError, match=r"unknown recipe 'mnits': did you mean 'mnist'\?"):

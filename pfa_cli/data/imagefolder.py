@@ -1,21 +1,24 @@
 """Photographs in the ImageNet layout: ``train/<class>/*`` and ``val/<class>/*``. Never downloaded."""
 
 import logging
+import math
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pfa_cli.configuration import Configuration
-from pfa_cli.cores import decoding_processes
+from pfa_cli.cores import decoding_processes, sharing_processes
 from pfa_cli.data.dataset import Dataset
 from pfa_cli.data.folder import readable
 from pfa_cli.data.part import WHOLE, Part
 from pfa_cli.data.photographs import find_photographs
 from pfa_cli.data.pipeline import Batch, Loader, Pipeline, Request, Unreadable, collate
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
-from pfa_cli.errors import PfaError, shown, unknown
+from pfa_cli.errors import PfaError, UsageError, shown, unknown
 from pfa_cli.registry import DatasetEntry
 
 entry = DatasetEntry(
@@ -41,12 +44,17 @@ class ImageFolderDataset(Dataset):
     Images come in an order drawn from ``split_seed``, so that the first N of them are of all classes.
     ``unreadable`` holds the image files that could not be decoded so far, with the reason.
 
+    Where all photographs fit into ``room`` bytes, each is decoded once, and stays in memory in this process, which serves
+    them itself; else ``workers`` processes decode them at every use. The batches are the same.
+
     Raises:
         PfaError: the folders do not have this layout; while iterating, more than ``corrupt_share_percent``
             of a split's images are unreadable.
     """
 
-    def __init__(self, configuration: Configuration, root: Path, device: torch.device, workers: int) -> None:
+    def __init__(
+        self, configuration: Configuration, root: Path, device: torch.device, workers: int, room: int = 0
+    ) -> None:
         assert configuration.image_size is not None and configuration.corrupt_share_percent is not None
         self.name, self.device = shown(root.name), device
         self.input_shape = (3, configuration.image_size, configuration.image_size)
@@ -73,6 +81,8 @@ class ImageFolderDataset(Dataset):
         self.train_size = len(self._photographs["train"])
         sizes = [f"{len(self._photographs[split])} {split}" for split in ("train", *self.splits)]
         self.description = f"{self.name} ({self.n_classes} classes), {' / '.join(sizes)}"
+        if self._keep(room):
+            workers = 0
         tolerated = {split: int(len(p) * self._share_percent / 100) for split, p in self._photographs.items()}
         self._loader = Loader(self._photographs, tolerated, configuration.image_size)
         self._pipeline = Pipeline(self._loader, workers, pin_memory=device.type == "cuda")
@@ -118,6 +128,20 @@ class ImageFolderDataset(Dataset):
             self._probes[n] = self.batch(*self._on_device(collate(samples)))
         return self._probes[n]
 
+    def _keep(self, room: int) -> bool:
+        """Has the photographs stay in memory once they are decoded, if they fit into ``room`` bytes."""
+        needed = sum(photographs.decoded_bytes() for photographs in self._photographs.values()) if room else 0
+        if not 0 < needed <= room:
+            return False
+        self._photographs = {split: replace(p, kept={}) for split, p in self._photographs.items()}
+        _log.warning(
+            "%s: each photograph is decoded once and stays in memory, about %.1f GB in all (PFA_PHOTOGRAPHS_GB says "
+            "how much it may be)",
+            self.name,
+            needed / 1e9,
+        )
+        return True
+
     def _served(self, requests: Iterator[list[Request]]) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self._pipeline.serve(requests):
             yield self._on_device(batch)
@@ -149,7 +173,36 @@ class ImageFolderDataset(Dataset):
 
 def load(configuration: Configuration, data_dir: Path, device: torch.device) -> ImageFolderDataset:
     """The photographs under ``data_dir``; PfaError if they are not there."""
-    return ImageFolderDataset(configuration, locate(data_dir), device, decoding_processes())
+    return open_folder(configuration, locate(data_dir), device)
+
+
+def open_folder(configuration: Configuration, root: Path, device: torch.device) -> ImageFolderDataset:
+    """The photographs in ``root``, decoded in the way that suits ``device``.
+
+    On a CPU the step takes much longer than cropping, and other processes would only take its core. A GPU is fed by
+    processes that decode.
+    """
+    workers = decoding_processes()
+    alone = workers == 0 or (device.type == "cpu" and not os.environ.get("PFA_WORKERS"))
+    return ImageFolderDataset(configuration, root, device, workers, memory_for_photographs() if alone else 0)
+
+
+def memory_for_photographs() -> int:
+    """Bytes: ``PFA_PHOTOGRAPHS_GB``, else this process's share of a quarter of the memory that is available."""
+    import psutil
+
+    named = os.environ.get("PFA_PHOTOGRAPHS_GB", "")
+    if not named:
+        return int(psutil.virtual_memory().available / 4 / sharing_processes())
+    try:
+        gigabytes = float(named)
+    except ValueError:
+        gigabytes = -1.0
+    if not 0 <= gigabytes < math.inf:
+        raise UsageError(
+            f"PFA_PHOTOGRAPHS_GB (={named}) must be a number: how much memory decoded photographs may take, 0 for none"
+        )
+    return int(gigabytes * 1e9)
 
 
 def prepare(data_dir: Path) -> None:

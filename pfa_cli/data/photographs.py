@@ -25,11 +25,15 @@ class Undecodable(Exception):
 
 @dataclass(frozen=True)
 class Photographs:
-    """``paths`` [n] below ``root`` (as bytes in one array, which reach other processes faster than a list)."""
+    """``paths`` [n] below ``root`` (as bytes in one array, which reach other processes faster than a list).
+
+    ``kept``: the pixels [height, width, 3] of those decoded so far, by index, where they stay in memory.
+    """
 
     root: Path
     paths: NDArray[np.bytes_]
     labels: NDArray[np.int64]
+    kept: dict[int, NDArray[np.uint8]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,6 +43,20 @@ class Photographs:
 
     def path(self, index: int) -> Path:
         return self.root / os.fsdecode(self.paths[index])
+
+    def image(self, index: int) -> Image.Image:
+        """The photograph, see `decode`; decoded once where they are ``kept``."""
+        if self.kept is None:
+            return decode(self.path(index))
+        if index not in self.kept:
+            self.kept[index] = np.asarray(decode(self.path(index)))
+        return Image.fromarray(self.kept[index])
+
+    def decoded_bytes(self, sample: int = 200) -> int:
+        """About how many bytes all of them take decoded, by the sizes of ``sample`` of them."""
+        indices = range(0, len(self), max(1, len(self) // sample))
+        sizes = [size for index in indices if (size := _size(self.path(index))) is not None]
+        return round(3 * len(self) * sum(w * h for w, h in sizes) / len(sizes)) if sizes else 0
 
 
 def find_photographs(root: Path) -> tuple[Photographs, list[str], str]:
@@ -87,6 +105,17 @@ def decode(path: Path) -> Image.Image:
         raise
     except Exception as error:  # decoders raise what they like on damaged files: struct.error, IndexError, …
         raise Undecodable(str(error) or type(error).__name__) from error
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Width and height, without decoding; None where it is no image."""
+    if not path.is_file():
+        return None
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception:  # as in `decode`
+        return None
 
 
 def _as_bytes(image: Image.Image) -> Image.Image:

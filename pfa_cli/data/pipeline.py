@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms import v2
 
-from pfa_cli.data.photographs import Photographs, Undecodable, decode
+from pfa_cli.data.photographs import Photographs, Undecodable
 from pfa_cli.errors import PfaError, StoppedWaiting, shown
 from pfa_cli.randomness import stream_seed
 from pfa_cli.signals import signals_blocked, start_resource_tracker, stop_requested
@@ -79,10 +79,10 @@ class Loader(Dataset[Sample]):
         photographs = self.splits[request.split]
         unreadable: list[Unreadable] = []
         for index in range(request.image, request.image + self.tolerated[request.split] + 1):
-            path = photographs.path(index % len(photographs))
             try:
-                pixels = self._transform(decode(path), request)
+                pixels = self._transform(photographs.image(index % len(photographs)), request)
             except Undecodable as error:
+                path = photographs.path(index % len(photographs))
                 unreadable.append(Unreadable(request.split, shown(path), shown(error)))
             else:
                 return pixels, int(photographs.labels[index % len(photographs)]), tuple(unreadable)

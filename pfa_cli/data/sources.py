@@ -5,6 +5,7 @@ keeps its progress bars and warnings to itself.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -19,11 +20,11 @@ from pathlib import Path
 OnProgress = Callable[[int], None]  # told the bytes that have arrived so far
 
 _TORCHVISION = """
-import socket, sys
+import json, socket, sys
 from torchvision import datasets
 print("ready")
 socket.setdefaulttimeout(4)
-getattr(datasets, sys.argv[1])(sys.argv[2], download=True)
+getattr(datasets, sys.argv[1])(sys.argv[2], download=True, **json.loads(sys.argv[3]))
 """
 
 
@@ -33,10 +34,11 @@ class SourceFailed(Exception):
 
 @dataclass(frozen=True)
 class Torchvision:
-    """The download of the class ``name`` in ``torchvision.datasets``."""
+    """The download of the class ``name`` in ``torchvision.datasets``, which takes ``arguments``."""
 
     name: str
     patience_seconds: float = 15.0  # without a byte arriving; of them a few for importing torchvision
+    arguments: Mapping[str, str] = field(default_factory=dict)
     from_hand: Mapping[str, str | None] = field(default_factory=dict)
     """torchvision's own files, with their md5, and folders; used if a person put them into the data folder."""
 
@@ -46,7 +48,7 @@ class Torchvision:
     def download(self, into: Path, progress: OnProgress) -> None:
         """Leaves in ``into``, a folder in the data folder, what torchvision leaves in its root folder."""
         unfit = [words for name in self.from_hand if (words := self._take(into.parent / name, into))]
-        command = [sys.executable, "-u", "-c", _TORCHVISION, self.name, str(into)]
+        command = [sys.executable, "-u", "-c", _TORCHVISION, self.name, str(into), json.dumps(self.arguments)]
         try:
             _run(command, into, self.patience_seconds, progress, telling_line=-1)  # of a traceback the last
         except SourceFailed as failure:

@@ -215,7 +215,7 @@ class Trainer:
     def begin_epoch(self, epoch: int) -> None:
         """Sets what holds for all steps of ``epoch``, 1 being the first."""
         rate = schedule.learning_rate(self.configuration, epoch)
-        decay = schedule.weight_decay(self.configuration, epoch)
+        decay = schedule.weight_decay(self.configuration, epoch, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"], group["weight_decay"] = rate, decay
         if _STEP in self._recordings and self._recorded_for != (rate, decay):
@@ -295,7 +295,7 @@ class Trainer:
             epoch += 1
             trained = {f"train_{name}": value for name, value in means.items()} | {
                 "learning_rate": schedule.learning_rate(self.configuration, epoch),
-                "weight_decay": schedule.weight_decay(self.configuration, epoch),
+                "weight_decay": schedule.weight_decay(self.configuration, epoch, self.steps_per_epoch),
                 "images_per_second": images_seen / self._seconds if self._seconds else None,
                 "diverged": not math.isfinite(means["loss"]),
             }

@@ -307,7 +307,7 @@ def reproduce(
             parser=expanded_recipe,
             metavar="RECIPE",
             help="Only these.",
-            show_default="all there are",
+            show_default="the paper's",
             autocompletion=completion.of_one(completion.recipe_names),
         ),
     ] = None,
@@ -330,10 +330,14 @@ def reproduce(
     Every recipe whose data are here or can be fetched, the shortest first; what is left out is said. Given again, it goes on.
     """
     from pfa_cli import reproduce as whole
+    from pfa_cli.analysis.paper import paper
     from pfa_cli.recipes import list_recipes, load_recipe, parse_seeds
     from pfa_cli.store.engine import open_if_there, results_folder
 
-    found = [load_recipe(name, recipe_dir) for name in recipes] if recipes else list_recipes(recipe_dir)
+    if recipes:
+        found = [load_recipe(name, recipe_dir) for name in recipes]
+    else:
+        found = [recipe for recipe in list_recipes(recipe_dir) if recipe.name in paper().experiments]
     folder = whole.data_folder(data_dir)
     with open_if_there(db) as store:
         parts = whole.parts(store, found, parse_seeds(seeds), folder)

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "pfa_cli"
 LEVELS = [
     [
         "errors",
+        "launched",
         "files",
         "paths",
         "cores",
@@ -32,7 +33,7 @@ LEVELS = [
     ["figures"],
     ["report"],
     ["bench"],
-    ["options", "doctor", "upkeep", "cli", "__main__", ""],
+    ["completion", "notebook", "reproduce", "options", "doctor", "upkeep", "cli", "__main__", ""],
 ]
 
 

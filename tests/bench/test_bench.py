@@ -314,7 +314,7 @@ def test_the_command_needs_no_data_and_no_network(
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert found == json.loads((tmp_path / "b.json").read_text())
-    assert set(found["left_out"]) == {"cifar10", "imagenet"}
+    assert set(found["left_out"]) == {"cifar10", "imagenet", "imagenette"}
     assert "hidden_sizes" in found["left_out"]["cifar10"]
     (result,) = found["benchmarks"]
     assert result["pixels"] == "random" and not list((tmp_path / "no data").iterdir())

@@ -494,9 +494,10 @@ def best(
         raise UsageError("--by test: the test set chooses nothing; rank by validation")
     if by not in view.BY:
         raise unknown("accuracy to rank by", by, view.BY)
+    recipe = Path(recipe).stem if recipe.endswith(".toml") else recipe
     with open_store(db, write=False) as store:
         rows = Selection.parse((), recipe, algos, None, where or []).of(status.rows(store))
-    found = view.ranking(rows, recipe, by)
+    found = view.ranking([row for row in rows if row.recipe == recipe], recipe, by)
     if as_json:
         output.say(view.as_json(found))
     else:

@@ -281,7 +281,8 @@ class Configuration(BaseModel):
     @classmethod
     def _hashed(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
         """What enters the hash: neither None nor a later setting's default, so that it renames no earlier cell."""
-        options = stored.get("options") or {}
+        options = stored.get("options")
+        options = options if isinstance(options, Mapping) else {}
         if (ours := registry.ALGORITHMS.get(stored.get("algorithm", ""))) is not None:
             defaults = {name: option.default for name, option in ours.options.items()}
             options = {

@@ -243,9 +243,10 @@ def flat(stored: Mapping[str, Any]) -> dict[str, Any]:
     """
     nested = {*OPTIONS_OF.values(), "sources"}
     settings = {name: value for name, value in stored.items() if name not in nested}
+    options = {name: found for name in nested if isinstance(found := stored.get(name), Mapping)}
     for name in OPTIONS_OF.values():
-        settings |= stored.get(name) or {}
-    return settings | {f"{role}_file": sha256[:8] for role, sha256 in (stored.get("sources") or {}).items()}
+        settings |= options.get(name, {})
+    return settings | {f"{role}_file": str(sha256)[:8] for role, sha256 in options.get("sources", {}).items()}
 
 
 def remember(texts: Iterable[str]) -> None:

@@ -114,6 +114,17 @@ def test_a_setting_that_came_later_renames_no_run(store: Store) -> None:
     assert [row.variant for row in status.rows(store)] == ["", "", "density=0.5"]
 
 
+@pytest.mark.parametrize("options", [5, [1], {"a": {"b": []}}, None])
+def test_settings_that_no_pfa_wrote_are_passed_over(store: Store, options: object) -> None:
+    run(store, "bp")
+    run(store, "bp", 1)
+    with store.write() as connection:
+        strange = {"options": options, "sources": options, "epochs": "ten", "dataset_options": 7}
+        connection.execute(update(schema.runs).where(schema.runs.c.id == 1).values(configuration=strange))
+    assert {row.run_id for row in status.rows(store)} == {1, 2}
+    assert json.loads(status.as_json(status.rows(store)))
+
+
 def sweep(store: Store) -> None:
     for expansion in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0):
         run(store, "pfa", state="done", epochs=10, settings={"expansion": expansion})

@@ -664,18 +664,26 @@ def export(
 
 @app.command()
 def merge(
-    other: Annotated[
-        str,
+    others: Annotated[
+        list[str],
         typer.Argument(
-            parser=expanded_database, metavar="OTHER", help="The database to bring in; it is only read."
+            parser=expanded_database,
+            metavar="OTHER...",
+            help="The databases to bring in, or a folder of them; they are only read.",
         ),
     ],
     db: Db = None,
 ) -> None:
-    """Bring in the results of another machine. Twice is the same as once; conflicts are named and ours is kept."""
+    """Bring in the results of other machines. Twice is the same as once; conflicts are named and ours is kept.
+
+    Of several databases, those that are damaged or not pfa's are named and left out.
+    """
     from pfa_cli.store.merge import merge as bring_in
 
-    output.say(str(bring_in(db, other)))
+    report = bring_in(db, *others)
+    output.say(str(report))
+    if report.left_out:
+        raise typer.Exit(1)
 
 
 @app.command()

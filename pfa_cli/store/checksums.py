@@ -10,11 +10,11 @@ import json
 import math
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, select
+from sqlalchemy import ColumnElement, Connection, Table, literal_column, select
 
 from pfa_cli.store.errors import DamagedValue
 from pfa_cli.store.schema import benchmarks, epochs, layers, runs, simulations
@@ -51,10 +51,10 @@ def verify(connection: Connection) -> None:
 def wrong(connection: Connection) -> Iterator[str]:
     """What does not match its checksum, in words; 2 s for 20,000 epochs of 20 layers."""
     cells = {run["id"]: (of_cell(run), run) for run in rows(connection, runs)}
-    values = _values(connection, layers, ["run_id", "epoch"], _LAYER)
+    values = stored_values(connection, layers, ["run_id", "epoch", *_LAYER])
     groups = groupby(values, key=lambda row: row[:2])
     of_run, of_layers = next(groups, (None, iter(())))
-    for row in _values(connection, epochs, ["run_id", "epoch", "checksum"], _EPOCH):
+    for row in stored_values(connection, epochs, ["run_id", "epoch", "checksum", *_EPOCH]):
         run_id, epoch, checksum = row[:3]
         found = []
         if of_run == (run_id, epoch):
@@ -94,11 +94,13 @@ def rows(connection: Connection, table: Table, *conditions: ColumnElement[bool])
     return [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
 
 
-def _values(
-    connection: Connection, table: Table, key: list[str], names: list[str]
+def stored_values(
+    connection: Connection, table: Table, names: Sequence[str], run_id: int | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """The values of every row in the order of the key, as they are stored: without the types' checks, which cost time."""
-    query = select(*(table.c[name] for name in (*key, *names))).order_by(*table.primary_key)
+    """Values of every row (of a run) in the order of the key, as SQLite stores them; the types' checks would cost time."""
+    query = select(*(table.c[name] for name in names)).order_by(*table.primary_key)
+    if run_id is not None:
+        query = query.where(table.c.run_id == literal_column(str(int(run_id))))
     result = connection.execution_options(yield_per=10_000).exec_driver_sql(str(query))
     if connection.dialect.name == "sqlite":
         return (tuple(row) for row in result)

@@ -198,6 +198,19 @@ def results_folder(db: str | None = None) -> Path:
     return Path("results") if path is None else path.parent if "://" in name else Path(name).parent
 
 
+def databases_in(name: str) -> list[str]:
+    """The databases that ``name`` stands for: itself, or those in it (``*.db``) if it is a folder.
+
+    Raises NoResults if there are none.
+    """
+    if "://" in name or not Path(name).is_dir():
+        return [name]
+    found = [str(path) for path in sorted(Path(name).glob("*.db"))]
+    if not found:
+        raise NoResults(f"the folder {name} holds no databases (*.db)")
+    return found
+
+
 def _without_links(name: str) -> Path:
     """The file itself: SQLite's log lies beside it, not beside a link to it."""
     try:

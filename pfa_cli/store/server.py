@@ -1,6 +1,7 @@
 """A results database on a PostgreSQL server: its connections, and what goes wrong with them in words."""
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, text
@@ -84,6 +85,16 @@ def identity(connection: Connection) -> str:
     query = "SELECT system_identifier, oid FROM pg_control_system(), pg_database WHERE datname = current_database()"
     system, number = connection.execute(text(query)).one()
     return f"{system:x}-{number}"
+
+
+def copy_in(
+    connection: Connection, table: Table, names: Sequence[str], rows: Iterable[tuple[Any, ...]]
+) -> None:
+    """Adds rows by COPY, which takes many of them ten times as fast as INSERT."""
+    raw: Any = connection.connection.driver_connection
+    with raw.cursor() as cursor, cursor.copy(f"COPY {table.name} ({', '.join(names)}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
 
 
 def explain(error: DBAPIError, place: str) -> StoreError | None:

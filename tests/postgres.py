@@ -47,10 +47,15 @@ class Server:
         shutil.rmtree(self._folder)
 
     def new_database(self) -> str:
-        """The URL of a new and empty database."""
+        """The URL of what is new and empty to pfa: a schema of one database, which takes no files of its own."""
         self._count += 1
-        self.execute(f"CREATE DATABASE results{self._count} TEMPLATE template0")
-        return self.url(f"results{self._count}")
+        self.execute(f"CREATE SCHEMA empty{self._count}")
+        return f"{self.url('postgres')}&options=-csearch_path%3Dempty{self._count}"
+
+    def create(self, database: str) -> str:
+        """The URL of a new database."""
+        self.execute(f"CREATE DATABASE {database} TEMPLATE template0")
+        return self.url(database)
 
     def url(self, database: str, user: str = "owner") -> str:
         """The URL of a database of this server."""

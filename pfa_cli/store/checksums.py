@@ -101,9 +101,10 @@ def stored_values(
     query = select(*(table.c[name] for name in names)).order_by(*table.primary_key)
     if run_id is not None:
         query = query.where(table.c.run_id == literal_column(str(int(run_id))))
-    result = connection.execution_options(yield_per=10_000).exec_driver_sql(str(query))
     if connection.dialect.name == "sqlite":
-        return (tuple(row) for row in result)
+        raw: Any = connection.connection.driver_connection  # SQLAlchemy's rows would take five times as long
+        return iter(raw.execute(str(query)))
+    result = connection.execution_options(yield_per=10_000).exec_driver_sql(str(query))
     return (tuple(_stored(value) for value in row) for row in result)
 
 

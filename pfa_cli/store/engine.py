@@ -145,7 +145,7 @@ class Store:
                 return self._read_once(query)
             try:
                 result = self._read_once(query)
-            except (DatabaseError, DamagedValue):
+            except (DatabaseError, sqlite3.DatabaseError, DamagedValue):
                 if sqlite.state_of(path) == before:
                     raise
                 time.sleep(0.01)

@@ -82,9 +82,12 @@ def lock_table(connection: Connection, table: Table) -> None:
 
 def identity(connection: Connection) -> str:
     """What tells this database from all others, by whatever address it is reached."""
-    query = "SELECT system_identifier, oid FROM pg_control_system(), pg_database WHERE datname = current_database()"
-    system, number = connection.execute(text(query)).one()
-    return f"{system:x}-{number}"
+    query = (
+        "SELECT system_identifier, oid, current_schema() FROM pg_control_system(), pg_database "
+        "WHERE datname = current_database()"
+    )
+    system, number, schema = connection.execute(text(query)).one()
+    return f"{system:x}-{number}-{schema}"
 
 
 def copy_in(

@@ -1,13 +1,15 @@
 """Results of two machines in one database: nothing lost, nothing twice, contradictions named."""
 
 import math
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import Call
 from sqlalchemy import text
-from store_cells import OWNER, beside, claimed, configuration, record, run_to_end
+from store_cells import OWNER, beside, claimed, configuration, new_database, record, run_to_end
 
 from pfa_cli.errors import UsageError
 from pfa_cli.store.check import check
@@ -257,3 +259,31 @@ def test_a_merge_with_itself_or_with_nothing_is_refused(ours: Store, tmp_path: P
         merge(str(ours.path), str(tmp_path / "link.db"))
     with pytest.raises(NoResults):
         merge(str(ours.path), str(tmp_path / "nothing.db"))
+
+
+def test_of_several_shards_the_damaged_and_the_foreign_are_named_and_left_out(
+    ours: Store, tmp_path: Path, call: Call
+) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for seed in range(3):
+        new_database(shards / f"{seed}.db")
+        with open_store(str(shards / f"{seed}.db"), write=True) as store:
+            run_to_end(store, algorithm="bp", seed=seed)
+    damaged = shards / "2.db"
+    damaged.write_bytes(damaged.read_bytes()[:9000])
+    with sqlite3.connect(shards / "foreign.db") as connection:
+        connection.execute("CREATE TABLE cities (name TEXT)")
+    connection.close()
+    (shards / "readme.txt").write_text("not a database")
+    answer = call("merge", str(shards), str(tmp_path / "nowhere.db"), "--db", str(ours.path))
+    assert answer.code == 1
+    added, *left_out = answer.out.splitlines()
+    assert added.startswith("3 runs added, 0 extended, 1 unchanged")
+    assert [line.startswith("left out: ") for line in left_out] == [True] * 3
+    assert all(
+        name in line for name, line in zip(("2.db", "foreign.db", "nowhere.db"), left_out, strict=True)
+    )
+    assert {(row.algorithm, row.seed) for row in runs(ours)} == {("pfa", 0), ("bp", 0), ("bp", 1)}
+    with pytest.raises(NoResults, match="holds no databases"):
+        merge(str(ours.path), str(ours.path.parent.parent / "ours" / ".."))  # a folder of folders

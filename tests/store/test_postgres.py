@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from threading import Timer
 
 import pytest
@@ -15,8 +16,10 @@ from sqlalchemy import Connection
 from store_cells import OWNER, PROCESSES, claimed, configuration, record, together
 
 from pfa_cli.errors import PfaError
+from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import ServerLost, StoreError
+from pfa_cli.store.merge import merge
 from pfa_cli.store.queries import attempts_frame, epochs_frame, runs, simulations_frame
 from pfa_cli.store.writer import (
     claim,
@@ -110,9 +113,10 @@ def test_a_step_whose_answer_was_lost_is_repeated_and_counts_once(
     store.close()
 
 
+@pytest.fixture(scope="module")
 def guests(server: Server) -> str:
     """The URL of a database in which the guest can do nothing."""
-    url = server.new_database()
+    url = server.create("results")
     open_store(url, write=True).close()
     return url.replace("owner@", "guest:s3cret@")
 
@@ -123,7 +127,7 @@ def guests(server: Server) -> str:
         (("", ""), "missing rights in the database"),
         ((":s3cret@", ":s3cret-not@"), "refused the user or the password"),
         (("guest:", "nobody:"), "refused the user or the password"),
-        (("/results", "/nowhere"), "knows no database"),
+        (("/results?", "/nowhere?"), "knows no database"),
         (("@/", "@no-such-host.invalid/"), "the host of the database .* is unknown"),
         (("@/", "@localhost:1/"), "does not answer"),
         (("@/", "@localhost:port/"), "neither a file nor a URL"),
@@ -132,9 +136,9 @@ def guests(server: Server) -> str:
     ],
 )
 def test_what_a_server_refuses_is_said_in_one_sentence_without_the_password(
-    server: Server, change: tuple[str, str], message: str, call: Call
+    guests: str, change: tuple[str, str], message: str, call: Call
 ) -> None:
-    url = guests(server).replace(*change)
+    url = guests.replace(*change)
     if "@/" in change:
         url = url.partition("?")[0]
     for command in ("status", "simulate", "run mnist --dry-run"):
@@ -158,12 +162,32 @@ def test_a_missing_driver_is_said_with_the_command_that_installs_it(
     assert "s3cret" not in answer.err
 
 
-def test_who_may_only_read_can_look(server: Server) -> None:
-    url = guests(server)
-    database = re.search(r"results\d+", url)
-    assert database is not None
-    server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest", database.group())
-    with open_store(url, write=False) as store:
+def test_who_may_only_read_can_look(server: Server, guests: str) -> None:
+    server.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO guest", "results")
+    with open_store(guests, write=False) as store:
         assert runs(store) == []
-    with open_store(url, write=True) as store, pytest.raises(StoreError, match="missing rights"):
+    with open_store(guests, write=True) as store, pytest.raises(StoreError, match="missing rights"):
         ensure_run(store, configuration(), 0)
+    server.execute("REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM guest", "results")
+
+
+def test_both_engines_give_the_same_figures_tables_and_verdicts(
+    server: Server, database: Path, tmp_path: Path, call: Call
+) -> None:
+    url, back = server.new_database(), str(tmp_path / "back.db")
+    for target, source in ((url, str(database)), (back, url)):
+        assert call("merge", source, "--db", target).out.endswith("benchmark values added\n")
+        assert merge(target, source).added == 0
+        assert check(target).ok  # with the checksums
+    made = []
+    for number, db in enumerate((back, url)):
+        out = Path(f"{number}")
+        assert (
+            call("figures", "--only", "fig2,fig3", "--format", "svg", "--out", str(out), "--db", db).code == 0
+        )
+        for name in ("epochs", "layers", "simulations", "benchmarks"):
+            assert call("export", "--table", name, "--out", str(out / f"{name}.csv"), "--db", db).code == 0
+        made.append({path.name: path.read_bytes() for path in out.rglob("*.*")})
+        made[-1]["verdicts"] = call("compare", "--json", "--db", db).out.encode()
+    assert made[0].keys() == made[1].keys() and len(made[0]) > 6
+    assert [name for name in made[0] if made[0][name] != made[1][name]] == []

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from store_cells import claimed
 
 from pfa_cli.records import EpochRecord, LayerRecord
+from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.queries import epochs_frame, runs
 from pfa_cli.store.schema import Real, UtcTime
@@ -17,8 +18,8 @@ from pfa_cli.store.writer import record_epoch
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, 0.0, 5e-324, 0.1, -1.7e308])
-def test_a_number_comes_back_as_it_went_in(tmp_path: Path, value: float | None) -> None:
-    with open_store(str(tmp_path / "pfa.db"), write=True) as store:
+def test_a_number_comes_back_as_it_went_in(db: str, value: float | None) -> None:
+    with open_store(db, write=True) as store:
         mine = claimed(store)
         layer = LayerRecord(0, "layer1", math.nan, path_norm_ratio=value)
         record_epoch(store, mine, EpochRecord(0, train_loss=value, layers=(layer,)))
@@ -29,6 +30,7 @@ def test_a_number_comes_back_as_it_went_in(tmp_path: Path, value: float | None) 
         assert repr(runs(store)[0].train_loss) == repr(value)
         assert math.isnan(norm)
         assert repr(epochs_frame(store)["train_loss"].item()) == repr(math.nan if value is None else value)
+    assert check(db).ok  # the checksums, too
 
 
 def test_nan_can_be_told_from_null_in_plain_sql(tmp_path: Path) -> None:

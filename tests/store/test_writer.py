@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -40,8 +39,8 @@ OTHER = Owner("there", 2, 2.0)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(str(tmp_path / "pfa.db"), write=True) as opened:
+def store(db: str) -> Iterator[Store]:
+    with open_store(db, write=True) as opened:
         yield opened
 
 

@@ -517,6 +517,21 @@ def figures(
     recipe: Annotated[
         str | None, typer.Option(help="Draw a figure of this recipe, with all its algorithms.")
     ] = None,
+    algos: Annotated[
+        str | None, typer.Option(help="Draw these in place of the figure's own: bp,fa,readout")
+    ] = None,
+    where: Where = None,
+    panel: Annotated[str | None, typer.Option(help="Only these panels: a or b,c")] = None,
+    width: Annotated[str, typer.Option(help="Of the figure: 89mm, 18.3cm, 3.5in")] = "183mm",
+    font_size: Annotated[
+        float | None, typer.Option(min=3, max=40, help="In points.", show_default="7.5")
+    ] = None,
+    dpi: Annotated[float | None, typer.Option(min=20, max=2400, help="Of PNG.", show_default="300")] = None,
+    notes: Annotated[bool, typer.Option(help="Write below each figure what it shows.")] = True,
+    style: Annotated[
+        Path | None,
+        typer.Option(parser=expanded, metavar="FILE", help="A matplotlib style file, on top of ours."),
+    ] = None,
     formats: Annotated[str, typer.Option("--format", help="pdf, png, svg; several with commas")] = "pdf,png",
     published: Annotated[bool, typer.Option(help="Draw the paper's curves beside ours.")] = True,
     validation: Annotated[
@@ -525,15 +540,29 @@ def figures(
     db: Db = None,
 ) -> None:
     """Rebuild the paper's figures and Table 1 from the database, and draw those of your own recipes."""
+    from pfa_cli.arguments import parse_choices
+    from pfa_cli.figures.drawing import Options, inches
     from pfa_cli.report import build
     from pfa_cli.report.table1 import terminal
     from pfa_cli.store.engine import open_store, results_folder
 
     wanted = None if only is None else _names("--only", only)
     kinds = _names("--format", formats)
+    options = Options(
+        published=published,
+        validation=validation,
+        algorithms=() if algos is None else [name.lower() for name in _names("--algos", algos)],
+        panels=() if panel is None else _names("--panel", panel),
+        notes=notes,
+        width=inches(width),
+        font_size=font_size,
+        dpi=dpi,
+        style=style,
+    )
+    chosen = parse_choices(where or (), "--where")
     with open_store(db, write=False) as store:
         paths, table = build(
-            store, out or results_folder(db), wanted, kinds, recipe, published, validation, messages.say
+            store, out or results_folder(db), wanted, kinds, recipe, chosen, options, messages.say
         )
     for path in paths:
         output.say(path)
@@ -688,7 +717,7 @@ def merge(
 
 @app.command()
 def simulate(db: Db = None) -> None:
-    """Compute and store the simulations of Figure 3 (`pfa run` does so too)."""
+    """Compute and store the simulations of Figures 3 and 6 (`pfa run` does so too)."""
     from pfa_cli.store.engine import open_store
     from pfa_cli.theory.simulate import ensure
 

@@ -1,13 +1,13 @@
-"""What our runs say about the paper's claims (``paper.toml``): supported, contradicted, undecided, or not run."""
+"""What our runs say about a claim of the paper or of our own: supported, contradicted, undecided, a trial only, or not run."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from pfa_cli.analysis.evidence import Cohort, Comparison
-from pfa_cli.analysis.paper import Claim, paper
+from pfa_cli.analysis.paper import Claim
 from pfa_cli.analysis.published import ANGLE, RATIO, final_accuracies, final_layers, last_common_epoch
 from pfa_cli.analysis.statistics import (
     ANGLE_MARGIN_DEGREES,
@@ -15,6 +15,8 @@ from pfa_cli.analysis.statistics import (
     NOT_RUN,
     RATIO_MARGIN,
     STILL_MOVING_DEGREES,
+    SUPPORTED,
+    TRIAL,
     UNDECIDED,
     Interval,
     Region,
@@ -28,7 +30,7 @@ from pfa_cli.analysis.statistics import (
     t_interval,
     worst,
 )
-from pfa_cli.analysis.words import absent, apart, by_layer, layer_range
+from pfa_cli.analysis.words import absent, apart, by_layer, layer_range, signed, with_ends
 from pfa_cli.registry import described
 from pfa_cli.theory.propositions import path_angle_degrees
 
@@ -63,9 +65,9 @@ class Judgement:
     measured: tuple[Measured, ...] = ()
 
 
-def judge_all(run: Mapping[str, Comparison]) -> list[Judgement]:
-    """Every claim, in the paper's order; ``run``: what ran, by recipe."""
-    return [_judge(run.get(claim.recipe), claim) for claim in paper().claims]
+def judge_all(run: Mapping[str, Comparison], claims: Iterable[Claim]) -> list[Judgement]:
+    """Every claim, in order; ``run``: what ran, by recipe."""
+    return [_judge(run.get(claim.recipe), claim) for claim in claims]
 
 
 def _judge(comparison: Comparison | None, claim: Claim) -> Judgement:
@@ -77,12 +79,17 @@ def _judge(comparison: Comparison | None, claim: Claim) -> Judgement:
     wanted = [name for name in (claim.algorithm, claim.other) if name]
     if missing := absent(comparison, wanted):
         return replace(found, remark=missing)
-    cohorts = [comparison.cohorts[name] for name in wanted]
-    return (
-        _accuracy(comparison, claim, found, *cohorts)
-        if claim.other
-        else _layers(comparison, claim, found, cohorts[0])
-    )
+    if claim.fewer:
+        return _fewer(comparison, claim, found)
+    ours = comparison.cohorts[claim.algorithm]
+    if claim.options:
+        variants = comparison.variants(claim.algorithm, *claim.options)
+        if (values := tuple(claim.options.values())) not in variants:
+            return replace(found, remark="run with other settings only")
+        ours = variants[values]
+    if claim.other:
+        return _accuracy(comparison, claim, found, ours, comparison.cohorts[claim.other])
+    return _layers(comparison, claim, found, ours)
 
 
 def _papers(claim: Claim) -> str:
@@ -103,14 +110,19 @@ def _papers(claim: Claim) -> str:
 
 
 def _accuracy(
-    comparison: Comparison, claim: Claim, found: Judgement, ours: Cohort, other: Cohort
+    comparison: Comparison,
+    claim: Claim,
+    found: Judgement,
+    ours: Cohort,
+    other: Cohort,
+    ignoring: Sequence[str] = (),
 ) -> Judgement:
     pairs = comparison.pairs(ours, other)
     runs = [*pairs["run_id_ours"], *pairs["run_id_other"], *ours.diverged["run_id"]]
     found = replace(found, run_ids=tuple(sorted(int(run) for run in runs)), n=len(pairs))
     lost = claim.relation == "equal" and len(ours.diverged) > 0
     if pairs.empty:
-        return _settled(found, [ours, other], CONTRADICTED if lost else UNDECIDED)
+        return _settled(found, [ours, other], CONTRADICTED if lost else UNDECIDED, ignoring)
     region = _region(claim, float(pairs["other"].mean()))
     borrowed = len(pairs) == 1
     interval = _one_pair(claim, pairs) if borrowed else t_interval((pairs["ours"] - pairs["other"]).tolist())
@@ -119,7 +131,7 @@ def _accuracy(
         text += ", scatter over seeds as published"
     measured = (Measured("difference of accuracies in points", interval, region),)
     found = replace(found, ours=text, measured=measured)
-    return _settled(found, [ours, other], CONTRADICTED if lost else judge([interval], region))
+    return _settled(found, [ours, other], CONTRADICTED if lost else judge([interval], region), ignoring)
 
 
 def _region(claim: Claim, level: float) -> Region:
@@ -187,10 +199,11 @@ def _moving(comparison: Comparison, cohort: Cohort, claim: Claim, names: Sequenc
 
 def _sweep(comparison: Comparison, found: Judgement) -> Judgement:
     """Proposition 3 at each expansion ratio, every one judged as the claim for λ = 0.1 is."""
-    if len(comparison.by_expansion) < 2:
+    variants = comparison.variants("pfa", "expansion")
+    if len(variants) < 2:
         return found
     parts, texts, measured = [], [], []
-    for ratio, cohort in comparison.by_expansion.items():
+    for (ratio,), cohort in variants.items():
         angle = path_angle_degrees(1 / ratio)
         claim = Claim("", "", comparison.recipe, "pfa", quantity=ANGLE, target=angle, limit=True)
         one = _layers(comparison, claim, found, cohort, ignoring=("expansion",))
@@ -201,12 +214,47 @@ def _sweep(comparison: Comparison, found: Judgement) -> Judgement:
         parts.append(one)
     return replace(
         found,
-        verdict=worst(one.verdict for one in parts if one.verdict != NOT_RUN),
+        verdict=worst((one.verdict for one in parts if one.verdict != TRIAL), TRIAL),
         ours="mean over layers: " + "; ".join(texts),
         remark="; ".join(sorted({one.remark for one in parts if one.remark})),
         n=min(one.n for one in parts),
         run_ids=tuple(sorted({run for one in parts for run in one.run_ids})),
         measured=tuple(measured),
+    )
+
+
+def _fewer(comparison: Comparison, claim: Claim, found: Judgement) -> Judgement:
+    """Whether some expansion ratio below 1, and every larger one that was trained, reaches the other's level."""
+    variants = comparison.variants(claim.algorithm, "expansion")
+    if min(variants)[0] >= 1:
+        return replace(found, remark="no expansion ratio below 1 was run")
+    parts, texts = {}, []
+    for (ratio,), cohort in variants.items():
+        other, ignoring = comparison.cohorts[claim.other], ("expansion", "least_units")
+        one = _accuracy(comparison, claim, found, cohort, other, ignoring)
+        parts[ratio] = one
+        mean = f"{with_ends(one.measured[0].interval, number=signed)} " if one.measured else ""
+        texts.append(f"1/λ = {ratio:g}: {mean}({one.verdict})")
+    reached = [
+        ratio for ratio in parts if all(one.verdict == SUPPORTED for r, one in parts.items() if r >= ratio)
+    ]
+    below = {one.verdict for ratio, one in parts.items() if ratio < 1}
+    verdict = below.pop() if below in ({CONTRADICTED}, {TRIAL}) else UNDECIDED
+    least = (
+        f"at its level from 1/λ = {min(reached):g} on"
+        if reached
+        else "at its level at no ratio up to the largest"
+    )
+    return replace(
+        found,
+        verdict=SUPPORTED if reached and min(reached) < 1 else verdict,
+        ours=f"{least}; difference to {described(claim.other).label} in points: {'; '.join(texts)}",
+        remark="; ".join(sorted({one.remark for one in parts.values() if one.remark})),
+        n=min(one.n for one in parts.values()),
+        run_ids=tuple(sorted({run for one in parts.values() for run in one.run_ids})),
+        measured=tuple(
+            replace(value, label=f"1/λ = {ratio:g}") for ratio, one in parts.items() for value in one.measured
+        ),
     )
 
 
@@ -219,7 +267,7 @@ def _settled(
         said for cohort in cohorts for key, said in cohort.departures.items() if key not in ignoring
     )
     if reasons:
-        verdict, notes = NOT_RUN, [f"not at the paper's scale, hence not counted: {'; '.join(reasons)}"]
+        verdict, notes = TRIAL, [f"not at the paper's scale, hence not counted: {'; '.join(reasons)}"]
     elif not all(cohort.finished for cohort in cohorts):
         verdict, notes = UNDECIDED, ["unfinished"]
     for cohort in cohorts:

@@ -61,6 +61,18 @@ def accuracy_curves(
     return tidy(found, COLUMNS, panel="a")
 
 
+def variant_curves(comparison: Comparison, algorithm: str, option: str, quantity: str) -> pd.DataFrame:
+    """Accuracy of the algorithm's runs with other values of ``option``, of whatever setting; source "variant"."""
+    usual, found = described(algorithm).options.get(option), []
+    for (value,), cohort in comparison.variants(algorithm, option, anywhere=True).items():
+        if usual is not None and value != usual.default:
+            curve = comparison.curve(cohort, quantity)
+            name = f"{option.replace('_', ' ')} {value:.3g}"
+            shown = curve[(curve["epoch"] > 0) & (curve["epoch"] <= comparison.epochs)]
+            found.append(_ours(shown, cohort).assign(source="variant", statistic=f"{_OVER_SEEDS}, {name}"))
+    return tidy(found, COLUMNS, panel="a", quantity=quantity)
+
+
 def alignment_curves(
     comparison: Comparison, algorithms: Sequence[str], *, with_published: bool
 ) -> pd.DataFrame:

@@ -76,7 +76,7 @@ class Deviation:
 class Panel:
     """One quantity of one algorithm in one panel: a deviation for the accuracy, or one per layer.
 
-    ``reason``: why it is not compared, or what else to know.
+    ``reason``: why it is not compared, or what else to know. ``note``: what to know about the published curve.
     """
 
     figure: str
@@ -89,6 +89,7 @@ class Panel:
     config_hash: str = ""
     run_ids: tuple[int, ...] = ()
     deviations: tuple[Deviation, ...] = ()
+    note: str = ""
 
 
 def panels(run: Mapping[str, Comparison]) -> list[Panel]:
@@ -124,8 +125,9 @@ def _panel(comparison: Comparison | None, place: tuple[str, str, str, str, str])
     else:
         found = [_deviation(*curve, quantity) for curve in curves]
         verdict, reason = worst([one.verdict for one in found if one], UNDECIDED), _remarks(cohort)
+    notes = {} if quantity in (ANGLE, RATIO) else paper().experiments[comparison.recipe].notes
     known = tuple(one for one in found if one)
-    return Panel(*place, verdict, reason, cohort.config_hash, cohort.run_ids, known)
+    return Panel(*place, verdict, reason, cohort.config_hash, cohort.run_ids, known, notes.get(algorithm, ""))
 
 
 _Curve = tuple[int | None, str | None, pd.DataFrame, pd.DataFrame]

@@ -5,8 +5,8 @@ All rows of the database reach figures, tables and verdicts through here, so tha
 1. *Setting.* What runs must share to be comparable (``COMPARABLE``, and the data set). Of a recipe's settings the
    one in which something ran as the paper has it (``paper.departures``), then the one with the most epochs trained.
 2. *Configuration.* Of an algorithm's configurations in that setting, the one that departs from the paper's in the
-   fewest settings, then one with the default expansion ratio and form, then the one with the most epochs trained: a
-   trial or a sweep must not displace the experiment.
+   fewest settings, then the one with the fewest options away from their defaults, then the one with the most epochs
+   trained: a trial or a sweep must not displace the experiment. ``Comparison.variants`` gives the others of a sweep.
 3. *Runs.* Finished runs are pooled; unfinished ones only while none is finished. A diverged run is a result, but no
    part of a mean. A cell (recipe, algorithm, seed, configuration) counts once, however often a database holds it.
 """
@@ -22,6 +22,7 @@ import pandas as pd
 from pfa_cli import registry
 from pfa_cli.analysis.paper import departures
 from pfa_cli.configuration import DEFAULTS
+from pfa_cli.errors import unknown
 from pfa_cli.registry import described, in_order
 from pfa_cli.store import queries
 from pfa_cli.store.engine import Store
@@ -33,7 +34,7 @@ COMPARABLE = (
 CELL = ["recipe", "algorithm", "seed", "config_hash"]
 LAST = "test_accuracy_last_epoch_percent"
 BEST = "test_accuracy_best_validation_epoch_percent"
-_SWEPT = ("expansion", "form")
+_HARMLESS = ("form", "least_units")  # options that variants of an algorithm may differ in besides those swept
 _PARAMETERS = ["expansion", "units", "draws"]  # of a simulation
 
 
@@ -88,16 +89,16 @@ class Cohort:
 class Comparison:
     """All that may be compared of a recipe: one setting, with its cohorts by algorithm, in the registry's order.
 
-    ``by_expansion`` holds PFA's cohorts by expansion ratio; ``elsewhere`` names algorithms that have runs, but in
-    another setting only. ``known`` keeps what was computed of it (``_once``).
+    ``elsewhere`` names algorithms that have runs, but in another setting only. ``runs`` are all of the recipe; those
+    of this setting are marked as ``comparable``. ``known`` keeps what was computed of it (``_once``).
     """
 
     evidence: "Evidence"
     recipe: str
     setting: Mapping[str, Any]
     cohorts: Mapping[str, Cohort]
-    by_expansion: Mapping[float, Cohort]
     elsewhere: tuple[str, ...]
+    runs: pd.DataFrame
     known: dict[tuple[Any, ...], pd.DataFrame] = field(default_factory=dict)
 
     @property
@@ -109,6 +110,23 @@ class Comparison:
     def epochs(self) -> int:
         """Epochs of the schedule."""
         return int(self.setting["epochs"])
+
+    def variants(self, algorithm: str, *keys: str, anywhere: bool = False) -> dict[tuple[Any, ...], Cohort]:
+        """The algorithm's configurations that differ in these options only, by their values, in order.
+
+        "Only": from the configuration that is shown for the algorithm. ``anywhere``: also runs of other settings.
+        """
+        if algorithm not in self.cohorts:
+            return {}
+        usual = _options(algorithm, self.cohorts[algorithm].configuration)
+        rest = usual.keys() - {*keys, *_HARMLESS}
+        found: dict[tuple[Any, ...], list[Any]] = {}
+        runs = self.runs[(self.runs["algorithm"] == algorithm) & (self.runs["comparable"] | anywhere)]
+        for place, configuration in runs["configuration"].items():
+            options = _options(algorithm, configuration)
+            if all(options[name] == usual[name] for name in rest) and all(name in options for name in keys):
+                found.setdefault(tuple(options[name] for name in keys), []).append(place)
+        return {values: _cohort(runs.loc[found[values]], algorithm, keys) for values in sorted(found)}
 
     @_once
     def curve(self, cohort: Cohort, value: str) -> pd.DataFrame:
@@ -154,8 +172,9 @@ class Comparison:
 class Evidence:
     """The database's tables as frames, read when first needed."""
 
-    def __init__(self, store: Store):
-        self._store, self.name = store, store.name
+    def __init__(self, store: Store, where: Mapping[str, Sequence[Any]] | None = None):
+        """``where``: only runs whose setting or option has one of these values; UsageError for a name that no run has."""
+        self._store, self.name, self._where = store, store.name, where or {}
         self._epochs: dict[str, pd.DataFrame] = {}
         self._layers: dict[str, pd.DataFrame] = {}
         self._comparisons: dict[str, Comparison | None] = {}
@@ -178,6 +197,14 @@ class Evidence:
     def runs(self) -> pd.DataFrame:
         """Runs with at least one stored epoch, each cell once: the finished one, else the one that came farthest."""
         runs = self.all_runs[self.all_runs["epochs_done"].notna()]
+        for key, values in self._where.items():
+            known = [
+                {**DEFAULTS, **one, **_options(one["algorithm"], one), "seed": seed}
+                for one, seed in zip(runs["configuration"], runs["seed"], strict=True)
+            ]
+            if known and not any(key in one for one in known):
+                raise unknown("setting", key, {name for one in known for name in one})
+            runs = runs[pd.Series([one.get(key) in values for one in known], runs.index, dtype=bool)]
         ranked = runs.assign(done=runs["state"] == "done").sort_values(
             ["done", "epochs_done", "run_id"], ascending=[False, False, True]
         )
@@ -224,8 +251,8 @@ class Evidence:
             recipe=recipe,
             setting=json.loads(chosen),
             cohorts={name: _cohort(found, name) for name, found in own.items() if len(found)},
-            by_expansion=_by_expansion(inside[inside["algorithm"] == "pfa"]),
             elsewhere=tuple(name for name, found in own.items() if found.empty),
+            runs=runs.assign(comparable=settings == chosen),
         )
 
 
@@ -287,10 +314,15 @@ def _preferred(runs: pd.DataFrame, by: pd.Series, rank: Callable[[pd.DataFrame],
     )
 
 
-def _cohort(runs: pd.DataFrame, algorithm: str) -> Cohort:
+def _cohort(runs: pd.DataFrame, algorithm: str, swept: Sequence[str] = ()) -> Cohort:
+    """``swept``: options whose values do not count in the choice."""
+
     def rank(own: pd.DataFrame) -> tuple[int, ...]:
         first = own.iloc[0]
-        return -len(first["departures"]), _as_usual(algorithm, first["configuration"]["options"])
+        usual = {name: option.default for name, option in described(algorithm).options.items()}
+        ours = _options(algorithm, first["configuration"])
+        unusual = [name for name in usual.keys() - set(swept) if ours[name] != usual[name]]
+        return -len(first["departures"].keys() - set(swept)), -len(unusual)
 
     chosen = _preferred(runs, runs["config_hash"], rank)
     own = runs[runs["config_hash"] == chosen].sort_values("seed")
@@ -309,11 +341,7 @@ def _cohort(runs: pd.DataFrame, algorithm: str) -> Cohort:
     )
 
 
-def _by_expansion(runs: pd.DataFrame) -> dict[float, Cohort]:
-    ratios = runs["expansion"]
-    return {float(ratio): _cohort(runs[ratios == ratio], "pfa") for ratio in sorted(ratios.unique())}
-
-
-def _as_usual(algorithm: str, options: Mapping[str, Any]) -> bool:
-    usual = described(algorithm).options
-    return all(options[name] == usual[name].default for name in _SWEPT if name in options and name in usual)
+def _options(algorithm: str, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """An algorithm's options; those that came after the run was stored have their defaults."""
+    usual = {name: option.default for name, option in described(algorithm).options.items()}
+    return usual | configuration["options"]

@@ -17,9 +17,10 @@ from pfa_cli.store.errors import no_results
 
 @dataclass(frozen=True)
 class Findings:
-    """The claims and the panels, and ``data``: what each recipe that was run ran on."""
+    """The paper's claims and our own, the panels, and ``data``: what each recipe that was run ran on."""
 
     claims: tuple[Judgement, ...]
+    own_claims: tuple[Judgement, ...]
     panels: tuple[Panel, ...]
     data: Mapping[str, str]
 
@@ -28,6 +29,7 @@ class Findings:
         whole = {
             "data": dict(self.data),
             "claims": [asdict(one) | {"measured": _measured(one)} for one in self.claims],
+            "own_claims": [asdict(one) | {"measured": _measured(one)} for one in self.own_claims],
             "panels": [asdict(one) for one in self.panels],
             "rules": RULES,
         }
@@ -40,7 +42,8 @@ def find(evidence: Evidence) -> Findings:
         raise no_results(evidence.name)
     run = {recipe: found for recipe in paper().experiments if (found := evidence.comparison(recipe))}
     return Findings(
-        claims=tuple(judge_all(run)),
+        claims=tuple(judge_all(run, paper().claims)),
+        own_claims=tuple(judge_all(run, paper().own_claims)),
         panels=tuple(panels(run)),
         data={recipe: data_note(comparison) for recipe, comparison in run.items()},
     )

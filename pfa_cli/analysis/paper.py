@@ -1,8 +1,11 @@
-"""The paper's experiments, figures, claims and verdicts (``paper.toml``), and whether runs are its experiment."""
+"""The paper's experiments, figures, claims and verdicts (``paper.toml``), and whether runs are its experiment.
+
+What goes beyond the paper, and claims of our own about it, stand apart, in ``beyond.toml``.
+"""
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -16,7 +19,10 @@ Relation = Literal["equal", "below", "far below"]
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the paper trained by one recipe. ``accuracy``: the column that its published accuracy is to be held against."""
+    """What the paper trained by one recipe. ``accuracy``: the column that its published accuracy is to be held against.
+
+    ``notes``: what to know about the published accuracy of one algorithm.
+    """
 
     task: str
     figure: str
@@ -26,6 +32,7 @@ class Experiment:
     accuracy: str = "test_accuracy_percent"
     remark: str = ""
     alignment_remark: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -38,17 +45,19 @@ class Figure:
     """A figure's declaration; of kind "training": a recipe, the algorithms of panel (a), and those of the other panels.
 
     ``others``: add the algorithms that the paper does not have, where they were run. ``reference``: an algorithm that is
-    shown beside others, but makes no figure alone. ``command``: what makes the runs that it shows.
+    shown beside others, but makes no figure alone. ``variants``: an option by algorithm, whose other values are shown in
+    (a), too. ``command``: what makes the runs that it shows.
     """
 
     title: str
     command: str
-    kind: Literal["training", "expansion"] = "training"
+    kind: Literal["training", "expansion", "beyond"] = "training"
     recipe: str = ""
     accuracy: tuple[str, ...] = ()
     alignment: tuple[str, ...] = ()
     others: bool = False
     reference: str | None = None
+    variants: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Claim:
     """One claim about one algorithm on one recipe: of accuracy (``relation``), of layers (``quantity``), or the ``sweep``.
 
     ``target``: where the quantity ends in every layer; ``limit``: a proposition puts it there in the limit of long training.
+    ``fewer``: of accuracy at an expansion ratio below 1. ``options``: of the algorithm with these options.
     """
 
     title: str
@@ -68,11 +78,13 @@ class Claim:
     target: float = 0.0
     limit: bool = False
     sweep: bool = False
+    fewer: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Paper:
-    """All of ``paper.toml``. ``verdicts``: Table 1's, by row and algorithm."""
+    """All of ``paper.toml``, ``verdicts``: Table 1's, by row and algorithm; and ``own_claims``, which are not the paper's."""
 
     algorithms: tuple[str, ...]
     same_experiment: frozenset[str]
@@ -80,20 +92,26 @@ class Paper:
     figures: Mapping[str, Figure]
     claims: tuple[Claim, ...]
     verdicts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    own_claims: tuple[Claim, ...] = ()
 
 
 @cache
 def paper() -> Paper:
-    """Reads ``paper.toml`` once."""
-    whole = tomllib.loads(_text())
+    """Reads ``paper.toml`` and ``beyond.toml`` once."""
+    whole, beyond = tomllib.loads(_text("paper.toml")), tomllib.loads(_text("beyond.toml"))
     experiments = {name: Experiment(**table) for name, table in whole["experiments"].items()}
+    for name, algorithms in beyond["algorithms"].items():
+        experiments[name] = replace(
+            experiments[name], algorithms={**experiments[name].algorithms, **algorithms}
+        )
     return Paper(
         algorithms=tuple(whole["algorithms"]),
         same_experiment=frozenset(whole["same_experiment"]),
         experiments=experiments,
-        figures={name: _figure(table) for name, table in whole["figures"].items()},
+        figures={name: _figure(table) for name, table in (whole["figures"] | beyond["figures"]).items()},
         claims=tuple(claim for table in whole["claims"] for claim in _claims(table, experiments)),
         verdicts=whole["table1"],
+        own_claims=tuple(claim for table in beyond["claims"] for claim in _claims(table, experiments)),
     )
 
 
@@ -138,8 +156,8 @@ def departures(configuration: Mapping[str, Any], data: str) -> dict[str, str]:
     return found
 
 
-def _text() -> str:
-    return (files("pfa_cli.analysis") / "paper.toml").read_text(encoding="utf-8")
+def _text(name: str) -> str:
+    return (files("pfa_cli.analysis") / name).read_text(encoding="utf-8")
 
 
 def _said(key: str, ours: Any, papers: Any) -> str:
@@ -157,7 +175,7 @@ def _claims(table: Mapping[str, Any], experiments: Mapping[str, Experiment]) -> 
     rest = {
         key: value
         for key, value in table.items()
-        if key in ("other", "relation", "quantity", "limit", "sweep")
+        if key in ("other", "relation", "quantity", "limit", "sweep", "fewer", "options")
     }
     target = table.get("target", 0.0)
     if "expansion" in table:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
-# Verdicts on claims; a curve that agrees with the published one is "equal", else "different".
-SUPPORTED, CONTRADICTED, UNDECIDED, NOT_RUN = "supported", "contradicted", "undecided", "not run"
+# Verdicts on claims; a curve that agrees with the published one is "equal", else "different". TRIAL: there are values, but of
+# runs that do not count.
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+TRIAL, NOT_RUN = "trial only", "not run"
 EQUAL, DIFFERENT, NOT_COMPARED = "equal", "different", "not compared"
 # Verdicts in Table 1. PARTLY and BETTER carry its footnotes.
 YES, NO, PARTLY, BETTER, OPEN = "✓", "✗", "*", "◆", "?"
@@ -37,8 +39,9 @@ RULES = (
     "Claims about layers: the mean over seeds in each layer; all layers must lie inside the region, and one wholly outside "
     "contradicts. A limit is not contradicted while the layers outside are still on their way: at least "
     f"{STILL_MOVING_DEGREES:g}° nearer than three quarters through training.",
-    "Counted are finished runs at the paper's scale. Shorter schedules, other data sets and other settings are shown, but "
-    "compared with no published epoch, and decide no claim. A diverged run is in no mean, and rules out equality with BP.",
+    "Counted are finished runs at the paper's scale. Shorter schedules, other data sets and other settings are trials: they "
+    "are shown, but compared with no published epoch, and decide no claim. A diverged run is in no mean, and rules out "
+    "equality with BP.",
 )
 
 

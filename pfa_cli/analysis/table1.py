@@ -26,13 +26,14 @@ from pfa_cli.analysis.statistics import (
     t_interval,
     worst,
 )
-from pfa_cli.analysis.words import data_note, signed, with_ends
+from pfa_cli.analysis.words import data_note, mean_std, signed, with_ends
 from pfa_cli.registry import described, in_order
 
 SYMMETRIC_DEGREES = 20.0
 FREE_DEGREES = 85.0
 ALIGNED_DEGREES = 25.0
 FIXED_FEEDBACK = ("fa", "dfa")
+CONTROL = "readout"
 UNKNOWN = "–"
 _SIGNS = {True: YES, False: NO, None: UNKNOWN}
 
@@ -127,7 +128,7 @@ def judge_table(evidence: Evidence) -> Table1:
     comparisons = [c for recipe in paper().experiments if (c := evidence.comparison(recipe)) is not None]
     run = in_order(name for comparison in comparisons for name in comparison.cohorts)
     known = [name for name in paper().algorithms if described(name).variant_of is None]
-    columns = [*known, *(name for name in run if name not in paper().algorithms)]
+    columns = [*known, *(name for name in run if name not in paper().algorithms and name != CONTROL)]
     rows = [
         _declared("No need to transport weight sign", "no_sign_transport", columns),
         _declared("No need to transport weight magnitude", "no_magnitude_transport", columns),
@@ -309,3 +310,10 @@ def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:
     yield from RULES
     for comparison in comparisons:
         yield f"{comparison.recipe}: {data_note(comparison)}"
+        if control := comparison.cohorts.get(CONTROL):
+            last = comparison.final_accuracy(control)[LAST].dropna()
+            early = "" if control.finished else ", unfinished"
+            yield (
+                f"{comparison.recipe}, control: with the hidden layers as they were drawn and only the output layer learning, "
+                f"test accuracy is {mean_std(last.mean(), last.std())} % (n = {len(last)}{early})."
+            )

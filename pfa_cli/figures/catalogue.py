@@ -13,13 +13,13 @@ from importlib.metadata import EntryPoint
 from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.paper import Figure, paper
 from pfa_cli.errors import PfaError
-from pfa_cli.figures import expansion, training
+from pfa_cli.figures import beyond, expansion, training
 from pfa_cli.figures.drawing import Drawing, Options
 from pfa_cli.figures.style import house_style
 from pfa_cli.plugins import installed, load_installed
 
 GROUP = "pfa.figures"
-_KINDS = {"training": training.draw, "expansion": expansion.draw}
+_KINDS = {"training": training.draw, "expansion": expansion.draw, "beyond": beyond.draw}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Entry:
 
     def draw(self, evidence: Evidence, options: Options) -> Drawing | None:
         """The figure in the common style, or None if nothing of it was run."""
-        with house_style():
+        with house_style(options):
             return self.function(evidence, options)
 
     def missing(self, name: str, database: str) -> str:

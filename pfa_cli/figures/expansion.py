@@ -19,7 +19,7 @@ from pfa_cli.analysis.published import ANGLE
 from pfa_cli.analysis.words import MANY_LAYERS, count, data_note
 from pfa_cli.figures import style
 from pfa_cli.figures.drawing import Drawing, Options
-from pfa_cli.figures.page import Page
+from pfa_cli.figures.page import page
 from pfa_cli.theory.marchenko_pastur import edges, eigenvalue_std
 from pfa_cli.theory.propositions import path_angle_degrees
 
@@ -45,10 +45,16 @@ def draw(name: str, declared: Figure, evidence: Evidence, options: Options) -> D
     shown = tidy([*theory, *known], COLUMNS).assign(figure=name)
     top = _top(shown[shown["panel"] == "b"], trained)
     notes = [_simulation_note(evidence), *notes, *_above(trained, top)]
-    page = Page(9.7, 3.6, notes)
-    _eigenvalue_panel(page.axes(0.6, 0.4, 3.2, 2.6), shown[shown["panel"] == "a"])
-    _angle_panel(page.axes(4.6, 0.4, 3.2, 2.6), shown[shown["panel"] == "b"], top)
-    return Drawing(page.figure, shown)
+    letters = options.chosen(name, ["a", "b"])
+    shown = shown[shown["panel"].isin(letters)]
+    figure, content = page(2.5, notes, options)
+    for letter, ax in zip(letters, content.subplots(1, len(letters), squeeze=False)[0], strict=True):
+        if letter == "a":
+            _eigenvalue_panel(ax, shown[shown["panel"] == "a"])
+        else:
+            _angle_panel(ax, shown[shown["panel"] == "b"], top)
+            content.legend(handles=ax.get_legend_handles_labels()[0], loc="outside right upper")
+    return Drawing(figure, shown)
 
 
 def _theory(least: float, most: float) -> list[pd.DataFrame]:
@@ -89,10 +95,10 @@ def _trained(evidence: Evidence) -> tuple[pd.DataFrame, list[str]]:
     found, notes = [], []
     for recipe in _MARKERS:
         comparison = evidence.comparison(recipe)
-        if comparison is None or not comparison.by_expansion:
+        if comparison is None:
             continue
         seeds = []
-        for expansion, cohort in comparison.by_expansion.items():
+        for (expansion,), cohort in comparison.variants("pfa", "expansion").items():
             last = comparison.last_layers(cohort)
             last = last[last[QUANTITY].notna()]
             if last.empty:
@@ -107,7 +113,10 @@ def _trained(evidence: Evidence) -> tuple[pd.DataFrame, list[str]]:
             )  # fmt: skip
             unfinished = "" if cohort.finished else ", unfinished"
             seeds.append(f"{expansion:g} (n\u00a0=\u00a0{last['run_id'].nunique()}{unfinished})")
-        notes.append(f"Trained PFA networks: {data_note(comparison)} Expansion ratios: {', '.join(seeds)}.")
+        if seeds:
+            notes.append(
+                f"Trained PFA networks: {data_note(comparison)} Expansion ratios: {', '.join(seeds)}."
+            )
     return (pd.concat(found, ignore_index=True) if found else pd.DataFrame()), notes
 
 
@@ -160,7 +169,9 @@ def _eigenvalue_panel(ax: Axes, shown: pd.DataFrame) -> None:
     ax.set_ylabel("eigenvalues of BᵀB")
     ax.set_ylim(bottom=-0.15)
     ax.legend(loc="upper right")
-    _expansion_axis(ax, "a")
+    ax.set_xscale("log")
+    expansion_ticks(ax)
+    style.label_panel(ax, "a")
 
 
 def _top(shown: pd.DataFrame, trained: pd.DataFrame) -> float | None:
@@ -199,8 +210,9 @@ def _angle_panel(ax: Axes, shown: pd.DataFrame, top: float | None) -> None:
             _layers(ax, own, str(recipe), source)
     ax.set_ylabel("path angle (degrees)")
     ax.set_ylim(0, top)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0)  # points may lie anywhere
-    _expansion_axis(ax, "b")
+    ax.set_xscale("log")
+    expansion_ticks(ax)
+    style.label_panel(ax, "b")
 
 
 def _layers(ax: Axes, rows: pd.DataFrame, recipe: str, source: str) -> None:
@@ -226,11 +238,11 @@ def _whiskers(layer: pd.DataFrame) -> pd.Series | None:
     return None if layer["std"].isna().all() else layer["std"].fillna(0.0)
 
 
-def _expansion_axis(ax: Axes, letter: str) -> None:
-    ax.set_xscale("log")
+def expansion_ticks(ax: Axes) -> None:
+    """Labels of a logarithmic axis of expansion ratios."""
     ax.set_xlabel("expansion ratio 1/λ")
     low, high = ax.get_xlim()
-    ticks = [x for x in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= x <= high]
+    known = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+    ticks = [x for x in known if low <= x <= high]
     ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
     ax.minorticks_off()
-    style.label_panel(ax, letter)

@@ -1,4 +1,4 @@
-"""A sheet of paper: axes placed in inches, the notes below them, and writing it to files."""
+"""A figure whose layout matplotlib makes, with its notes below it, and writing it to files."""
 
 import io
 import textwrap
@@ -6,50 +6,41 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
+from matplotlib import rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from pfa_cli.errors import unknown
 from pfa_cli.figures import style
+from pfa_cli.figures.drawing import Options
 from pfa_cli.files import save
 
 # No date and no version of matplotlib in the file: the same database gives the same bytes.
 _METADATA: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
 }
-_LINE = 0.125  # inches, of a note's line
+_NOTE = 0.8  # size of the notes, in that of all text
+_CHARACTER, _LINE = 0.53, 1.3  # width of a note's mean character and height of its line, in its type size
 
 
-class Page:
-    """A figure of ``width`` × ``height`` inches, made longer by the room that its notes need."""
-
-    def __init__(self, width: float, height: float, notes: Iterable[str]):
-        characters = int(width * 19)  # of the notes' type size
-        lines = [
-            line
-            for note in notes
-            for line in textwrap.wrap(style.shown(note), characters, subsequent_indent="   ")
-        ]
-        self.width = width
-        self.height = height + _LINE * len(lines) + (0.15 if lines else 0)
-        self.figure = Figure(figsize=(self.width, self.height))
-        FigureCanvasAgg(self.figure)
-        for i, line in enumerate(lines):
-            y = 1 - (height + _LINE * i) / self.height
-            self.figure.text(0.12 / width, y, line, fontsize=6.5, color="#404040", va="top")
-
-    def axes(self, left: float, top: float, width: float, height: float, **settings: Any) -> Axes:
-        """Axes at ``left``, ``top`` inches from the upper left corner."""
-        w, h = self.width, self.height
-        return self.figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h), **settings)
-
-    def legend(self, left: float, top: float, **settings: Any) -> None:
-        """A legend whose upper left corner is ``left``, ``top`` inches from that of the page."""
-        corner = (left / self.width, 1 - top / self.height)
-        self.figure.legend(loc="upper left", bbox_to_anchor=corner, borderaxespad=0, borderpad=0, **settings)
+def page(height: float, notes: Iterable[str], options: Options) -> tuple[Figure, SubFigure]:
+    """A figure, and the part of it that panels go into: ``height`` inches, at the common font size, above the notes."""
+    size = _NOTE * rcParams["font.size"]
+    characters = int(options.width * 72 / (_CHARACTER * size))
+    lines = [
+        line
+        for note in (notes if options.notes else ())
+        for line in textwrap.wrap(style.shown(note), characters, subsequent_indent="  ")
+    ]
+    room = (_LINE * len(lines) + 1) * size / 72 if lines else 0.0
+    scaled = height * (0.5 + 0.5 * rcParams["font.size"] / style.FONT_SIZE)
+    figure = Figure(figsize=(options.width, scaled + room), layout="constrained")
+    FigureCanvasAgg(figure)
+    if lines:
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=size, color="#404040")
+    return figure, figure.subfigures(1, 1, squeeze=False)[0, 0]
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -59,14 +50,18 @@ def check_formats(formats: Sequence[str]) -> None:
             raise unknown("format", name, _METADATA)
 
 
-def rendered(figure: Figure, kind: str) -> bytes:
+def rendered(figure: Figure, kind: str, options: Options) -> bytes:
     """The figure as the content of a pdf, png or svg file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    with style.house_style():
+    with style.house_style(options):
         figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
+    if figure.get_layout_engine() is not None:
+        figure.set_layout_engine("none")  # further formats keep this layout, which took most of the time
     return buffer.getvalue()
 
 
-def save_figure(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
+def save_figure(
+    figure: Figure, folder: Path, name: str, formats: Sequence[str], options: Options
+) -> list[Path]:
     """Writes ``figure`` to ``folder/name.<format>`` in every format."""
-    return [save(folder / f"{name}.{kind}", rendered(figure, kind)) for kind in formats]
+    return [save(folder / f"{name}.{kind}", rendered(figure, kind, options)) for kind in formats]

@@ -3,44 +3,53 @@
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like, to_hex
 
+from pfa_cli.errors import UsageError
 from pfa_cli.errors import shown as printable
+from pfa_cli.figures.drawing import Options
 from pfa_cli.registry import described, in_order
 
 # For algorithms that declare no colour, by the order of their names. Told apart from all others with every kind of colour
 # vision, as are the colours that the algorithms declare.
 OTHERS = ("#000090", "#481800", "#A848F0", "#480060", "#183030")
 
-PUBLISHED: dict[str, Any] = {"color": "#9A9A9A", "linewidth": 0.7, "zorder": 1.5}
+# A bluish grey: neutral ones of this lightness look like PAL's colour, or SF's, with red-green colour blindness.
+PUBLISHED: dict[str, Any] = {"color": "#606080", "linewidth": 0.6, "linestyle": (0, (5, 1.5)), "zorder": 1.5}
 THEORY: dict[str, Any] = {"color": "#404040", "linewidth": 0.8, "linestyle": (0, (1, 1.6)), "zorder": 1.8}
+SHADE: dict[str, Any] = {"facecolor": "#ECECF2", "edgecolor": "none", "zorder": 0}
 BAND_ALPHA = 0.18
-SMALL = 7.0
+FONT_SIZE = 7.5
 
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8,
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "legend.fontsize": SMALL,
+    "font.size": FONT_SIZE,
+    "axes.titlesize": "medium",
+    "xtick.labelsize": "small",
+    "ytick.labelsize": "small",
+    "legend.fontsize": "small",
+    "legend.title_fontsize": "small",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.7,
     "xtick.major.width": 0.7,
     "ytick.major.width": 0.7,
-    "lines.linewidth": 1.2,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.1,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
     "legend.handlelength": 1.6,
     "legend.labelspacing": 0.35,
+    "figure.constrained_layout.w_pad": 0.03,
+    "figure.constrained_layout.h_pad": 0.03,
     "figure.dpi": 100,
-    "savefig.dpi": 200,
+    "savefig.dpi": 300,
     "pdf.fonttype": 42,  # text stays text
     "svg.hashsalt": "pfa",
     "svg.fonttype": "none",
@@ -49,35 +58,39 @@ _SETTINGS: Any = {
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Matplotlib's defaults and ours; the user's own matplotlibrc must not change the pictures.
+def house_style(options: Options) -> Iterator[None]:
+    """Matplotlib's defaults, ours, and what was asked for; the user's own matplotlibrc must not change the pictures.
 
-    A character that the font lacks, in the name of a recipe, is drawn as a box, without a warning.
+    A character that the font lacks, in the name of a recipe, is drawn as a box, without a warning. UsageError if the style
+    file cannot be read.
     """
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
+        mpl.rcParams.update(_SETTINGS | {"figure.figsize": (options.width, 0.6 * options.width)})
+        if options.style is not None:
+            mpl.rcParams.update(_style_file(options.style))
+        asked: Any = {"font.size": options.font_size, "savefig.dpi": options.dpi}
+        mpl.rcParams.update({key: value for key, value in asked.items() if value is not None})
         yield
 
 
+def _style_file(path: Path) -> mpl.RcParams:
+    try:
+        return mpl.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
+    except Exception as error:  # matplotlib raises what its validators raise
+        raise UsageError(f"--style {path}: not a matplotlib style file: {error}") from error
+
+
 def layer_colours(count: int) -> list[str]:
-    """One colour per layer, from the first (dark) to the last (light), readable on white."""
-    shades = mpl.colormaps["viridis"]
-    return [to_hex(shades(0.88 * i / max(count - 1, 1))) for i in range(count)]
+    """One colour per layer, from the first (dark) to the last (light), with a contrast of 3 to white at least."""
+    shades = mpl.colormaps["plasma"]
+    return [to_hex(shades(0.63 * i / max(count - 1, 1))) for i in range(count)]
 
 
-def label_panel(ax: Axes, letter: str, left: float = -36) -> None:
-    """The panel's letter, bold, above its upper left corner, ``left`` points from it."""
-    ax.annotate(
-        letter,
-        (0, 1),
-        xytext=(left, 7),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=10,
-        weight="bold",
-    )
+def label_panel(ax: Axes, letter: str) -> None:
+    """The panel's letter, bold, above its upper left corner."""
+    ax.set_title(letter, loc="left", fontsize="large", weight="bold", x=-0.1)
 
 
 def say_inside(ax: Axes, text: str) -> None:

@@ -4,6 +4,7 @@ Figures 2, 4 and 5 are such figures, and every recipe has one. Panel (a) is the 
 algorithm: angles above, norm ratios below. What is drawn are the rows of one tidy frame (``analysis.curves``).
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,27 +12,32 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from pfa_cli.analysis.curves import accuracy_curves, accuracy_quantity, alignment_curves, limits, panel_letter
+from pfa_cli.analysis.curves import (
+    accuracy_curves,
+    accuracy_quantity,
+    alignment_curves,
+    limits,
+    panel_letter,
+    variant_curves,
+)
 from pfa_cli.analysis.evidence import Comparison, Evidence
 from pfa_cli.analysis.paper import Figure, paper
 from pfa_cli.analysis.published import ANGLE, RATIO
+from pfa_cli.analysis.table1 import CONTROL
 from pfa_cli.analysis.words import MANY_LAYERS, cohort_notes, data_note, labels
 from pfa_cli.figures import style
 from pfa_cli.figures.drawing import Drawing, Options
-from pfa_cli.figures.page import Page
+from pfa_cli.figures.page import page
 from pfa_cli.registry import described, in_order
 
-# Inches.
-_LEFT, _TOP = 0.55, 0.4
-_ACCURACY_WIDTH = 2.15
-_FIRST = _LEFT + _ACCURACY_WIDTH + 0.75  # left edge of the alignment panels
-_PANEL_WIDTH, _PANEL_HEIGHT = 1.62, 1.45
-_GAP, _ROW_GAP = 0.2, 0.25
-_BOTTOM = _TOP + 2 * _PANEL_HEIGHT + _ROW_GAP
-_BLOCK = _BOTTOM + 0.3  # from one block of panels to the next
-_ACROSS = 5  # alignment panels beside each other; more go into a further block
+_COLUMN = 4.5  # inches: a narrower figure has its panels below one another
+_SHARE = 0.31  # of the width, for panel (a)
+_PANEL = 0.95  # inches, the least width of a panel of the alignment
+_BLOCK, _LINE = 2.9, 0.13  # inches: height of a row of panels with its legend, and of a line of a legend
+_ZOOM = 0.2  # the end of the curves is enlarged where it takes less than this part of the axis
 
 
 def draw(name: str, declared: Figure, evidence: Evidence, options: Options) -> Drawing | None:
@@ -39,38 +45,49 @@ def draw(name: str, declared: Figure, evidence: Evidence, options: Options) -> D
     comparison = evidence.comparison(declared.recipe)
     if comparison is None:
         return None
-    others = [one for one in comparison.cohorts if one not in paper().algorithms] if declared.others else []
-    accuracy, aligned = [*declared.accuracy, *others], [*declared.alignment, *others]
+    accuracy, aligned = _algorithms(declared, comparison, options)
     wanted = in_order([*accuracy, *aligned])
     if not set(wanted) & set(comparison.cohorts) - {declared.reference}:
         return None
     quantity = accuracy_quantity(comparison, validation=options.validation)
+    letters = options.chosen(name, [panel_letter(number) for number in range(1 + len(aligned))])
     parts = [
         accuracy_curves(comparison, accuracy, quantity, with_published=options.published),
         alignment_curves(comparison, aligned, with_published=options.published),
+        *(variant_curves(comparison, n, o, quantity) for n, o in declared.variants.items() if n in accuracy),
     ]
     shown = pd.concat([part for part in parts if len(part)], ignore_index=True)
     shown.insert(0, "figure", name)
-    notes = _what_is_drawn(comparison, shown)
-    if options.validation and quantity.startswith("test"):
-        notes.append("No validation accuracy was recorded: (a) shows test accuracy.")
-    failed = [name for name in aligned if (own := comparison.cohorts.get(name)) and limits(own) is None]
-    if failed:
-        notes.append(f"Not drawn, since the function that computes them fails: limits of {labels(failed)}.")
-    notes += cohort_notes(comparison, wanted)
+    shown = shown[shown["panel"].isin(letters)]
+    notes = _notes(comparison, shown, quantity, accuracy, aligned, options)
     first = shown[shown["panel"] == "a"]
-    legend = 0.35 + 0.15 * first.loc[first["source"] != "published", "algorithm"].nunique()
-    below = (-(-len(aligned) // _ACROSS) - 1) * _BLOCK if aligned else 0.0  # further blocks of panels
-    height = max(_BOTTOM - _TOP - legend - 0.1 + below / 2, _PANEL_HEIGHT)
-    bottom = max(_BOTTOM + below, _TOP + height + legend + 0.1)
-    page = Page(_FIRST + min(len(aligned), _ACROSS) * (_PANEL_WIDTH + _GAP) + 0.1, bottom + 0.85, notes)
-    _accuracy(page, first, comparison.epochs, quantity, height, style.colours(evidence.runs["algorithm"]))
-    _alignment(page, shown, comparison, aligned, _BOTTOM + below + 0.42)
-    return Drawing(page.figure, shown)
+    panels = {
+        letter: one for number, one in enumerate(aligned, 1) if (letter := panel_letter(number)) in letters
+    }
+    side = options.width if options.width < _COLUMN or "a" not in letters else (1 - _SHARE) * options.width
+    across = max(1, min(len(panels), int((side - 0.3) / _PANEL)))
+    heights = [
+        2.2 + _LINE * first["algorithm"].nunique() if "a" in letters else 0.0,
+        _BLOCK * math.ceil(len(panels) / across) + 0.2 if panels else 0.0,
+    ]
+    narrow = side == options.width
+    figure, content = page(sum(heights) if narrow else max(heights), notes, options)
+    left = right = content
+    if all(heights):
+        if narrow:
+            left, right = content.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+        else:
+            left, right = content.subfigures(1, 2, squeeze=False, width_ratios=(_SHARE, 1 - _SHARE))[0]
+    if heights[0]:
+        label = f"{quantity.partition('_')[0]} accuracy (%)"
+        _accuracy(left, first, comparison.epochs, label, style.colours(evidence.runs["algorithm"]))
+    if heights[1]:
+        _alignment(right, shown, comparison, panels, across)
+    return Drawing(figure, shown)
 
 
 def declaration(evidence: Evidence, recipe: str) -> Figure:
-    """A figure of all algorithms that this recipe was run with; BP, which is aligned by definition, has no panel."""
+    """A figure of all algorithms that this recipe was run with."""
     comparison = evidence.comparison(recipe)
     names = tuple(comparison.cohorts) if comparison else ()
     return Figure(
@@ -78,18 +95,42 @@ def declaration(evidence: Evidence, recipe: str) -> Figure:
         command=f"pfa run {recipe}",
         recipe=recipe,
         accuracy=names,
-        alignment=tuple(name for name in names if name != "bp"),
+        alignment=tuple(name for name in names if _has_path(name)),
     )
 
 
-def _what_is_drawn(comparison: Comparison, shown: pd.DataFrame) -> list[str]:
+def _algorithms(
+    declared: Figure, comparison: Comparison, options: Options
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Those of panel (a), and those that have a panel of their own."""
+    if options.algorithms:
+        return options.algorithms, [name for name in options.algorithms if _has_path(name)]
+    others = []
+    if declared.others:
+        others = [name for name in comparison.cohorts if name not in paper().algorithms and name != "readout"]
+    return [*declared.accuracy, *others], [*declared.alignment, *others]
+
+
+def _has_path(algorithm: str) -> bool:
+    """Whether its alignment can be shown: BP is aligned by definition, and the control sends no error down."""
+    return algorithm not in ("bp", CONTROL)
+
+
+def _notes(
+    comparison: Comparison, shown: pd.DataFrame, quantity: str, accuracy: Sequence[str], aligned: Sequence[str],
+    options: Options,
+) -> list[str]:  # fmt: skip
     many = shown.loc[shown["source"] == "ours", "layer_index"].nunique() > MANY_LAYERS
     bands = "bands, drawn in (a) only," if many else "bands"
     notes = [
-        f"{data_note(comparison)} Lines are means over seeds, {bands} their standard deviation (ddof = 1).",
-        "Dotted: limits after learning (Propositions 1 and 3; KP is PFA with B = I), else BP's norm ratio 1.",
+        f"{data_note(comparison)} Lines are means over seeds, {bands} their standard deviation (ddof = 1)."
     ]
-    panels = set(shown.loc[shown["source"] == "published", "panel"])
+    if "theory" in set(shown["source"]):
+        notes.append(
+            "Dotted: limits after learning (Propositions 1 and 3; KP is PFA with B = I), else BP's norm ratio 1."
+        )
+    published = shown[shown["source"] == "published"]
+    panels = set(published["panel"])
     if panels:
         experiment = paper().experiments[comparison.recipe]
         kind = experiment.accuracy.partition("_")[0]
@@ -100,64 +141,111 @@ def _what_is_drawn(comparison: Comparison, shown: pd.DataFrame) -> list[str]:
             experiment.remark,
         ]
         said = "; ".join(filter(None, details))
-        notes.append(f"Grey: published curves{f' ({said})' if said else ''}.")
-    return notes
+        notes.append(f"Grey, dashed: published curves{f' ({said})' if said else ''}.")
+        drawn = set(published.loc[published["panel"] == "a", "algorithm"])
+        notes += [note for name, note in experiment.notes.items() if name in drawn]
+    if options.validation and quantity.startswith("test"):
+        notes.append("No validation accuracy was recorded: (a) shows test accuracy.")
+    failed = [name for name in aligned if (own := comparison.cohorts.get(name)) and limits(own) is None]
+    if failed:
+        notes.append(f"Not drawn, since the function that computes them fails: limits of {labels(failed)}.")
+    return notes + cohort_notes(comparison, in_order([*accuracy, *aligned]))
 
 
 def _accuracy(
-    page: Page, curves: pd.DataFrame, epochs: int, quantity: str, height: float, colours: Mapping[str, str]
+    part: SubFigure, curves: pd.DataFrame, epochs: int, label: str, colours: Mapping[str, str]
 ) -> None:
-    """Panel (a), and below it the legend, which no curve can reach there."""
-    ax = page.axes(_LEFT, _TOP, _ACCURACY_WIDTH, height)
-    lines = accuracy_panel(ax, curves, epochs, f"{quantity.partition('_')[0]} accuracy (%)", colours)
-    style.label_panel(ax, "a")
+    """Panel (a), its end enlarged where all curves end close together, and below it the legend."""
+    ends = _ends(curves)
+    axes = part.subplots(2 if ends else 1, 1, sharex=True, squeeze=False)[:, 0]
+    part.supylabel(label, fontsize="medium")
+    lines = accuracy_panel(axes[0], curves, epochs, colours)
+    style.label_panel(axes[0], "a")
+    if ends:
+        axes[0].axhspan(*ends, **style.SHADE)
+        axes[0].set_xlabel("")
+        accuracy_panel(axes[1], curves, epochs, colours)
+        axes[1].set_ylim(*ends)
+        axes[1].set_title("the shaded part, enlarged", fontsize="small")
+        for drawn in axes[1].lines:
+            drawn.set_clip_on(True)
     if lines:
-        page.legend(
-            _LEFT, _TOP + height + 0.52, handles=lines, title=f"at epoch {epochs} (mean ± std)",
-            title_fontsize=style.SMALL, alignment="left",
-        )  # fmt: skip
+        lines += _published_line(curves)
+        part.legend(
+            handles=lines, title=f"at epoch {epochs} (mean ± std)", alignment="left", loc="outside lower left"
+        )
+
+
+def _ends(curves: pd.DataFrame) -> tuple[float, float] | None:
+    """The range in which all curves end, if it is a small part of all that is shown."""
+    ours = curves[curves["source"] == "ours"]
+    last = ours[ours["epoch"] == ours.groupby("algorithm")["epoch"].transform("max")]
+    if last["algorithm"].nunique() < 2:
+        return None
+    spread = last["std"].fillna(0.0)
+    low, high = float((last["mean"] - spread).min()), float((last["mean"] + spread).max())
+    whole = _limits(curves)
+    if not 0 < high - low < _ZOOM * (whole[1] - whole[0]):
+        return None
+    return max(low - 0.5 * (high - low), 0.0), min(high + 0.25 * (high - low), 100.0)
 
 
 def _alignment(
-    page: Page, shown: pd.DataFrame, comparison: Comparison, aligned: Sequence[str], bottom: float
+    part: SubFigure, shown: pd.DataFrame, comparison: Comparison, panels: Mapping[str, str], across: int
 ) -> None:
     """Panels (b), (c), …, and below them which colour is which layer."""
+    blocks = math.ceil(len(panels) / across)
+    axes = part.subplots(2 * blocks, across, squeeze=False)
     key: list[Line2D] = []
     for row, quantity in enumerate((ANGLE, RATIO)):
         rows = shown[shown["quantity"] == quantity]
         top = _top(rows, quantity)
-        for number, name in enumerate(aligned):
-            block, column = divmod(number, _ACROSS)
-            down = _TOP + block * _BLOCK + row * (_PANEL_HEIGHT + _ROW_GAP)
-            ax = page.axes(_FIRST + column * (_PANEL_WIDTH + _GAP), down, _PANEL_WIDTH, _PANEL_HEIGHT)
+        for number, (letter, name) in enumerate(panels.items()):
+            block, column = divmod(number, across)
+            ax = axes[2 * block + row, column]
             lines = alignment_panel(ax, rows[rows["algorithm"] == name], quantity, comparison.epochs, top)
             key = max(key, lines, key=len)
             if not lines:
                 style.say_inside(ax, _absence(comparison, name))
             if row == 0:
                 ax.set_title(style.shown(described(name).label))
-                style.label_panel(ax, panel_letter(number + 1), left=-4)
+                style.label_panel(ax, letter)
                 ax.set_xlabel("")
                 ax.tick_params(labelbottom=False)
             if column == 0:
-                ax.set_ylabel("angle to W (degrees)" if quantity == ANGLE else "norm ratio to W")
+                ax.set_ylabel("angle to W (°)" if quantity == ANGLE else "norm ratio to W")
             else:
                 ax.tick_params(labelleft=False)
-    _layer_key(page, key, bottom)
+    unused = axes[-2:, len(panels) - across * (blocks - 1) :].ravel()
+    for ax in unused:
+        ax.remove()
+    beside = _published_line(shown[shown["panel"] != "a"]) + _limit_line(shown)
+    if len(key) > MANY_LAYERS:
+        used = [ax for ax in axes.ravel() if ax not in set(unused)]
+        _layer_bar(part, used, len(key))
+        key = []
+    if key or beside:
+        part.legend(handles=[*key, *beside], ncols=len(key) + len(beside), loc="outside lower left")
 
 
-def _layer_key(page: Page, lines: Sequence[Line2D], top: float) -> None:
-    """Which colour is which layer: a legend, or a colour bar where there are many."""
-    if 0 < len(lines) <= MANY_LAYERS:
-        page.legend(_FIRST, top, handles=lines, ncols=len(lines))
-    elif lines:
-        ax = page.axes(_FIRST + 0.4, top + 0.05, 2.2, 0.09)
-        colours = ScalarMappable(
-            Normalize(0.5, len(lines) + 0.5), ListedColormap(style.layer_colours(len(lines)))
-        )
-        page.figure.colorbar(colours, cax=ax, orientation="horizontal", ticks=[1, len(lines)])
-        ax.tick_params(length=2, pad=1)
-        ax.set_ylabel("layer", rotation=0, ha="right", va="center", fontsize=style.SMALL)
+def _layer_bar(part: SubFigure, axes: Sequence[Axes], layers: int) -> None:
+    """Which colour is which of many layers."""
+    colours = ScalarMappable(Normalize(0.5, layers + 0.5), ListedColormap(style.layer_colours(layers)))
+    bar = part.colorbar(
+        colours, ax=axes, location="bottom", ticks=[1, layers], shrink=0.4, aspect=30, pad=0.02
+    )
+    bar.ax.tick_params(length=2, pad=1)
+    bar.ax.set_ylabel("layer", rotation=0, ha="right", va="center", fontsize="small")
+
+
+def _published_line(curves: pd.DataFrame) -> list[Line2D]:
+    return (
+        [Line2D([], [], label="published", **style.PUBLISHED)] if "published" in set(curves["source"]) else []
+    )
+
+
+def _limit_line(shown: pd.DataFrame) -> list[Line2D]:
+    return [Line2D([], [], label="limit", **style.THEORY)] if "theory" in set(shown["source"]) else []
 
 
 def _absence(comparison: Comparison, algorithm: str) -> str:
@@ -174,9 +262,7 @@ def _top(rows: pd.DataFrame, quantity: str) -> float:
     return max(least, 1.05 * float(rows["mean"].max())) if len(rows) else least
 
 
-def accuracy_panel(
-    ax: Axes, curves: pd.DataFrame, epochs: int, ylabel: str, colours: Mapping[str, str]
-) -> list[Line2D]:
+def accuracy_panel(ax: Axes, curves: pd.DataFrame, epochs: int, colours: Mapping[str, str]) -> list[Line2D]:
     """Accuracy against epochs, a line per algorithm with its band over seeds; the lines for the legend."""
     for _, curve in _lines(curves, "published", "algorithm"):
         ax.plot(curve["epoch"], curve["mean"], **style.PUBLISHED)
@@ -189,6 +275,10 @@ def accuracy_panel(
             markersize=3, clip_on=False,
         )  # fmt: skip
         line.set_label(_legend(name, curve, epochs))
+        handles.append(line)
+    for (name, kind), curve in _lines(curves, "variant", ["algorithm", "statistic"]):
+        (line,) = ax.plot(curve["epoch"], curve["mean"], color=colours[name], linewidth=0.9, linestyle="-.")
+        line.set_label(style.shown(f"{described(name).label}, {kind.partition(', ')[2]}"))
         handles.append(line)
     low, high = _limits(curves)
     labelled = set(curves.loc[curves["source"] == "ours", "algorithm"])
@@ -204,7 +294,6 @@ def accuracy_panel(
             handles.append(line)
     ax.set_ylim(low, high)
     _frame(ax, epochs)
-    ax.set_ylabel(ylabel)
     return handles
 
 

@@ -4,9 +4,9 @@ Pure functions of the database: same database, same bytes. Importing this packag
 is read, matplotlib when something is drawn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pfa_cli.errors import PfaError, unknown
 from pfa_cli.files import save
@@ -14,6 +14,7 @@ from pfa_cli.files import save
 if TYPE_CHECKING:
     from pfa_cli.analysis.findings import Findings
     from pfa_cli.analysis.table1 import Table1
+    from pfa_cli.figures.drawing import Options
     from pfa_cli.store.engine import Store
 
 FORMATS = ("table", "md", "json")
@@ -25,8 +26,8 @@ def build(
     only: Sequence[str] | None = None,
     formats: Sequence[str] = ("pdf", "png"),
     recipe: str | None = None,
-    published: bool = True,
-    validation: bool = False,
+    where: Mapping[str, Sequence[Any]] | None = None,
+    options: "Options | None" = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> "tuple[list[Path], Table1 | None]":
     """Writes the figures, each with the CSV of what it shows, and Table 1 into ``out``; the files, and the table.
@@ -38,11 +39,11 @@ def build(
         only: some of the names in ``figures.catalogue``, and "table1".
         formats: pdf, png, svg, for the figures; the table comes as Markdown, CSV and LaTeX.
         recipe: draw the training figure of this recipe, with all algorithms that it was run with.
-        published: draw the paper's curves beside ours, thin and grey.
-        validation: draw validation accuracy in place of test accuracy, where it was recorded.
+        where: take only runs whose setting has one of these values.
+        options: how the figures are drawn.
 
     Raises:
-        UsageError: an unknown figure, recipe or format.
+        UsageError: an unknown figure, recipe, format or setting, or a style file that cannot be read.
         PfaError: nothing to draw (all else that was asked for is written), or the folder cannot be written to.
     """
     from pfa_cli.analysis.curves import csv
@@ -51,10 +52,18 @@ def build(
     from pfa_cli.figures.catalogue import Entry, catalogue, of_recipe
     from pfa_cli.figures.drawing import Options
     from pfa_cli.figures.page import check_formats, save_figure
+    from pfa_cli.figures.style import house_style
+    from pfa_cli.registry import ALGORITHMS
     from pfa_cli.report.table1 import write_table1
 
     check_formats(formats)
-    evidence = Evidence(store)
+    options = options or Options()
+    with house_style(options):  # a style file that cannot be read is no fault of a figure
+        pass
+    evidence = Evidence(store, where)
+    for name in options.algorithms:
+        if name not in (names := {*ALGORITHMS, *evidence.runs["algorithm"]}):
+            raise unknown("algorithm", name, names)
     known: dict[str, Entry | None] = {**catalogue(evidence), "table1": None}
     for name in only or ():
         if name not in known:
@@ -78,14 +87,14 @@ def build(
                 paths += write_table1(table, out)
             continue
         try:
-            drawing = entry.draw(evidence, Options(published, validation))
+            drawing = entry.draw(evidence, options)
         except PfaError as error:
             missing.append(f"{error}.")
             continue
         if drawing is None:
             missing.append(entry.missing(name, store.name))
         else:
-            paths += save_figure(drawing.figure, out, name, formats)
+            paths += save_figure(drawing.figure, out, name, formats, options)
             paths.append(save(out / f"{name}.csv", csv(drawing.shown)))
     if missing and (only is not None or not paths):
         raise PfaError(" ".join(missing))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from pfa_cli.analysis.claims import Judgement
 from pfa_cli.analysis.deviations import Deviation, Panel
 from pfa_cli.analysis.findings import Findings
 from pfa_cli.analysis.paper import task
@@ -19,6 +20,7 @@ from pfa_cli.analysis.statistics import (
     NOT_RUN,
     RULES,
     SUPPORTED,
+    TRIAL,
     UNDECIDED,
 )
 from pfa_cli.analysis.words import MANY_LAYERS, ids, labels, mean_std, plain, signed, with_ends
@@ -39,23 +41,38 @@ _SHORT = {
 }
 
 
-def summary(findings: Findings) -> str:
+def counts(claims: Sequence[Judgement]) -> dict[str, int]:
     """How many claims got which verdict."""
-    verdicts = [one.verdict for one in findings.claims]
-    parts = [f"{verdicts.count(word)} {word}" for word in (SUPPORTED, CONTRADICTED, UNDECIDED, NOT_RUN)]
-    return f"{len(verdicts)} claims: {', '.join(parts)}"
+    verdicts = [one.verdict for one in claims]
+    return {word: verdicts.count(word) for word in (SUPPORTED, CONTRADICTED, UNDECIDED, TRIAL, NOT_RUN)}
+
+
+def summary(findings: Findings) -> str:
+    """How many of the paper's claims got which verdict, in words."""
+    parts = [f"{n} {word}" for word, n in counts(findings.claims).items() if n or word != TRIAL]
+    return f"{len(findings.claims)} claims: {', '.join(parts)}"
 
 
 def claims(findings: Findings) -> Table:
-    """One row per claim."""
+    """One row per claim of the paper."""
+    return _claims("Claims of the paper", findings.claims, "the paper's own numbers")
+
+
+def own_claims(findings: Findings) -> Table:
+    """One row per claim of our own."""
+    return _claims("Claims of our own: results of this suite on MNIST", findings.own_claims)
+
+
+def _claims(title: str, judged: Sequence[Judgement], papers: str = "") -> Table:
     rows = []
-    for one in findings.claims:
+    for one in judged:
         ours = "; ".join(filter(None, [one.ours, one.remark]))
+        published = (one.published,) if papers else ()
         rows.append(
-            (one.claim, one.source, one.verdict, ours, str(one.n or ""), one.published, ids(one.run_ids))
+            (one.claim, one.source, one.verdict, ours, str(one.n or ""), *published, ids(one.run_ids))
         )
-    head = ("claim", "source", "verdict", "ours", "n", "the paper's own numbers", "runs")
-    return Table("Claims of the paper", head, tuple(rows), 2, "claims")
+    head = ("claim", "source", "verdict", "ours", "n", *([papers] if papers else []), "runs")
+    return Table(title, head, tuple(rows), 2, "claims")
 
 
 def panels(findings: Findings) -> Table:
@@ -97,7 +114,8 @@ def remarks(findings: Findings) -> list[str]:
             apart = panel.verdict == NOT_COMPARED
             about = "Not compared, each shown where it ends" if apart else "To know"
             said.setdefault((about, panel.reason), {})[panel.algorithm] = None
-    return [f"{about} ({labels(names)}): {reason}." for (about, reason), names in said.items()]
+    found = [f"{about} ({labels(names)}): {reason}." for (about, reason), names in said.items()]
+    return found + [panel.note for panel in findings.panels if panel.note]
 
 
 def figure_title(panel: Panel) -> str:
@@ -115,6 +133,8 @@ def terminal(findings: Findings) -> Group:
     wraps: Mapping[str, int | None] = {"claim": 18, "verdict": None, "ours": 20, papers: 20}
     if (table := claims(findings)).rows:
         parts.append(table.terminal(wraps, [papers], _SHORT))
+    wraps = {"claim": 18, "verdict": None, "ours": 20}
+    parts.append(own_claims(findings).terminal(wraps, [], _SHORT))
     wraps = {
         "panel": None, "algorithm": None, "quantity": None, "verdict": None, "epoch": None, "ours": 14,
         "published": 14, "deviation": 22, _EPOCHS: None,
@@ -134,7 +154,7 @@ def as_markdown(findings: Findings) -> str:
     """A Markdown document: summary, claims, panels, layers, what was not run, rules."""
     lines = ["# Ours against the paper", "", f"{summary(findings)}.", ""]
     lines += [f"* {markdown(recipe)}: {markdown(note)}" for recipe, note in findings.data.items()]
-    for table in (claims(findings), panels(findings), layers(findings)):
+    for table in (claims(findings), own_claims(findings), panels(findings), layers(findings)):
         if table.rows:
             lines += ["", f"## {table.title}", "", *table.markdown()]
     if missing := not_run(findings):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pfa_cli.analysis.evidence import CELL, Evidence
 from pfa_cli.analysis.paper import paper
-from pfa_cli.analysis.words import labels
+from pfa_cli.analysis.words import ids, labels
 from pfa_cli.registry import described, in_order
 from pfa_cli.report.tables import Table
 
@@ -17,7 +17,7 @@ _MACHINE = (
     "host", "device", "threads", "python_version", "torch_version", "cuda_version", "pfa_version", "commit",
 )  # fmt: skip
 _RUNS = (
-    "recipe", "algorithm", "settings", "epochs", "seeds done", "other seeds", "diverged", "training time", "data",
+    "recipe", "algorithm", "settings", "epochs", "seeds done", "other seeds", "diverged", "runs", "training time", "data",
 )  # fmt: skip
 _MACHINES = (
     "recipe", "host", "device", "threads", "python", "torch", "CUDA", "pfa", "commit", "attempts", "from (UTC)",
@@ -81,7 +81,8 @@ def _run_row(own: pd.DataFrame) -> tuple[str, ...]:
     return (
         first["recipe"], described(first["algorithm"]).label, f"{first['config_hash'][:8]}{options and ': '}{options}",
         str(first["epochs_total"]), _seeds(done["seed"]), "; ".join(other),
-        _seeds(own.loc[own["diverged_epoch"].notna(), "seed"]), _time(own["seconds"].sum()), _said(first["dataset"]),
+        _seeds(own.loc[own["diverged_epoch"].notna(), "seed"]), ids(own["run_id"]), _time(own["seconds"].sum()),
+        _said(first["dataset"]),
     )  # fmt: skip
 
 

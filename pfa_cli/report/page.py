@@ -1,21 +1,31 @@
 """``report.html``: figures, Table 1, the comparison and what was run, on one page that needs nothing else."""
 
+import re
 from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.findings import Findings, find
-from pfa_cli.analysis.statistics import CONTRADICTED, NOT_RUN, RULES, SUPPORTED, UNDECIDED
-from pfa_cli.analysis.table1 import Table1, judge_table
+from pfa_cli.analysis.statistics import RULES
+from pfa_cli.analysis.table1 import judge_table
+from pfa_cli.analysis.words import labels
 from pfa_cli.errors import PfaError
+from pfa_cli.errors import shown as printable
 from pfa_cli.figures.catalogue import catalogue
 from pfa_cli.figures.drawing import Options
 from pfa_cli.figures.page import rendered
-from pfa_cli.report import comparison, html, table1
-from pfa_cli.report.ledger import Ledger, ledger
+from pfa_cli.report import comparison, table1
+from pfa_cli.report.ledger import ledger
+from pfa_cli.report.tables import look, tight
 
 TITLE = "Deep Learning without Weight Symmetry: a reproduction"
-_SECTIONS = {
+SECTIONS = {
     "claims": "Claims of the paper",
+    "own": "Claims of our own",
     "figures": "Figures",
     "table1": "Table 1",
     "curves": "Ours against the published curves",
@@ -28,79 +38,108 @@ _SECTIONS = {
 
 def page(evidence: Evidence) -> str:
     """The whole page. NoResults if no epoch is stored."""
-    findings, ran = find(evidence), ledger(evidence)
+    findings, ran, table = find(evidence), ledger(evidence), judge_table(evidence)
     passed_over: list[str] = []
-    pictures = list(_figures(evidence, passed_over))
-    missing = [*ran.never, *ran.unfinished, *comparison.not_run(findings), *passed_over]
-    return html.document(
-        TITLE,
-        _top(findings, ran),
-        _section("claims", comparison.claims(findings).html()),
-        _section("figures", *pictures),
-        _section("table1", *_table1(judge_table(evidence))),
-        _section("curves", *_curves(findings)),
-        _section("runs", *_runs(ran)),
-        _section("failures", html.bullets(ran.failures)),
-        _section("missing", html.bullets(missing)),
-        _section("rules", html.bullets(RULES)),
-    )
-
-
-def _section(anchor: str, *parts: str) -> str:
-    return html.section(anchor, _SECTIONS[anchor], *(parts if any(parts) else [html.paragraph("Nothing.")]))
-
-
-def _top(findings: Findings, ran: Ledger) -> str:
-    verdicts = [one.verdict for one in findings.claims]
-    boxes = "".join(
-        f"<div><b>{verdicts.count(word)}</b><span>claims {html.escape(word)}</span></div>"
-        for word in (SUPPORTED, CONTRADICTED, UNDECIDED, NOT_RUN)
-    )
+    styles: dict[str, str] = {}
+    pictures = list(_figures(evidence, passed_over, styles))
     lead = (
         "Eight algorithms that assign credit with and without symmetric weights (Ji-An & Benna): what our runs "
         "show, held against the paper's published curves."
     )
-    if ran.last:
-        lead += f" Results up to {ran.last} UTC."
-    data = html.bullets(f"{recipe}: {note}" for recipe, note in findings.data.items())
-    return (
-        f"<header>\n<h1>{html.escape(TITLE)}</h1>\n{html.paragraph(lead, 'lead')}{html.contents(_SECTIONS)}"
-        f'<div class="tally">{boxes}</div>\n{data}</header>\n'
+    environment = Environment(
+        loader=PackageLoader("pfa_cli.report", ""),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"shown": printable, "tight": tight, "look": look}
+    return environment.get_template("report.html.j2").render(
+        title=TITLE,
+        lead=f"{lead} Results up to {ran.last} UTC." if ran.last else lead,
+        style=(files("pfa_cli.report") / "report.css").read_text(encoding="utf-8"),
+        svg_style="".join(f".{name} {{ {css} }}\n" for css, name in styles.items()),
+        sections=SECTIONS,
+        counts=comparison.counts(findings.claims),
+        data=[f"{recipe}: {note}" for recipe, note in findings.data.items()],
+        claims=comparison.claims(findings),
+        own_claims=comparison.own_claims(findings),
+        figures=pictures,
+        verdicts=table1.verdicts(table),
+        numbers=table1.numbers(table),
+        accuracy=table1.accuracy_table(table),
+        layout=table1.LAYOUT,
+        notes=table.notes,
+        curves=list(_curves(findings)),
+        ran=ran,
+        missing=[*ran.never, *ran.unfinished, *comparison.not_run(findings), *passed_over],
+        rules=RULES,
     )
 
 
-def _figures(evidence: Evidence, passed_over: list[str]) -> Iterator[str]:
+def _figures(evidence: Evidence, passed_over: list[str], styles: dict[str, str]) -> Iterator[dict[str, str]]:
+    options = Options()
     for name, entry in catalogue(evidence).items():
         try:
-            drawing = entry.draw(evidence, Options())
+            drawing = entry.draw(evidence, options)
         except PfaError as error:
             passed_over.append(f"{error}.")
             continue
         if drawing is None:
             passed_over.append(entry.missing(name, evidence.name))
         else:
-            yield html.picture(rendered(drawing.figure, "png"), entry.title, entry.title)
+            svg = rendered(drawing.figure, "svg", options).decode()
+            yield {
+                "name": name,
+                "title": entry.title,
+                "alt": described(drawing.shown),
+                "svg": inline(svg, name, styles),
+            }
 
 
-def _table1(table: Table1) -> Iterator[str]:
-    accuracy = table1.accuracy_table(table)
-    yield table1.table(table).html()
-    yield html.folded("How it is judged", html.bullets(table.notes))
-    yield f"<h3>{html.escape(accuracy.title)}</h3>\n{accuracy.html()}" if accuracy.rows else ""
+def described(shown: pd.DataFrame) -> str:
+    """What each panel of a figure shows, for readers who do not see it."""
+    if not {"panel", "quantity"} <= set(shown):
+        return f"A chart of {len(shown)} points."
+    parts = []
+    for panel, rows in shown.groupby("panel", sort=True):
+        quantities = ", ".join(str(one).replace("_", " ") for one in rows["quantity"].dropna().unique())
+        names = labels(rows["algorithm"].dropna().unique()) if "algorithm" in rows else ""
+        parts.append(f"Panel {panel}: {quantities}{f' of {names}' if names else ''}.")
+    return " ".join(parts)
 
 
-def _curves(findings: Findings) -> Iterator[str]:
-    """A table per figure, and below it what a whole figure or one of its panels has to be read with."""
+def inline(svg: str, name: str, styles: dict[str, str]) -> str:
+    """matplotlib's SVG as a small element of a page: with ids of its own, no size, and coordinates to a tenth of a point.
+
+    ``styles`` collects what its elements look like: CSS → the name of a class that stands for it.
+    """
+    element = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    element = re.sub(
+        r'<g id="[^"]*"', "<g", re.sub(r' (?:width|height)="[\d.]+pt"| xmlns(:xlink)?="[^"]*"', "", element)
+    )
+    prefix = re.sub(r"\W", "_", name)
+    element = re.sub(r'( id="|url\(#|href="#)', rf"\1{prefix}-", element)
+    tags = re.split(r"(<[^>]*>)", element)  # what stands between tags is text
+    return "".join(_smaller(tag, styles) if tag.startswith("<") else tag.strip() for tag in tags)
+
+
+def _smaller(tag: str, styles: dict[str, str]) -> str:
+    tag = re.sub(r"\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), tag)
+    tag = re.sub(r"\s*\n\s*", "", tag)
+    tag = re.sub(r"(?<=[\dz\"]) ?([MLCQ]) (?=[-\d])", r"\1", tag)
+    return re.sub(
+        r' style="([^"]*)"', lambda css: f' class="{styles.setdefault(css[1], f"s{len(styles)}")}"', tag
+    )
+
+
+def _curves(findings: Findings) -> Iterator[dict[str, Any]]:
+    """A table per figure, and what a whole figure or one of its panels has to be read with."""
     for own in comparison.by_figure(findings):
         panels = comparison.panels(own)
         if panels.rows:
-            yield f"<h3>{html.escape(comparison.figure_title(own.panels[0]))}</h3>\n"
-            yield panels.without("").html()
-            yield html.bullets(comparison.remarks(own))
-            yield html.folded("Layer by layer", comparison.layers(own).html())
-
-
-def _runs(ran: Ledger) -> Iterator[str]:
-    yield ran.runs.html()
-    yield f"<h3>{html.escape(ran.machines.title)}</h3>\n{ran.machines.html()}"
-    yield html.folded(ran.attempts.title, ran.attempts.html())
+            yield {
+                "title": comparison.figure_title(own.panels[0]),
+                "panels": panels.without(""),
+                "remarks": comparison.remarks(own),
+                "layers": comparison.layers(own),
+            }

@@ -15,12 +15,29 @@ from pfa_cli.files import save
 from pfa_cli.registry import described
 from pfa_cli.report.tables import Blocks, Table, bullets, latex
 
+_TITLE_CM, _NUMBERS_CM = 4.2, (2.9, 4.2, 5.6)  # widths in LaTeX
+LAYOUT = "Each cell: ours / the paper's; one sign where both are declared properties. –: not run."
 
-def table(table1: Table1) -> Table:
-    """Our verdict, the paper's and the evidence, one below the other in each cell."""
+
+def verdicts(table1: Table1) -> Table:
+    """The table as the paper has it: in each cell our verdict and the paper's."""
     head = ("", *(described(name).label for name in table1.columns))
-    rows = tuple((row.title, *map(_lines, row.cells.values())) for row in table1.rows)
-    return Table("Table 1", head, rows, kind="table1", stacked=True)
+    rows = tuple((row.title, *map(_both, row.cells.values())) for row in table1.rows)
+    return Table("Table 1", head, rows, kind="table1")
+
+
+def numbers(table1: Table1) -> Table:
+    """What the verdicts of the judged rows rest on: a row per algorithm and recipe."""
+    judged = [row for row in table1.rows if any(cell.findings for cell in row.cells.values())]
+    rows = []
+    for name in table1.columns:
+        findings = [{found.recipe: found for found in row.cells[name].findings} for row in judged]
+        for recipe in dict.fromkeys(recipe for found in findings for recipe in found):
+            decides = any(recipe in found and found[recipe].decides for found in findings)
+            texts = [found[recipe].text if recipe in found else "" for found in findings]
+            rows.append((described(name).label, recipe if decides else f"({recipe})", *texts))
+    head = ("algorithm", "recipe", *(row.title for row in judged))
+    return Table("What the verdicts rest on", head, tuple(rows), kind="compact")
 
 
 def accuracy_table(table1: Table1) -> Table:
@@ -40,26 +57,31 @@ def accuracy_table(table1: Table1) -> Table:
 
 
 def as_markdown(table1: Table1) -> str:
-    """A Markdown document: the table, its notes, and the final accuracies."""
-    accuracy = accuracy_table(table1)
-    lines = [
-        "# Table 1",
-        "",
-        *table(table1).markdown(),
-        "",
-        *bullets(table1.notes),
-        "",
-        f"## {accuracy.title}",
-        "",
-    ]
-    return "\n".join([*lines, *accuracy.markdown()]) + "\n"
+    """A Markdown document: the verdicts, the numbers, the notes, and the final accuracies."""
+    lines = ["# Table 1", "", *verdicts(table1).markdown("c"), "", LAYOUT]
+    for part in (numbers(table1), accuracy_table(table1)):
+        lines += ["", f"## {part.title}", "", *part.markdown()]
+    return "\n".join([*lines, "", "## Notes", "", *bullets(table1.notes)]) + "\n"
 
 
 def as_latex(table1: Table1) -> str:
-    r"""A LaTeX ``tabular`` and its notes."""
-    lines = [r"% needs \usepackage{amssymb}", *table(table1).latex(), "", r"\begin{itemize}\footnotesize"]
-    lines += [rf"\item {latex(note)}" for note in table1.notes]
-    return "\n".join([*lines, r"\end{itemize}"]) + "\n"
+    r"""Two LaTeX ``tabular``, verdicts and numbers, each as wide as a page of text (16 cm), and the notes."""
+    signs = f"@{{}}p{{{_TITLE_CM}cm}}" + f"*{{{len(table1.columns)}}}{{c}}@{{}}"
+    words = "@{}ll" + "".join(rf">{{\raggedright}}p{{{width}cm}}" for width in _NUMBERS_CM) + "@{}"
+    lines = [
+        r"% needs \usepackage{array,amssymb}",
+        r"{\footnotesize\setlength{\tabcolsep}{3pt}",
+        *verdicts(table1).latex(signs),
+        "",
+        rf"{latex(LAYOUT)}",
+        "",
+        *numbers(table1).latex(words),
+        "",
+        r"\begin{itemize}",
+        *(rf"\item {latex(note)}" for note in table1.notes),
+        r"\end{itemize}}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def write_table1(table1: Table1, folder: Path) -> list[Path]:
@@ -91,16 +113,13 @@ def terminal(table1: Table1) -> Group:
     return Group(*parts, *(Text(note, style="dim") for note in (f"{UNKNOWN}: not run.", *table1.notes)))
 
 
+def _both(cell: Cell) -> str:
+    return " / ".join(_verdicts(cell).split())
+
+
 def _verdicts(cell: Cell) -> str:
     ours = UNKNOWN if cell.verdict == NOT_RUN else cell.verdict
     return ours if cell.papers == ours and not cell.findings else f"{ours} {cell.papers}".rstrip()
-
-
-def _lines(cell: Cell) -> str:
-    if cell.papers == cell.verdict and not cell.findings:
-        return cell.verdict
-    papers = [f"paper {cell.papers}"] if cell.papers else []
-    return "\n".join([cell.verdict, *papers, *map(_said, cell.findings)])
 
 
 def _said(finding: Finding) -> str:

@@ -1,11 +1,10 @@
-"""The one table of words, and its forms: Markdown, LaTeX, HTML, terminal. Text is escaped here."""
+"""The one table of words, and its forms: Markdown, LaTeX, terminal; ``report.html`` shows it in HTML. Text is escaped here."""
 
 import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape as html_escape
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -20,16 +19,17 @@ from pfa_cli.analysis.statistics import (
     NOT_COMPARED,
     NOT_RUN,
     SUPPORTED,
+    TRIAL,
     UNDECIDED,
 )
 from pfa_cli.errors import shown as printable
-from pfa_cli.report.html import escape
 from pfa_cli.terminal import Column, FittingTable
 
 # How a verdict looks: its CSS class, and its style on a terminal.
 _LOOKS = {
     SUPPORTED: ("good", "green"), EQUAL: ("good", "green"), CONTRADICTED: ("bad", "bold red"),
     DIFFERENT: ("bad", "bold red"), UNDECIDED: ("open", "yellow"), NOT_RUN: ("none", "dim"), NOT_COMPARED: ("none", "dim"),
+    TRIAL: ("none", "dim"),
 }  # fmt: skip
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "#": r"\#", "^": r"\^{}", "~": r"\~{}", "%": r"\%",
@@ -44,8 +44,7 @@ _SIGNS = len("✓ ✓")  # ours and the paper's
 class Table:
     """Rows of words under a head.
 
-    ``verdict``: the column that holds a verdict in words. ``kind``: the class of the HTML table. ``stacked``: all cells but
-    the first of a row have several lines, and the first line is a verdict.
+    ``verdict``: the column that holds a verdict in words. ``kind``: the class of the HTML table.
     """
 
     title: str
@@ -53,7 +52,6 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     verdict: int | None = None
     kind: str = ""
-    stacked: bool = False
 
     def without(self, heading: str) -> "Table":
         """The table without one column to the right of the verdict."""
@@ -61,44 +59,19 @@ class Table:
         cut = [(*row[:place], *row[place + 1 :]) for row in (self.head, *self.rows)]
         return Table(self.title, cut[0], tuple(cut[1:]), self.verdict, self.kind)
 
-    def markdown(self) -> list[str]:
-        """Its lines in Markdown; none if it has no row."""
+    def markdown(self, align: str = "l") -> list[str]:
+        """Its lines in Markdown; none if it has no row. ``align``: "c" centres all columns but the first."""
         if not self.rows:
             return []
-        rows = [self.head, ("---", *[":---:" if self.stacked else "---"] * (len(self.head) - 1)), *self.rows]
-        return [
-            f"| {' | '.join('<br>'.join(map(markdown, cell.splitlines())) for cell in row)} |" for row in rows
-        ]
+        rule = ":---:" if align == "c" else "---"
+        rows = [self.head, ("---", *[rule] * (len(self.head) - 1)), *self.rows]
+        return [f"| {' | '.join(map(markdown, row))} |" for row in rows]
 
-    def latex(self) -> list[str]:
-        r"""The lines of a ``tabular``; needs amssymb."""
-        head = [latex(text) for text in self.head]
-        rows = [[_stacked(cell) for cell in row] for row in self.rows]
-        lines = [" & ".join(row) + r" \\" for row in (head, *rows)]
-        shape = r"\begin{tabular}{l" + "c" * (len(self.head) - 1) + "}"
+    def latex(self, columns: str) -> list[str]:
+        r"""The lines of a ``tabular`` with these columns; needs amssymb."""
+        lines = [" & ".join(map(latex, row)) + r" \tabularnewline" for row in (self.head, *self.rows)]
+        shape = rf"\begin{{tabular}}{{{columns}}}"
         return [shape, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"]
-
-    def html(self) -> str:
-        """A table that scrolls by itself where the page is narrow; nothing if it has no row."""
-        if not self.rows:
-            return ""
-        top = "".join(f"<th>{escape(text)}</th>" for text in self.head)
-        body = "".join(
-            f"<tr>{''.join(self._cell(place, cell) for place, cell in enumerate(row))}</tr>\n"
-            for row in self.rows
-        )
-        kind = f' class="{self.kind}"' if self.kind else ""
-        inside = f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody>\n"
-        return f'<div class="wide"><table{kind}>\n{inside}</table></div>\n'
-
-    def _cell(self, place: int, cell: str) -> str:
-        if place == self.verdict:
-            return f'<td><span class="badge {_LOOKS[cell][0]}">{escape(cell)}</span></td>'
-        if not self.stacked or place == 0:
-            return f"<td>{tight(cell)}</td>"
-        first, *rest = cell.splitlines() or [""]
-        words = ' class="words"' if first == NOT_RUN else ""
-        return f"<td><b{words}>{escape(first)}</b>{''.join(f'<i>{tight(line)}</i>' for line in rest)}</td>"
 
     def terminal(
         self, wraps_to: Mapping[str, int | None], drop_first: Iterable[str], short: Mapping[str, str]
@@ -166,18 +139,16 @@ def latex(text: str) -> str:
 
 
 def tight(text: str) -> str:
-    """Escaped text of a table's cell, whose numbers are not torn apart at the end of a line."""
+    """Text of a table's cell, whose numbers are not torn apart at the end of a line; not escaped."""
     joined = re.sub(r" (?=[±/%=])|(?<=[±=]) |(?<=epoch) (?=\d)", "\u00a0", printable(text))
     joined = re.sub(r"(?<=\d) to (?=[\d−])", "\u00a0to\u00a0", joined)
     joined = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), joined)
-    return html_escape(re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", joined))
+    return re.sub(r"(?<=\d)–(?=\d)", "\u2060–\u2060", joined)
 
 
-def _stacked(cell: str) -> str:
-    first, *rest = [latex(line) for line in cell.splitlines()] or [""]
-    if not rest:
-        return first
-    return r"\shortstack{" + r" \\ ".join([first, *(rf"{{\tiny {line}}}" for line in rest)]) + "}"
+def look(verdict: str) -> str:
+    """The CSS class of a verdict."""
+    return _LOOKS[verdict][0]
 
 
 def bullets(lines: Sequence[str]) -> list[str]:

@@ -163,7 +163,7 @@ def test_a_shortened_run_never_counts(findings: Findings) -> None:
         "PFA: path angle 17.55° at λ = 0.1, CIFAR-10",
     ):
         found = claim(findings, title)
-        assert found.verdict == "not run"
+        assert found.verdict == "trial only"
         assert "not at the paper's scale, hence not counted: 3 epochs in place of 200" in found.remark
         assert found.ours and found.n == 2  # but shown
 
@@ -171,7 +171,7 @@ def test_a_shortened_run_never_counts(findings: Findings) -> None:
 def test_another_data_set_never_counts_however_long(new_store: Store) -> None:
     add_grid(new_store, "imagenet", ["bp", "sf"], range(2), epochs=75)
     found = claim(new_store, "SF < BP on ImageNet")
-    assert found.verdict == "not run"
+    assert found.verdict == "trial only"
     assert "imagenette-mini (10 classes), 900 train / 300 test in place of ImageNet" in found.remark
     assert "epochs in place of" not in found.remark
 
@@ -188,7 +188,7 @@ def test_other_settings_never_count(new_store: Store, override: dict[str, float]
     for seed in range(2):
         add_run(new_store, "mnist", "pfa", seed, epochs=40, **override)
     found = claim(new_store, PATH_ANGLE)
-    assert found.verdict == "not run"
+    assert found.verdict == "trial only"
     assert said in found.remark
 
 
@@ -283,3 +283,45 @@ def test_the_papers_own_numbers_are_under_the_same_rule(findings: Findings) -> N
     assert claim(findings, "PFA-o = BP on ImageNet").published.startswith("epoch 66: 69.26 vs ")
     # Its PFA is 0.74 points below BP on CIFAR-10, which 5 seeds do not place inside the margin.
     assert claim(findings, "PFA = BP on CIFAR-10").published.endswith(": undecided")
+
+
+def own_claim(store: Store, title: str) -> Judgement:
+    return next(one for one in compare(store).own_claims if one.claim == title)
+
+
+def test_claims_of_our_own_stand_apart_and_are_judged_alike(
+    new_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends_with(monkeypatch, "mnist", **{"pfa-l": 98.38, "mix": 97.0})
+    add_grid(new_store, "mnist", ["bp", "pfa-l", "mix"], range(3), epochs=40)
+    assert own_claim(new_store, "PFA-l = BP on MNIST").verdict == "supported"
+    cortex = "mix = BP on MNIST, with 9 % of the units by KP, 22 % by FA and 69 % by PFA"
+    assert own_claim(new_store, cortex).verdict == "contradicted"
+    assert not any("PFA-l" in one.claim for one in compare(new_store).claims)
+
+
+def test_the_mixture_is_judged_at_the_shares_that_the_claim_names(new_store: Store) -> None:
+    add_grid(new_store, "mnist", ["bp"], range(2), epochs=40)
+    add_run(new_store, "mnist", "mix", 0, epochs=40, pfa_share=0.86, fa_share=0.05)
+    found = [one for one in compare(new_store).own_claims if one.claim.startswith("mix")]
+    assert [(one.verdict, one.remark) for one in found] == [("not run", "run with other settings only")]
+
+
+@pytest.mark.parametrize(
+    ("few", "verdict", "said"),
+    [
+        (95.0, "supported", "at its level from 1/λ = 0.1 on"),
+        (92.0, "contradicted", "at its level from 1/λ = 1 on"),
+    ],
+)
+def test_the_smallest_expansion_ratio_at_the_others_level(
+    new_store: Store, monkeypatch: pytest.MonkeyPatch, few: float, verdict: str, said: str
+) -> None:
+    ends_with(monkeypatch, "mnist", **{"bp": 95.0, "pfa-o": 95.0})
+    add_grid(new_store, "mnist", ["bp", "pfa-o"], range(3), epochs=40)
+    ends_with(monkeypatch, "mnist", **{"pfa-o": few})
+    for seed in range(3):
+        add_run(new_store, "mnist", "pfa-o", seed, epochs=40, expansion=0.1, least_units=10)
+    found = own_claim(new_store, "PFA-o = BP on MNIST at an expansion ratio below 1")
+    assert (found.verdict, found.n) == (verdict, 3)
+    assert said in found.ours and "1/λ = 0.1: " in found.ours

@@ -24,7 +24,8 @@ def test_a_sweep_does_not_leak_into_the_averages(new_store: Store) -> None:
     assert cohort.options["expansion"] == 10
     assert seeds(cohort.pooled) == [0, 1]
     assert cohort.others == 2
-    assert {x: len(c.pooled) for x, c in comparison.by_expansion.items()} == {1: 5, 10: 2, 50: 5}
+    sweep = comparison.variants("pfa", "expansion")
+    assert {x: len(c.pooled) for (x,), c in sweep.items()} == {1: 5, 10: 2, 50: 5}
 
 
 def test_the_literal_form_is_drawn_only_without_the_closed_one(new_store: Store) -> None:

@@ -95,8 +95,9 @@ DOCUMENTED = Path(__file__).parents[2] / "docs" / "figures.md"
 @pytest.fixture
 def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     own, _ = re.findall(r"```toml\n(.*?)```", DOCUMENTED.read_text(encoding="utf-8"), re.DOTALL)
-    text = module._text().replace("[figures.fig2]", f"{own}\n[figures.fig2]", 1)
-    monkeypatch.setattr(module, "_text", lambda: text)
+    text, original = module._text("paper.toml"), module._text
+    text = text.replace("[figures.fig2]", f"{own}\n[figures.fig2]", 1)
+    monkeypatch.setattr(module, "_text", lambda name: text if name == "paper.toml" else original(name))
     paper.cache_clear()
     yield
     monkeypatch.undo()
@@ -111,5 +112,5 @@ def test_a_figure_and_a_claim_are_one_table_each(new_store: Store) -> None:
     assert drawing is not None
     assert set(drawing.shown["algorithm"].dropna()) == {"bp", "kp"}
     (claim,) = [one for one in find(evidence).claims if one.claim == "KP = BP on MNIST"]
-    assert (claim.source, claim.verdict) == ("Fig. 2a", "not run")
+    assert (claim.source, claim.verdict) == ("Fig. 2a", "trial only")
     assert "2 epochs in place of 40" in claim.remark

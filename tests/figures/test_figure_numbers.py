@@ -1,9 +1,12 @@
 """What the figures draw, against the database and the published curves."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from synthetic import add_grid, add_run
 
 from pfa_cli.analysis import published
@@ -16,7 +19,7 @@ from pfa_cli.store import queries
 from pfa_cli.store.engine import Store
 
 
-def drawn(name: str, evidence: Evidence, **options: bool) -> Drawing:
+def drawn(name: str, evidence: Evidence, **options: Any) -> Drawing:
     drawing = catalogue(evidence)[name].draw(evidence, Options(**options))
     assert drawing is not None
     return drawing
@@ -32,6 +35,10 @@ def rows(drawing: Drawing, **where: object) -> pd.DataFrame:
 def texts(figure: Figure) -> str:
     """The notes, without their line breaks."""
     return " ".join(" ".join(text.get_text() for text in figure.texts).split())
+
+
+def legends(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()]
 
 
 def test_accuracy_is_that_of_the_database(store: Store, evidence: Evidence) -> None:
@@ -60,7 +67,7 @@ def test_panels_are_in_the_papers_order(evidence: Evidence) -> None:
         panels = rows(drawing, source="published")[["panel", "algorithm"]].drop_duplicates()
         assert [tuple(row) for row in panels.to_numpy() if row[0] != "a"] == order
         titles = [ax.get_title() for ax in drawing.figure.axes if ax.get_title()]
-        assert titles == [ALGORITHMS[name].label for _, name in order]
+        assert titles[-len(order) :] == [ALGORITHMS[name].label for _, name in order]
 
 
 def test_alignment_takes_the_measure_of_the_algorithm(store: Store, evidence: Evidence) -> None:
@@ -114,9 +121,7 @@ def test_an_algorithm_that_only_diverged_is_in_the_legend(new_store: Store) -> N
     for seed in (0, 1):
         add_run(new_store, "mnist", "sf", seed, epochs=2, diverge_at=1)
     drawing = drawn("fig2", Evidence(new_store))
-    legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
-    assert len(legend) == 2
-    assert legend[1] == "SF  diverged"
+    assert "SF  diverged" in legends(drawing.figure)
     assert "diverged" in [text.get_text() for ax in drawing.figure.axes for text in ax.texts]
 
 
@@ -124,7 +129,8 @@ def test_an_empty_panel_keeps_the_scale_of_its_row(new_store: Store) -> None:
     add_run(new_store, "mnist", "pfa", 0, epochs=2)
     drawing = drawn("fig2", Evidence(new_store), published=False)
     axes = drawing.figure.axes[1:]  # four of angles, then four of norm ratios
-    for row in (axes[:4], axes[4:8]):
+    assert len(axes) == 8
+    for row in (axes[:4], axes[4:]):
         assert len({(ax.get_ylim(), tuple(ax.get_yticks())) for ax in row}) == 1
 
 
@@ -168,9 +174,7 @@ def test_one_seed_has_no_band(new_store: Store) -> None:
     drawing = drawn("fig2", Evidence(new_store))
     assert rows(drawing, source="ours")["std"].isna().all()
     assert not any(ax.collections for ax in drawing.figure.axes)
-    assert any(
-        "(n = 1)" in text.get_text() for legend in drawing.figure.legends for text in legend.get_texts()
-    )
+    assert any("(n = 1)" in text for text in legends(drawing.figure))
 
 
 def test_everything_drawn_is_in_the_frame(evidence: Evidence) -> None:

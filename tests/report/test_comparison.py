@@ -32,13 +32,13 @@ def test_markdown_has_a_row_per_claim_panel_and_layer(findings: Findings) -> Non
     assert len(rows["Layer by layer"]) == layers
     for section in rows.values():
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in section}) <= 1
-    assert "Fig. 2, MNIST: DFA run with other settings only" in sections[4]
+    assert "Fig. 2, MNIST: DFA run with other settings only" in sections[5]
 
 
 def test_markdown_says_how_many_claims_got_which_verdict(findings: Findings) -> None:
     counts = {
         word: sum(one.verdict == word for one in findings.claims)
-        for word in ("supported", "undecided", "not run")
+        for word in ("supported", "undecided", "trial only", "not run")
     }
     line = markdown(findings).splitlines()[2]
     for word, n in counts.items():
@@ -55,7 +55,7 @@ def on_screen(findings: Findings, width: int) -> list[str]:
 def test_terminal_names_every_claim(findings: Findings, width: int) -> None:
     lines = on_screen(findings, width)
     assert max(map(len, lines)) <= width
-    verdicts = re.findall(r" (?:supported|contradicted|undecided|not run) ", "\n".join(lines))
+    verdicts = re.findall(r" (?:supported|contradicted|undecided|trial only|not run) ", "\n".join(lines))
     assert len(verdicts) >= len(findings.claims)
 
 

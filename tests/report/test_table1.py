@@ -123,7 +123,7 @@ def test_a_run_at_the_papers_scale_overrules_a_trial(new_store: Store) -> None:
         ("mnist", True),
         ("cifar10", False),
     ]
-    assert "(cifar10: " in markdown(table)
+    assert "| (cifar10) |" in markdown(table)
 
 
 def test_another_data_set_is_no_imagenet_however_long(new_store: Store) -> None:
@@ -152,12 +152,15 @@ def test_markdown_shows_our_verdict_and_the_papers(store: Store) -> None:
     lines = markdown(table).splitlines()
     head = next(i for i, line in enumerate(lines) if line.startswith("| No need"))
     assert all(line.count("|") == len(COLUMNS) + 2 for line in lines[head - 2 : head + 6])
+    assert (
+        max(map(len, lines[head - 2 : head + 6])) < 140
+    )  # signs only: the numbers are in a table of their own
     row = next(line for line in lines if line.startswith("| No explicit"))
     cells = [text.strip().replace("\\", "") for text in row.split("|")[2:-1]]
     for text, name in zip(cells, COLUMNS, strict=True):
-        assert text.startswith(
-            f"{cell(table, SYMMETRY, name).verdict}<br>paper {paper().verdicts['symmetry'][name]}"
-        )
+        assert text == f"{cell(table, SYMMETRY, name).verdict} / {paper().verdicts['symmetry'][name]}"
+    for text in (finding(table, PERFORMANCE, "pfa").text, finding(table, SYMMETRY, "sf").text):
+        assert f"| {text} |" in "\n".join(lines)
 
 
 def test_csv_has_a_row_per_cell_and_recipe(store: Store) -> None:
@@ -174,10 +177,29 @@ def test_latex_is_plain_ascii_with_balanced_braces(store: Store) -> None:
     assert text.isascii()
     assert text.count("{") == text.count("}")
     body = text.partition(r"\begin{tabular}")[2].partition(r"\end{tabular}")[0]
-    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    rows = [line for line in body.splitlines() if line.endswith(r"\tabularnewline")]
     assert len(rows) == 7
     assert all(len(re.findall(r"(?<!\\)&", line)) == len(COLUMNS) for line in rows)
-    assert not re.search(r"\\\\\s*[\[*]", body)  # LaTeX would take these for an argument of the line break
+
+
+def test_latex_fits_a_page(new_store: Store) -> None:
+    """Widths in points of \\footnotesize, 8 pt with at most 0.75 em a capital letter; text is 16 cm wide on A4."""
+    add_grid(new_store, "mnist", [*COLUMNS, "pfa-o", "pfa-l", "mix"], [0], epochs=1)
+    page = 16 / 2.54 * 72.27
+    signs, words = re.findall(r"\\begin\{tabular\}(.*)", latex(table_1(new_store)))
+    columns = table_1(new_store).columns
+    fixed = [float(width) / 2.54 * 72.27 for width in re.findall(r"p\{([\d.]+)cm\}", signs)]
+    labels = [max(len(ALGORITHMS[name].label), len("x / x")) * 0.75 * 8 for name in columns]
+    assert sum(fixed) + sum(labels) + 2 * 3 * len(columns) < page
+    fixed = [float(width) / 2.54 * 72.27 for width in re.findall(r"p\{([\d.]+)cm\}", words)]
+    assert sum(fixed) + (len("PFA-o") + len("(imagenet)")) * 0.6 * 8 + 2 * 3 * 4 < page
+
+
+def test_the_control_stands_in_the_notes_and_has_no_column(new_store: Store) -> None:
+    add_grid(new_store, "mnist", ["bp", "readout"], range(2), epochs=2)
+    table = table_1(new_store)
+    assert "readout" not in table.columns
+    assert any(re.search(r"mnist, control: .* test accuracy is \d", note) for note in table.notes)
 
 
 @pytest.mark.parametrize("width", [80, 120, 220])

@@ -88,6 +88,6 @@ def shown_state(row: OwnedRow) -> str:
 
 
 def look_up(rows: Iterable[OwnedRow]) -> None:
-    """Asks Slurm about the jobs of all running cells at once, so that `is_alive` need not ask about each."""
-    jobs = [Job.stored(row.job) for row in rows if row.state == "running"]
+    """Asks Slurm about the jobs of all cells at work or given up at once, so that it is not asked about each."""
+    jobs = [Job.stored(row.job) for row in rows if row.state not in ("done", "queued")]
     slurm.ask(job for job in jobs if job is not None)

@@ -19,9 +19,11 @@ from pfa_cli.errors import PfaError
 from pfa_cli.registry import ALGORITHMS, flat, in_order
 from pfa_cli.runs.liveness import PRUNED, look_up, shown_state
 from pfa_cli.runs.plan import EpochSeconds
+from pfa_cli.runs.slurm import queued
 from pfa_cli.runs.wording import count, duration, in_number_order, percent, rate, setting
 from pfa_cli.signals import Stopped
 from pfa_cli.store.engine import Store
+from pfa_cli.store.owner import Job
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.store.schema import attempts
 from pfa_cli.terminal import Column, FittingTable, can_redraw
@@ -42,7 +44,7 @@ _LONGEST_STATE = 12  # "interrupted,"; its number may stand on the line before
 _NAME = 30  # characters of a run's name, in one line
 _TABLE_FRAME = 4  # lines of a table beside its rows
 # Where there is no room for all columns, these go first. Validation, by which one chooses, stays longer than test.
-_SPARED = ("tries", "images/s", "host", "train %", "tags", "left")
+_SPARED = ("tries", "images/s", "host", "job", "train %", "tags", "left")
 _SPARED_GROUPED = ("epochs", "mean test %")
 
 
@@ -70,6 +72,8 @@ class StatusRow:
     attempts: int
     host: str | None
     pid: int | None
+    job: str | None  # Slurm's, of the process that works on it or did so last: 123, or 123_4 of an array
+    queue: str | None  # what squeue says of that job; None if it is not in the queue, or nobody can tell
     heartbeat_at: datetime | None
     diverged_epoch: int | None
     error: str | None
@@ -143,6 +147,8 @@ def _attempts(store: Store) -> dict[int, int]:
 
 def _status(row: RunRow, variant: str, tries: int, seconds: EpochSeconds) -> StatusRow:
     state = shown_state(row)
+    job = Job.stored(row.job)
+    queue = queued(job) if job and state not in ("done", "queued") else None
     per_epoch = seconds.about(row.config_hash, row.recipe, row.algorithm, least=_EPOCHS_FOR_ETA)
     done = row.epochs_done or 0
     left = (
@@ -168,6 +174,8 @@ def _status(row: RunRow, variant: str, tries: int, seconds: EpochSeconds) -> Sta
         attempts=tries,
         host=row.host,
         pid=row.pid,
+        job=job.name if job else None,
+        queue=str(queue) if queue else None,
         heartbeat_at=row.heartbeat_at,
         diverged_epoch=row.diverged_epoch,
         error=row.error,
@@ -316,6 +324,7 @@ def _runs_table(rows: Sequence[StatusRow], *, notes: bool = False) -> FittingTab
         ),
         Column("tries", [str(row.attempts) if row.attempts > 1 else "" for row in rows], right=True),
         Column("host", [Text(row.host or "") if len(hosts) > 1 else "" for row in rows]),
+        Column("job", [Text(_job(row)) for row in rows]),
         Column("tags", [Text(", ".join(row.tags)) for row in rows]),
         Column("note", [Text(row.note or "") if notes else "" for row in rows], wraps_to=16),
     ]
@@ -380,6 +389,11 @@ def _name(row: StatusRow, *, with_recipe: bool) -> str:
 def _state(row: StatusRow) -> Text:
     note = f", diverged in epoch {row.diverged_epoch}" if row.diverged_epoch is not None else ""
     return Text(row.state + note, style=STYLES.get(row.state, ""))
+
+
+def _job(row: StatusRow) -> str:
+    """The job of a run that is not done: 123_4 RUNNING."""
+    return " ".join(filter(None, (row.job, row.queue))) if row.queue or row.state == "running" else ""
 
 
 def _epochs(group: Sequence[StatusRow]) -> str:

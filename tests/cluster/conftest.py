@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from pfa_cli.runs.slurm import _cluster
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "runs"))
 
 CONFIGURATION = """
@@ -78,6 +80,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         "--log-file=munged.log",
     ]
     munge = [f"{option.replace('=', f'={folder}/')}" for option in (*munge, "--seed-file=munge.seed")]
+    _cluster.cache_clear()
     with pytest.MonkeyPatch.context() as environment, contextlib.ExitStack() as daemons:
         environment.setenv("SLURM_CONF", str(configuration))
         environment.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]))

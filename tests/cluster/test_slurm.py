@@ -13,6 +13,7 @@ import pytest
 import run_cases
 from sqlalchemy import select
 
+from pfa_cli.runs import status
 from pfa_cli.store import schema
 from pfa_cli.store.engine import open_store
 
@@ -116,6 +117,9 @@ def test_a_job_that_was_ended_goes_on_and_loses_no_epoch(
 def test_a_cancelled_job_is_not_requeued(slurm: None, tmp_path: Path) -> None:
     job = submit(tmp_path / "cancelled", epochs=1000)
     run_cases.until(lambda: run_cases.running(job.db, epochs=1), "a running cell")
+    with open_store(str(job.db), write=False) as store:
+        (row,) = status.rows(store)
+    assert (row.job, row.queue) == (job.job_id, "RUNNING")
     run("scancel", job.job_id)
     run_cases.until(lambda: job.state() == "CANCELLED", "the end of the job")
     assert run_cases.states(job.db) == ["interrupted"]

@@ -331,9 +331,11 @@ def reproduce(
     """
     from pfa_cli import reproduce as whole
     from pfa_cli.analysis.paper import paper
+    from pfa_cli.launched import refuse_several
     from pfa_cli.recipes import list_recipes, load_recipe, parse_seeds
     from pfa_cli.store.engine import open_if_there, results_folder
 
+    refuse_several("pfa reproduce")
     if recipes:
         found = [load_recipe(name, recipe_dir) for name in recipes]
     else:

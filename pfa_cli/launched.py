@@ -46,3 +46,9 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launched:
     except (KeyError, ValueError):
         raise UsageError(f"{said}: not what torchrun sets. Start this command with torchrun again") from None
     return Launched(rank, size, local_rank, local_size)
+
+
+def refuse_several(command: str) -> None:
+    """UsageError if several processes were started, which ``command`` is not for."""
+    if launched().size > 1:
+        raise UsageError(f"{command} is one process; several train together by `pfa run`")

@@ -169,8 +169,10 @@ def rerun(
     data_dir: DataDir = None,
 ) -> None:
     """Train runs again from the start; their epochs are deleted. (`pfa run` goes on with failed and interrupted ones.)"""
+    from pfa_cli.launched import refuse_several
     from pfa_cli.runs import manage
 
+    refuse_several("pfa runs rerun")
     with _chosen(db, ids, recipe, algos, state, where, write=yes) as (store, rows):
         manage.at_rest(rows)
         plan = manage.plan_again(store, rows)

@@ -206,7 +206,15 @@ def test_variables_that_other_programs_leave_behind_do_no_harm(
     notebook = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     assert b"expansion" in process("recipes", "mnist", cwd=tmp_path, **odd).stdout
     done = process(
-        "figures", "--only", "fig3", "--format", "svg", "--db", str(database), cwd=tmp_path, **odd, **notebook
+        "figures",
+        "--only=fig3",
+        "--format=svg",
+        "--out=results",
+        "--db",
+        str(database),
+        cwd=tmp_path,
+        **odd,
+        **notebook,
     )
     assert done.returncode == 0 and (tmp_path / "results" / "fig3.svg").is_file(), done.stderr
 

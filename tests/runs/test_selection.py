@@ -200,3 +200,15 @@ def test_rerun_trains_from_the_start(call: Call, tmp_path: Path) -> None:
     assert counts(db) == first
     (row,) = json.loads(call("runs", "list", "--json", "--db", db).out)
     assert (row["run_id"], row["state"], row["tags"], row["attempts"]) == (1, "done", ["kept"], 1)
+
+
+def test_what_one_process_does_is_refused_to_several(
+    call: Call, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = counts(own)
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for command in (["runs", "rerun", "1", "--yes"], ["reproduce"]):
+        refused = call(*command, "--db", own)
+        assert refused.code == 2 and "is one process" in refused.err
+    assert counts(own) == before

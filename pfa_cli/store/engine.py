@@ -28,7 +28,7 @@ from pfa_cli.paths import expanded_database
 from pfa_cli.signals import stop_requested
 from pfa_cli.store import server, sqlite
 from pfa_cli.store.errors import DamagedDatabase, DamagedValue, NoResults, ServerLost, StoreError, no_results
-from pfa_cli.store.schema import METRICS, SCHEMA_REVISION, epochs, layers, metadata
+from pfa_cli.store.schema import SCHEMA_REVISION, epochs, layers, metadata
 
 T = TypeVar("T")
 
@@ -36,8 +36,9 @@ DEFAULT_DATABASE = "results/pfa.db"
 PATIENCE_SECONDS = 600.0
 """How long a server that was there is waited for."""
 _READ_ATTEMPTS = 20
-# Revisions that only add columns which may be empty, or a view: to read, columns are added without alembic (0.6 s to import).
-_ONLY_COLUMNS = ("0002", "0003", "0004", "0005")
+# Revisions that are nothing to a viewer but columns which may be empty: to read, these are added without alembic, which
+# takes 0.6 s to import.
+_ONLY_COLUMNS = ("0002",)
 
 
 class Store:
@@ -207,7 +208,7 @@ def databases_in(name: str) -> list[str]:
         return [name]
     found = [str(path) for path in sorted(Path(name).glob("*.db"))]
     if not found:
-        raise NoResults(f"the folder {name} holds no databases (*.db)")
+        raise NoResults(f"{name} is a folder without databases (*.db)")
     return found
 
 
@@ -292,7 +293,7 @@ def _has_todays_schema(store: Store) -> bool:
         )
     if revision is not None and revision > SCHEMA_REVISION:
         raise _newer(store.name, f"schema {revision}, this one knows {SCHEMA_REVISION}")
-    return revision == SCHEMA_REVISION and not _lacks_metrics(store.name, columns)
+    return revision == SCHEMA_REVISION and not _lacks_columns(store.name, columns)
 
 
 def _brought_up_to_date(store: Store, *, create: bool) -> Store:
@@ -324,7 +325,7 @@ def _add_missing_columns(store: Store, columns: dict[str, set[str]]) -> None:
                 if column.nullable and column.name not in columns.get(table.name, {column.name}):
                     kind = column.type.compile(connection.dialect)
                     connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
-    _lacks_metrics(store.name, store.read(_schema_of)[1])
+    _lacks_columns(store.name, store.read(_schema_of)[1])
 
 
 def _schema_of(connection: Connection) -> tuple[str | None, dict[str, set[str]]]:
@@ -348,8 +349,8 @@ def _is_of_pfa(revision: str | None, columns: dict[str, set[str]]) -> bool:
     return numbered and not columns.keys().isdisjoint(metadata.tables)
 
 
-def _lacks_metrics(name: str, columns: dict[str, set[str]]) -> bool:
-    """Whether a database of today's revision is of before some metric; DamagedDatabase if it lacks anything else."""
+def _lacks_columns(name: str, columns: dict[str, set[str]]) -> bool:
+    """Whether it is of before some columns that may be empty; DamagedDatabase if it lacks anything else."""
     lost = sorted(metadata.tables.keys() - columns)
     if lost:
         raise DamagedDatabase(name, f"it lacks the table{'s' * (len(lost) > 1)} {', '.join(lost)}")
@@ -357,7 +358,7 @@ def _lacks_metrics(name: str, columns: dict[str, set[str]]) -> bool:
     for table in metadata.tables.values():
         known = set(table.columns.keys())
         missing, new = sorted(known - columns[table.name]), sorted(columns[table.name] - known)
-        if missing and (new or any((table.name, column) not in METRICS for column in missing)):
+        if missing and (new or not all(table.c[column].nullable for column in missing)):
             raise DamagedDatabase(name, f"its table {table.name} lacks the column {missing[0]}")
         if new and table in (epochs, layers):
             raise _newer(name, f"its table {table.name} has the column {new[0]}")

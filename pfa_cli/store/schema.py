@@ -32,7 +32,7 @@ from sqlalchemy.types import TypeEngine
 from pfa_cli.records import EpochRecord, LayerRecord, is_required, metrics
 from pfa_cli.store.errors import DamagedValue
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0002"
 """The newest revision in ``migrations/versions``; a current database opens without alembic."""
 
 

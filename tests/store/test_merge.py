@@ -285,5 +285,5 @@ def test_of_several_shards_the_damaged_and_the_foreign_are_named_and_left_out(
         name in line for name, line in zip(("2.db", "foreign.db", "nowhere.db"), left_out, strict=True)
     )
     assert {(row.algorithm, row.seed) for row in runs(ours)} == {("pfa", 0), ("bp", 0), ("bp", 1)}
-    with pytest.raises(NoResults, match="holds no databases"):
+    with pytest.raises(NoResults, match="a folder without databases"):
         merge(str(ours.path), str(ours.path.parent.parent / "ours" / ".."))  # a folder of folders

@@ -175,6 +175,23 @@ def test_older_databases_are_read_without_alembic(tmp_path: Path, monkeypatch: p
         open_store(str(path), write=False)
 
 
+def test_columns_that_may_be_empty_are_added_where_they_are_lacking(tmp_path: Path) -> None:
+    path = shutil.copyfile(KEPT[-1], tmp_path / "pfa.db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP VIEW run_results")
+        connection.execute("ALTER TABLE runs DROP COLUMN tags")
+        connection.execute("ALTER TABLE simulations DROP COLUMN checksum")
+    connection.close()
+    with open_store(str(path), write=False) as viewer:
+        assert [row.tags for row in runs(viewer)] == [None] * 4
+    open_store(str(path), write=True).close()
+    with sqlite3.connect(path) as connection:
+        found = connection.execute("SELECT tags FROM run_results").fetchall()
+    connection.close()
+    assert len(found) == 4
+    assert check(str(path)).ok
+
+
 @pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])
 def test_where_there_is_no_database_none_is_made_to_be_upgraded(
     tmp_path: Path, content: bytes | None

@@ -57,8 +57,8 @@ def test_a_url_names_the_same_file(tmp_path: Path) -> None:
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
         ("sqlite:///x.db?mode=ro", "options"),
-        ("nonsense://x", "no driver"),
-        ("://", "neither a file nor an URL"),
+        ("nonsense://x", "nonsense databases are not supported"),
+        ("://", "neither a file nor a URL"),
     ],
 )
 def test_a_name_that_makes_no_sense_is_a_usage_error(db: str, message: str) -> None:

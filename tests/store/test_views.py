@@ -55,7 +55,7 @@ def test_every_setting_of_the_view_is_a_setting_of_a_run() -> None:
 def test_a_database_without_the_view_gets_it_once_it_is_written_and_is_read_until_then(
     tmp_path: Path,
 ) -> None:
-    path = shutil.copyfile(KEPT / "schema_0004.db", tmp_path / "pfa.db")
+    path = shutil.copyfile(KEPT / "schema_0001.db", tmp_path / "pfa.db")
     before = path.read_bytes()
     open_store(str(path), write=False).close()
     assert path.read_bytes() == before

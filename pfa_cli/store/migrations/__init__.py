@@ -1,11 +1,10 @@
 """How a database of an earlier schema becomes one of today's: one file per revision, run by alembic.
 
-A metric (`pfa_cli.records`) needs none of this: an upgrade adds the columns of metrics that a database lacks. Any other
-change of the schema is: the change in ``schema.py``; a file ``versions/000N_what.py`` that makes the same change (it
-never refers to ``schema.py``, which moves on); the new number in ``SCHEMA_REVISION``; and a kept database of the new
-revision in ``tests/store/kept``. A revision that only adds columns which may be empty is named in ``engine.py``, so that
-older databases are read without alembic. Revisions are numbers of four digits, in order. A revision that changes what
-``checksums.py`` covers has to compute the checksums anew.
+A column that may be empty, as that of a metric (`pfa_cli.records`), needs none of this: an upgrade adds those that a
+database lacks. Any other change of the schema is: the change in ``schema.py``; a file ``versions/000N_what.py`` that makes
+the same change (it never refers to ``schema.py``, which moves on); the new number in ``SCHEMA_REVISION``; and a kept
+database of the new revision in ``tests/store/kept``. Revisions are numbers of four digits, in order. A revision that
+changes what ``checksums.py`` covers has to compute the checksums anew.
 """
 
 from pathlib import Path
@@ -16,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, inspect
 
 from pfa_cli.store.errors import DamagedValue
-from pfa_cli.store.schema import METRICS, metadata
+from pfa_cli.store.schema import metadata
 from pfa_cli.store.server import lock_upgrade
 from pfa_cli.store.views import drop_views, make_views
 
@@ -61,10 +60,11 @@ def _upgrade(connection: Connection) -> None:
         for script in reversed(missing):
             script.module.upgrade()
         there = inspect(connection).get_multi_columns()
-        for table, name in METRICS:
-            if name not in {column["name"] for column in there[None, table]}:
-                kind = metadata.tables[table].c[name].type
-                operations.add_column(table, Column(name, kind))
+        for table in metadata.tables.values():
+            names = {column["name"] for column in there[None, table.name]}
+            for column in table.columns:
+                if column.nullable and column.name not in names:
+                    operations.add_column(table.name, Column(column.name, column.type))
     make_views(connection)
     context.stamp(all_scripts, "head")
 

@@ -136,7 +136,7 @@ def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path 
             Logged(view(console, plan.cells, backend.workers(tasks)), log, plan.cells) as shown,
             stop_signals(console.show_cursor) as stop,
         ):
-            for note in (*plan.notes, *_warnings(store.path)):
+            for note in (*plan.notes, *_warnings(store.path), *_hints(setup, tasks)):
                 shown.say(note)
             rounds = _Rounds(backend, shown, stop)
             rounds.run(tasks, store if wait else None)
@@ -169,6 +169,13 @@ def _warnings(database: Path | None) -> Iterable[str]:
         yield warning
     if commit()[0] is None:
         yield "warning: pfa was built without git, so these results will not say which code made them"
+
+
+def _hints(setup: Setup, tasks: Sequence[Task]) -> Iterable[str]:
+    photographs = [task for task in tasks if not task.configuration.dataset_entry.in_memory]
+    cells = SharedStream(setup).workers(photographs)
+    if cells > 1 and setup.ranks.size == 1 and not setup.together:
+        yield f"note: up to {cells} of these cells train on the same images in the same order: --together decodes them once"
 
 
 class _Rounds:

@@ -17,6 +17,7 @@ from torch import Tensor
 from pfa_cli.data.pipeline import Loader, Request
 from pfa_cli.errors import StoppedWaiting
 from pfa_cli.registry import TABLE_1
+from pfa_cli.runs import launch
 from pfa_cli.runs.backend import Setup, Task
 from pfa_cli.runs.events import Broken, Ended, Event, Said
 from pfa_cli.runs.plan import Plan
@@ -177,6 +178,23 @@ def test_only_cells_of_one_order_of_images_share_a_stream() -> None:
     assert [[task.cell for task in group] for group in groups] == [[0, 1, 2], [3], [4, 5, 6], [7]]
     groups = SharedStream(Setup(None, "cpu", Path(), 2, together=True))._groups(tasks)
     assert [[task.cell for task in group] for group in groups] == [[0, 1], [2], [3], [4, 5], [6], [7]]
+
+
+def test_a_run_says_where_together_would_decode_less() -> None:
+    def hints(together: bool, photographs: bool) -> list[str]:
+        settings: dict[str, object] = {
+            "dataset": "imagefolder",
+            "image_size": 8,
+            "corrupt_share_percent": 0.0,
+        }
+        tasks = [
+            Task(n, n, cell.configuration.model_copy(update=settings if photographs else {}), 0)
+            for n, cell in enumerate(run_cases.plan(["bp", "fa"]).cells)
+        ]
+        return list(launch._hints(Setup(None, "cpu", Path(), together=together), tasks))
+
+    assert "--together" in hints(False, True)[0] and "up to 2 of these cells" in hints(False, True)[0]
+    assert hints(True, True) == hints(False, False) == []
 
 
 # The stream by itself

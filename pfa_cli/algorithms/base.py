@@ -50,7 +50,8 @@ class Algorithm:
         self.attached: weakref.ref[torch.optim.Optimizer] | None = None  # calls `after_step` by itself
         self.prepared = False  # whether `prepare` was called
         self._warned = False
-        self._version: int | None = None  # of a weight in the last training pass; None after `after_step`
+        self._learns: FeedbackLayer | None = None  # a layer whose weights are not frozen
+        self._version: int | None = None  # of its weights in the last training pass; None after `after_step`
 
     def __init_subclass__(cls, **settings: Any) -> None:
         """Has `prepare` and `after_step` noted when they are called, so that a loop that leaves one out is warned."""
@@ -170,10 +171,14 @@ class Algorithm:
 
     def note_pass(self) -> None:
         """A training pass begins; warns, once, if a step was taken since the last one and `after_step` was not called."""
-        weight = next((layer.weight for layer in self.layers if layer.weight.requires_grad), None)
-        if weight is None:
-            return
-        before, self._version = self._version, weight._version  # counts the changes in place; on the host
+        if self._learns is None:
+            self._learns = next((layer for layer in self.layers if layer.weight.requires_grad), None)
+            if self._learns is None:
+                return
+        before, self._version = (
+            self._version,
+            self._learns.weight._version,
+        )  # changes in place, counted on the host
         if before is None or before == self._version:
             return
         self._warn_unprepared()

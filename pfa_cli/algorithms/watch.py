@@ -41,6 +41,8 @@ def watch(network: nn.Module) -> None:
 def _after_pass(network: nn.Module, inputs: object, output: object) -> None:
     algorithm = network.algorithm
     assert isinstance(algorithm, Algorithm)
+    if algorithm.looked_through and algorithm.attached:
+        return  # nothing is left to see
     if algorithm.exact or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return
     if not algorithm.looked_through:

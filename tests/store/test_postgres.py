@@ -13,7 +13,7 @@ import pytest
 from command_line import Call
 from postgres import Server
 from sqlalchemy import Connection
-from store_cells import OWNER, PROCESSES, claimed, configuration, record, together
+from store_cells import OWNER, PROCESSES, claimed, configuration, new_database, record, together
 
 from pfa_cli.errors import PfaError
 from pfa_cli.store.check import check
@@ -191,3 +191,19 @@ def test_both_engines_give_the_same_figures_tables_and_verdicts(
         made[-1]["verdicts"] = call("compare", "--json", "--db", db).out.encode()
     assert made[0].keys() == made[1].keys() and len(made[0]) > 6
     assert [name for name in made[0] if made[0][name] != made[1][name]] == []
+
+
+def test_the_commands_of_the_documentation_run(
+    server: Server, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_database(tmp_path / "results" / "pfa.db")
+    url = server.new_database()
+    monkeypatch.setenv("PFA_DB", url)
+    monkeypatch.setenv("PFA_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    text = (Path(__file__).parents[2] / "docs" / "postgresql.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^pfa (.+)$", text, re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        arguments = command.replace("postgresql://me@db.example.org/results", url).split()
+        answer = call(*arguments, *(["--dry-run"] if arguments[0] == "run" else []))
+        assert answer.code == 0 and answer.out, answer.err

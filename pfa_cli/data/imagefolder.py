@@ -135,10 +135,10 @@ class ImageFolderDataset(Dataset):
             return False
         self._photographs = {split: replace(p, kept={}) for split, p in self._photographs.items()}
         _log.warning(
-            "%s: each photograph is decoded once and stays in memory, about %.1f GB in all (PFA_PHOTOGRAPHS_GB says "
+            "%s: each photograph is decoded once and stays in memory, about %.0f MB in all (PFA_PHOTOGRAPHS_GB says "
             "how much it may be)",
             self.name,
-            needed / 1e9,
+            needed / 1e6,
         )
         return True
 

@@ -51,7 +51,7 @@ def test_photographs_that_stay_in_memory_give_the_same_batches_and_are_decoded_o
     assert not caplog.messages
     monkeypatch.setenv("PFA_PHOTOGRAPHS_GB", "0.001")
     kept = dataset(folder)
-    assert "decoded once and stays in memory, about 0.0 GB" in caplog.text
+    assert "decoded once and stays in memory, about 0 MB" in caplog.text
     for epoch in (1, 2):
         for mine, theirs in zip(
             kept.train_batches(0, epoch, 8), decoded.train_batches(0, epoch, 8), strict=True

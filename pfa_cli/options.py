@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pfa_cli import completion
+from pfa_cli.errors import UsageError
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 
 Db = Annotated[
@@ -111,3 +112,11 @@ Where = Annotated[
         help="Only runs with this setting, seed or tag; repeatable. VALUE,VALUE: either.",
     ),
 ]
+
+
+def names_in(option: str, text: str) -> list[str]:
+    """The names in ``text``, which commas separate; UsageError if there is none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"{option} {text!r} names nothing; leave {option} out, or name some")
+    return names

@@ -33,7 +33,7 @@ LEVELS = [
     ["figures"],
     ["report"],
     ["bench"],
-    ["completion", "notebook", "reproduce", "options", "doctor", "upkeep", "cli", "__main__", ""],
+    ["completion", "notebook", "reproduce", "options", "doctor", "commands", "cli", "__main__", ""],
 ]
 
 

@@ -15,7 +15,7 @@ from pfa_cli.files import save
 from pfa_cli.registry import described
 from pfa_cli.report.tables import Blocks, Table, bullets, latex
 
-_TITLE_CM, _NUMBERS_CM = 4.2, (2.9, 4.2, 5.6)  # widths in LaTeX
+_TITLE_CM, _NUMBERS_CM = 3.2, (2.9, 4.2, 5.4)  # widths in LaTeX
 LAYOUT = "Each cell: ours / the paper's; one sign where both are declared properties. –: not run."
 
 

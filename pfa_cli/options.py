@@ -16,7 +16,7 @@ Db = Annotated[
         "--db",
         parser=expanded_database,
         metavar="FILE",
-        help="Results database: a file or an SQLAlchemy URL.",
+        help="Results database: a file, or postgresql://user@host/database; to look only, also a folder of files.",
         show_default="PFA_DB, else results/pfa.db",
     ),
 ]

@@ -39,7 +39,7 @@ def status(
     """Show the runs: state, epochs, accuracy so far and the time they still need; by groups where they are many."""
     from pfa_cli.runs import status as view
     from pfa_cli.runs.selection import Selection, in_order
-    from pfa_cli.store.engine import open_store
+    from pfa_cli.store.merge import open_to_look
 
     if watch and as_json:
         raise UsageError(
@@ -52,9 +52,9 @@ def status(
         return chosen if sort is None else in_order(chosen, sort)
 
     if watch:
-        view.watch(lambda: open_store(db, write=False), output, interval, choose)
+        view.watch(lambda: open_to_look(db), output, interval, choose)
         return
-    with open_store(db, write=False) as store:
+    with open_to_look(db) as store:
         rows = choose(view.rows(store))
     if as_json:
         output.say(view.as_json(rows))
@@ -81,14 +81,14 @@ def best(
     from pfa_cli.runs import best as view
     from pfa_cli.runs import status
     from pfa_cli.runs.selection import Selection
-    from pfa_cli.store.engine import open_store
+    from pfa_cli.store.merge import open_to_look
 
     if by == "test":
         raise UsageError("--by test: the test set chooses nothing; rank by validation")
     if by not in view.BY:
         raise unknown("accuracy to rank by", by, view.BY)
     recipe = Path(recipe).stem if recipe.endswith(".toml") else recipe
-    with open_store(db, write=False) as store:
+    with open_to_look(db) as store:
         rows = Selection.parse((), recipe, algos, None, where or []).of(status.rows(store))
     found = view.ranking([row for row in rows if row.recipe == recipe], recipe, by)
     if as_json:
@@ -136,7 +136,8 @@ def figures(
     from pfa_cli.figures.drawing import Options, inches
     from pfa_cli.report import build
     from pfa_cli.report.table1 import terminal
-    from pfa_cli.store.engine import open_store, results_folder
+    from pfa_cli.store.engine import results_folder
+    from pfa_cli.store.merge import open_to_look
 
     wanted = None if only is None else names_in("--only", only)
     kinds = names_in("--format", formats)
@@ -152,7 +153,7 @@ def figures(
         style=style,
     )
     chosen = parse_choices(where or (), "--where")
-    with open_store(db, write=False) as store:
+    with open_to_look(db) as store:
         paths, table = build(
             store, out or results_folder(db), wanted, kinds, recipe, chosen, options, messages.say
         )
@@ -179,13 +180,13 @@ def compare(
     from pfa_cli.report import compare as against_the_paper
     from pfa_cli.report import rendered, write_comparison
     from pfa_cli.report.comparison import terminal
-    from pfa_cli.store.engine import open_store
+    from pfa_cli.store.merge import open_to_look
 
     if out is not None and (as_json or form is not None):
         raise UsageError("--out writes comparison.md and comparison.json; leave --json and --format out")
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form}: give one of them")
-    with open_store(db, write=False) as store:
+    with open_to_look(db) as store:
         findings = against_the_paper(store)
     if out is not None:
         for path in write_comparison(findings, out):
@@ -199,9 +200,10 @@ def compare(
 def report(out: Out = None, db: Db = None) -> None:
     """Write report.html: figures, Table 1, the comparison and what was run, on one page."""
     from pfa_cli.report import write_report
-    from pfa_cli.store.engine import open_store, results_folder
+    from pfa_cli.store.engine import results_folder
+    from pfa_cli.store.merge import open_to_look
 
-    with open_store(db, write=False) as store:
+    with open_to_look(db) as store:
         output.say(write_report(store, out or results_folder(db)))
 
 
@@ -256,8 +258,8 @@ def export(
     TensorBoard gets all runs at once, each with its settings, epochs and layers.
     """
     from pfa_cli.store import tensorboard
-    from pfa_cli.store.engine import open_store
     from pfa_cli.store.export import export as write
+    from pfa_cli.store.merge import open_to_look
 
     if (place is None) == (out is None):
         raise UsageError("name the file to write, once: `pfa export epochs.csv`, or --out -")
@@ -268,7 +270,7 @@ def export(
         raise UsageError(
             "--to tensorboard writes all runs into a folder: leave --table out, and name a folder"
         )
-    with open_store(db, write=False) as store:
+    with open_to_look(db) as store:
         if to_tensorboard:
             runs = tensorboard.export(store, target)
             output.say(f"{target}: {runs} runs; `tensorboard --logdir {target}` shows them")

@@ -373,6 +373,14 @@ def _newer(name: str, how: str) -> StoreError:
     )
 
 
+def empty_in_memory(path: Path) -> Store:
+    """A new database in memory, called ``path``, to be filled from others."""
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    engine = _with_transactions(create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool))
+    metadata.create_all(engine)
+    return Store(engine, path, writable=True, in_memory=True)
+
+
 def _copy_in_memory(store: Store) -> Store:
     """What ``store`` holds now, in memory, where it can be brought up to date while the file stays as it is."""
 

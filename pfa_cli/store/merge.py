@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
@@ -18,8 +19,8 @@ from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.store import checksums
 from pfa_cli.store.check import broken_pages
 from pfa_cli.store.checksums import Row, rows, stored_values
-from pfa_cli.store.engine import Store, databases_in, open_store
-from pfa_cli.store.errors import DamagedDatabase, NoResults
+from pfa_cli.store.engine import Store, database_name, databases_in, empty_in_memory, open_store
+from pfa_cli.store.errors import DamagedDatabase, NoResults, StoreError, no_results
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
 from pfa_cli.store.server import copy_in, identity, lock_table
 
@@ -110,6 +111,36 @@ def merge(db: str | None, *others: str) -> MergeReport:
     return report
 
 
+def open_to_look(db: str | None = None) -> Store:
+    """The results database open for reading; those in a folder (``*.db``) united in memory, if ``db`` names one.
+
+    Raises what `open_store` raises, also if one of several is damaged, and StoreError if two contradict each other.
+    """
+    name = database_name(db)
+    if not Path(name).is_dir():
+        return open_store(db, write=False)
+    store = empty_in_memory(Path(name))
+    report = MergeReport()
+    known: set[tuple[Any, ...] | None] = set()
+    try:
+        for each in databases_in(name):
+            try:
+                other = _open_whole(each, store)
+            except NoResults:  # one whose run has only begun
+                continue
+            with other:
+                _merge_database(store, other, known, report, live=True)
+        if report.conflicts:
+            raise StoreError(f"the databases in {name} contradict each other: {report.conflicts[0]}")
+        if not known and not report.added:
+            raise no_results(name)
+    except BaseException:
+        store.close()
+        raise
+    store.writable = False
+    return store
+
+
 def _open_other(name: str) -> Store:
     try:
         return open_store(name, write=False)
@@ -136,15 +167,25 @@ def _open_whole(name: str, store: Store) -> Store:
 
 
 def _merge_database(
-    store: Store, other: Store, known: set[tuple[Any, ...] | None], report: MergeReport
+    store: Store,
+    other: Store,
+    known: set[tuple[Any, ...] | None],
+    report: MergeReport,
+    *,
+    live: bool = False,
 ) -> None:
-    """``known``: the fingerprints of the runs in ``store``, to which those that are added are added."""
+    """``known``: the fingerprints of the runs in ``store``, to which those that are added are added.
+
+    ``live``: queued and running runs are brought in as they are, to look at them.
+    """
     for run_id, fingerprint in other.read(_fingerprints).items():
         if fingerprint in known:
             report.unchanged += 1
             continue
         (theirs,) = other.read(partial(_run, run_id=run_id))
-        if theirs["state"] != "queued" or theirs["epochs_done"] is not None:
+        if theirs["state"] == "running" and not live:
+            theirs["state"] = "interrupted"
+        if live or theirs["state"] != "queued" or theirs["epochs_done"] is not None:
             with store.write() as connection:
                 lock_table(connection, runs)  # another merge may bring in the same
                 if _merge_run(connection, other, theirs, report) and fingerprint is not None:
@@ -171,8 +212,6 @@ def _merge_run(connection: Connection, other: Store, theirs: Row, report: MergeR
     """Whether both databases hold the same of the run now. ``theirs``: its row in the other."""
     cell = select(runs).where(*(runs.c[name] == theirs[name] for name in _CELL))
     found = connection.execute(cell).mappings().one_or_none()
-    if theirs["state"] == "running":
-        theirs["state"] = "interrupted"
     if found is None:
         row = {name: value for name, value in theirs.items() if name != "id"}
         row |= {"token": None, "checkpoint": None, "checkpoint_dir": None}

@@ -1,5 +1,6 @@
 """Results of two machines in one database: nothing lost, nothing twice, contradictions named."""
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -287,3 +288,31 @@ def test_of_several_shards_the_damaged_and_the_foreign_are_named_and_left_out(
     assert {(row.algorithm, row.seed) for row in runs(ours)} == {("pfa", 0), ("bp", 0), ("bp", 1)}
     with pytest.raises(NoResults, match="a folder without databases"):
         merge(str(ours.path), str(ours.path.parent.parent / "ours" / ".."))  # a folder of folders
+
+
+def test_a_folder_of_shards_is_looked_at_as_one_database(tmp_path: Path, call: Call) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    (shards / "3.db").touch()  # its run has only begun
+    whole = tmp_path / "whole.db"
+    for seed in range(2):
+        for path in (shards / f"{seed}.db", whole):
+            with open_store(str(path), write=True) as store:
+                run_to_end(store, seed=seed)
+    with open_store(str(shards / "2.db"), write=True) as store:
+        record_epoch(store, claimed(store, seed=5), record(0))
+    before = {path: path.read_bytes() for path in shards.iterdir()}
+    status = json.loads(call("status", "--json", "--db", str(shards)).out)
+    assert {row["seed"]: row["state"] for row in status} == {0: "done", 1: "done", 5: "running"}
+    merge(str(whole), str(shards / "2.db"))
+    tables = []
+    for db in (whole, shards):
+        assert call("export", "--table", "layers", "--out", "x.csv", "--db", str(db)).code == 0
+        tables.append(Path("x.csv").read_text())
+    assert tables[0] == tables[1] and len(tables[0].splitlines()) == 1 + 2 * (4 + 4 + 1)
+    assert call("figures", "--only", "table1", "--out", "t", "--db", str(shards)).code == 0
+    assert {path: path.read_bytes() for path in shards.iterdir()} == before
+    with open_store(str(shards / "1.db"), write=True) as store:
+        run_to_end(store, seed=0, accuracy=50.0)
+    answer = call("status", "--db", str(shards))
+    assert answer.code == 1 and "contradict each other" in answer.err

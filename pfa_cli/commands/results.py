@@ -248,7 +248,11 @@ def export(
     ] = None,
     table: Annotated[
         str | None,
-        typer.Option(help="runs, attempts, epochs, layers, simulations or benchmarks", show_default="epochs"),
+        typer.Option(
+            help="runs, attempts, epochs, layers, simulations or benchmarks",
+            show_default="epochs",
+            autocompletion=completion.of_one(completion.table_names),
+        ),
     ] = None,
     db: Db = None,
 ) -> None:

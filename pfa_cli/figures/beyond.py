@@ -85,7 +85,7 @@ def _measured(comparison: Comparison) -> list[pd.DataFrame]:
 def _sweep(comparison: Comparison, panel: str, algorithm: str, keys: Sequence[str]) -> pd.DataFrame:
     """Accuracy minus BP's over the seeds that both have, and the path angle (or R of a mixture), mean over layers."""
     variants, rows = comparison.variants(algorithm, *keys), []
-    if panel != "b" and len(variants) < 2:
+    if panel == "c" and len(variants) < 2:  # density 1 alone is PFA itself
         return pd.DataFrame()
     for values, cohort in variants.items():
         if not cohort.finished or cohort.pooled.empty:

@@ -50,7 +50,8 @@ _TIMINGS = {
 class MergeReport:
     """What a merge did: counts of runs, simulations and benchmark values, and a line per contradiction.
 
-    ``left_out``: why a database was not brought in, a line for each.
+    ``notes``: runs that other numbers of processes trained, so that they differ. ``left_out``: why a database was not
+    brought in. A line for each.
     """
 
     added: int = 0
@@ -59,15 +60,15 @@ class MergeReport:
     simulations: int = 0
     benchmarks: int = 0
     conflicts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = f"{self.added} runs added, {self.extended} extended, {self.unchanged} unchanged"
         others = f"{self.simulations} simulations and {self.benchmarks} benchmark values added"
+        conflicts = (f"conflict: {line}" for line in self.conflicts)
         left_out = (f"left out: {line}" for line in self.left_out)
-        return "\n".join(
-            [f"{counts}; {others}", *(f"conflict: {line}" for line in self.conflicts), *left_out]
-        )
+        return "\n".join([f"{counts}; {others}", *conflicts, *self.notes, *left_out])
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,13 @@ def _merge_run(connection: Connection, other: Store, theirs: Row, report: MergeR
     there = other.read(lambda c: _history(c, theirs["id"]))
     title = "{recipe} {algorithm} seed {seed} (configuration {config_hash})".format(**theirs)
     difference = _first_difference(here, there)
+    processes = _processes(connection, ours["id"]), other.read(lambda c: _processes(c, theirs["id"]))
+    if difference is not None and processes[0] != processes[1]:
+        report.notes += (
+            f"{title}: {processes[0]} trained it here and {processes[1]} there, which differ by rounding; kept ours",
+        )
+        report.unchanged += 1
+        return False
     if difference is not None:
         report.conflicts += (f"{title}: {difference}; kept ours",)
         return False
@@ -367,6 +375,13 @@ def _run(connection: Connection, run_id: int) -> list[Row]:
 
 def _history(connection: Connection, run_id: int) -> _History:
     return _History(*(rows(connection, table, table.c.run_id == run_id) for table in (epochs, layers)))
+
+
+def _processes(connection: Connection, run_id: int) -> str:
+    """How many processes trained the run together, in words: "1 process", or "1 and 2 processes" one after the other."""
+    query = select(attempts.c.ranks).where(attempts.c.run_id == run_id)
+    counts = sorted({ranks or 1 for ranks in connection.execute(query).scalars()}) or [1]
+    return f"{' and '.join(map(str, counts))} process{'' if counts == [1] else 'es'}"
 
 
 def _insert(connection: Connection, table: Table, new: Iterable[Row]) -> None:

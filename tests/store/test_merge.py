@@ -147,6 +147,20 @@ def test_a_run_of_other_numbers_is_a_conflict_and_ours_is_kept(ours: Store, thei
     assert merge(str(ours.path), str(theirs.path)).conflicts == (line,)
 
 
+def test_runs_of_other_numbers_of_processes_differ_by_rounding_which_is_no_conflict(
+    ours: Store, theirs: Store
+) -> None:
+    run_to_end(ours, accuracy=90.0)
+    run_to_end(theirs, accuracy=90.01)
+    with theirs.write() as connection:
+        connection.execute(text("UPDATE attempts SET ranks = 2"))
+    report = merge(str(ours.path), str(theirs.path))
+    assert (report.conflicts, report.unchanged) == ((), 1)
+    assert "1 process trained it here and 2 processes there, which differ by rounding; kept ours" in str(
+        report
+    )
+
+
 def test_a_difference_in_a_layer_is_a_conflict_too(ours: Store, theirs: Store) -> None:
     run_to_end(ours)
     run_to_end(theirs)

@@ -43,7 +43,7 @@ def sparse_b_angle_degrees(units: int, expansion: float, density: float) -> floa
     A row of BᵀB has the mean square 1 + λ + (κ/density - 2)/N̄, with κ = 9/5 the kurtosis of the uniform elements.
 
     >>> round(sparse_b_angle_degrees(512, 10, 1.0), 2), round(sparse_b_angle_degrees(512, 10, 0.02), 2)
-    (17.54, 18.87)
+    (17.55, 18.9)
     """
     return path_angle_degrees(1 / expansion + (1.8 / density - 2) / (expansion * units))
 

@@ -13,7 +13,7 @@ from pfa_cli.runs.checkpoints import folder_of
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.queries import attempts_frame, runs
 
-EPOCHS = 16
+EPOCHS = 60  # so many that the kill comes before the last, also on a quick machine
 
 
 def test_a_run_survives_a_restart_of_its_server_and_goes_on_elsewhere_after_a_kill(

@@ -9,6 +9,7 @@ import atexit
 import errno
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing import connection, forkserver, util
@@ -24,7 +25,7 @@ from torchvision.transforms import v2
 from pfa_cli.data.photographs import Photographs, Undecodable
 from pfa_cli.errors import PfaError, StoppedWaiting, shown
 from pfa_cli.randomness import stream_seed
-from pfa_cli.signals import signals_blocked, start_resource_tracker, stop_requested
+from pfa_cli.signals import STOP_SIGNALS, signals_blocked, start_resource_tracker, stop_requested
 
 _LARGER = 256 / 224  # an image under evaluation is resized to this times the crop
 _WAIT_SECONDS = 1  # for a batch, until the next look at whether the process was asked to stop
@@ -117,7 +118,7 @@ class Pipeline:
             collate_fn=collate,
             pin_memory=pin_memory,
             timeout=_WAIT_SECONDS if workers else 0,
-            worker_init_fn=_end_with_parent,
+            worker_init_fn=_start_worker,
             multiprocessing_context=context,
             generator=torch.Generator(),  # of its own, or every pass would draw from the global one
             persistent_workers=workers > 0,
@@ -206,11 +207,14 @@ def collate(samples: list[Sample]) -> Batch:
     return Batch(batch, labels, unreadable)
 
 
-def _end_with_parent(worker: int) -> None:
-    """Ends this worker when the training process is gone, even killed.
+def _start_worker(worker: int) -> None:
+    """Holds the stop signals back, and ends this worker when the training process is gone, even killed.
+
+    The signals are held back here too because the fork server may have been started by someone else, who let them pass.
 
     torch watches the process that forked the worker, but that is the fork server, which ends only after its workers.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

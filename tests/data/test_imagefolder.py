@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,32 @@ def test_too_many_unreadable_images_end_the_run(root: Path, count: int, share: f
     with pytest.raises(PfaError, match=r"of the 120 train images are unreadable"):
         fresh = dataset(root, corrupt_share_percent=share)
         fresh.probe(120)
+
+
+_START_A_FORK_SERVER = """
+import multiprocessing, signal, sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    from multiprocessing import forkserver
+    forkserver.ensure_running()  # before the pipeline, and with no signal held back
+
+    import os, psutil
+    from test_imagefolder import dataset
+
+    batches = dataset(Path(sys.argv[1]), workers=2).train_batches(0, 1, 8)
+    next(batches), next(batches)
+    for process in psutil.Process().children(recursive=True):
+        os.kill(process.pid, signal.SIGINT)
+    print(len(list(batches)))
+"""
+
+
+def test_ctrl_c_does_not_reach_the_workers_of_a_fork_server_that_someone_else_started(root: Path) -> None:
+    command = [sys.executable, "-c", _START_A_FORK_SERVER, str(root)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "13", done.stderr
 
 
 def test_ctrl_c_does_not_reach_the_workers(root: Path) -> None:

@@ -1,6 +1,7 @@
 """For all tests: the command line in this process, and the databases that many tests only read."""
 
 import importlib.util
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ from pfa_cli.theory import simulate
 # Folders may each have one; --doctest-modules would collect them as modules, whose names then clash.
 # What runs on the fake GPU is a program of its own, which looks for that GPU when it is imported.
 collect_ignore_glob = ["*conftest.py", "*on_fake_gpu.py"]
+
+# Processes started by tests would inherit a signal that is ignored here (`nohup pytest`); one with a handler they do not.
+for _number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 
 @pytest.fixture

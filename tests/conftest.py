@@ -20,10 +20,12 @@ from pfa_cli.theory import simulate
 # What runs on the fake GPU is a program of its own, which looks for that GPU when it is imported.
 collect_ignore_glob = ["*conftest.py", "*on_fake_gpu.py"]
 
-# Processes started by tests would inherit a signal that is ignored here (`nohup pytest`); one with a handler they do not.
-for _number in (signal.SIGHUP, signal.SIGINT):
-    if signal.getsignal(_number) == signal.SIG_IGN:
-        signal.signal(_number, lambda *_: None)
+# `nohup pytest` and a script's background job ignore these, and processes started by tests would inherit that; a signal
+# with a handler has its default again in them.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

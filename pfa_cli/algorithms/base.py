@@ -42,6 +42,7 @@ class Algorithm:
         self.parts = 1  # in which a batch passes, one after the other (accumulated gradients)
         self.observing = True  # False while a probe passes that nothing may learn from
         self.generator: torch.Generator | None = None  # of the noise; None before the first is drawn
+        self.steps = 0  # taken so far; counted where they are not all of one kind (`step_kind`)
         self._epoch = 0
         self.ignored: frozenset[str] = (
             frozenset()
@@ -154,6 +155,16 @@ class Algorithm:
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """After each optimiser step."""
 
+    @property
+    def step_kind(self) -> int:
+        """Which of its kinds of step follows after ``steps`` steps. On a GPU each kind has a recording of its own."""
+        return 0
+
+    @property
+    def period(self) -> int:
+        """After how many steps the kinds of step come again in the same order."""
+        return 1
+
     # Whether it is called: see watch.py
 
     def note_prepared(self) -> None:
@@ -212,11 +223,12 @@ class Algorithm:
         """Tensors and plain values, beside the layers' buffers, that a resumed run needs."""
         stream = {} if self.generator is None else {"generator": self.generator.get_state()}
         device = None if self.generator is None else str(self.generator.device)
-        return stream, {"noise_epoch": self._epoch, "noise_device": device}
+        return stream, {"noise_epoch": self._epoch, "noise_device": device, "steps": self.steps}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
         self._epoch, self.generator = facts["noise_epoch"], None
+        self.steps = facts.get("steps", 0)  # checkpoints of before 0.2 have none
         if facts["noise_device"] is not None:
             state, device = tensors["generator"].cpu(), self.layers[0].weight.device
             if torch.device(facts["noise_device"]).type == device.type:

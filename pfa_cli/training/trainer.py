@@ -2,8 +2,10 @@
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,12 +88,14 @@ class Trainer:
         if record is None and device.type == "cuda" and not eager:
             record = cuda_graphs(device)
         self._say = say
-        self._recordings: dict[str, Recorded] = {}
+        self._steps = 0  # taken since the first epoch began
+        self._recordings: dict[str, defaultdict[int, Recorded]] = {}  # of each kind of that work
         if record is not None:
-            self._recordings = {_EVALUATION: Recorded(record, 1), _METRICS: Recorded(record, 1)}
+            once = partial(Recorded, record, 1)
+            self._recordings = {_EVALUATION: defaultdict(once), _METRICS: defaultdict(once)}
             # Ranks talk to one another through the CPU, and of a step that may be skipped the host must know.
             if self.ranks.size == 1 and self.precision.keeps_every_step:
-                self._recordings[_STEP] = Recorded(record)
+                self._recordings[_STEP] = defaultdict(partial(Recorded, record))
         self._recorded_for: tuple[float, float] | None = None  # learning rate and weight decay of the step
 
     def _build(self) -> None:
@@ -219,19 +223,25 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"], group["weight_decay"] = rate, decay
         if _STEP in self._recordings and self._recorded_for != (rate, decay):
-            self._recordings[_STEP].forget()
+            for recording in self._recordings[_STEP].values():
+                recording.forget()
             self._recorded_for = rate, decay
+        self._steps = (epoch - 1) * self.steps_per_epoch + self.step
+        self.algorithm.steps = self._steps
         if self.step == 0:
             self.algorithm.start_epoch(epoch)
         self.network.train()
 
     def advance(self, request: Sequence[Tensor]) -> None:
         """One step on the batch that ``request`` asks of the data set; on a GPU within `side_stream`."""
-        c = self.configuration
-        kind = (c.algorithm, c.options.get("form"), c.network, c.precision, self.precision.device)
-        self._do(_STEP, self._step_on, request, None if kind in _compared else self._changing)
-        if _STEP in self._recordings and self._recordings[_STEP].recorded:
-            _compared.add(kind)
+        c, kind = self.configuration, self.algorithm.step_kind
+        chosen = (value for value in c.options.values() if isinstance(value, str))
+        alike = (c.algorithm, *chosen, c.network, c.precision, self.precision.device, kind)
+        self._do(_STEP, self._step_on, request, None if alike in _compared else self._changing, kind)
+        if _STEP in self._recordings and self._recordings[_STEP][kind].recorded:
+            _compared.add(alike)
+        self._steps += 1
+        self.algorithm.steps = self._steps  # a recorded step counts nothing
 
     def _do(
         self,
@@ -239,15 +249,15 @@ class Trainer:
         work: Callable[..., None],
         inputs: Sequence[Tensor],
         changes: Callable[[], list[Tensor]] | None = None,
+        kind: int = 0,
     ) -> None:
-        """Does ``work`` by its recording; without one from now on where it cannot be recorded."""
-        recording = self._recordings.get(name)
-        if recording is None:
+        """Does ``work`` of this ``kind`` by its recording; without one from now on where it cannot be recorded."""
+        if name not in self._recordings:
             work(*inputs)
             return
         drawn_from = self.algorithm.generator
         try:
-            recording(work, inputs, [] if drawn_from is None else [drawn_from], changes)
+            self._recordings[name][kind](work, inputs, [] if drawn_from is None else [drawn_from], changes)
         except NotRecorded as reason:
             del self._recordings[name]
             if drawn_from is not None:
@@ -267,6 +277,7 @@ class Trainer:
         ]
 
     def _step_on(self, *request: Tensor) -> None:
+        self.algorithm.steps = self._steps  # a new recording is compared with this step done twice
         self.train_step(*self.dataset.batch(*request))
 
     def train_step(self, images: Tensor, labels: Tensor) -> None:
@@ -374,8 +385,9 @@ class Trainer:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-        for recording in self._recordings.values():
-            recording.forget()
+        for kinds in self._recordings.values():
+            for recording in kinds.values():
+                recording.forget()
         try:
             self.network.load_state_dict(part("network."))
         except RuntimeError as error:

@@ -38,11 +38,13 @@ def mirror_noise_degrees(layer: nn.Module, samples: int, rate: float) -> float:
 
 
 @pytest.mark.parametrize("build_network", [mlp, wide_conv])
-@pytest.mark.parametrize(("samples", "rate"), [(64, 0.05), (256, 0.02)])
+@pytest.mark.parametrize(
+    ("samples", "rate", "noise"), [(64, 0.05, "samples"), (256, 0.02, "samples"), (256, 0.02, "wishart")]
+)
 def test_the_weight_mirror_aligns_up_to_its_noise(
-    build_network: Callable[[], nn.Module], samples: int, rate: float
+    build_network: Callable[[], nn.Module], samples: int, rate: float, noise: str
 ) -> None:
-    network = convert(build_network(), "wm", mirror_samples=samples, mirror_rate=rate)
+    network = convert(build_network(), "wm", mirror_samples=samples, mirror_rate=rate, mirror_noise=noise)
     for layer in network.algorithm.layers:
         assert degrees(network.algorithm.path(layer), layer.weight) > 70
     network.algorithm.prepare()
@@ -52,6 +54,35 @@ def test_the_weight_mirror_aligns_up_to_its_noise(
         assert angle == pytest.approx(mirror_noise_degrees(layer, samples, rate), rel=0.2)
         ratio = network.algorithm.path(layer).norm() / layer.weight.detach().norm()
         assert ratio.item() == pytest.approx(1, abs=0.05)
+
+
+def test_second_moments_of_the_noise_have_their_distribution() -> None:
+    """A·Aᵀ against the Wishart distribution: E = n·I, Cov(S_ij, S_kl) = n(δ_ik δ_jl + δ_il δ_jk), E log det."""
+    size, samples, draws = 4, 7, 4000
+    mirror = convert(mlp(), "wm").algorithm
+    like = torch.zeros((), dtype=torch.float64)
+    A = torch.stack([mirror._bartlett(size, samples, like) for _ in range(draws)])
+    X = torch.randn(draws, samples, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    eye = torch.eye(size, dtype=torch.float64)
+    covariance = samples * (
+        torch.einsum("ik,jl->ijkl", eye, eye) + torch.einsum("il,jk->ijkl", eye, eye)
+    ).reshape(size**2, size**2)
+    freedom = torch.arange(samples, samples - size, -1, dtype=torch.float64)
+    log_det = torch.digamma(freedom / 2).sum() + size * math.log(2)
+    for S in (A @ A.mT, X.mT @ X):  # drawn directly, and as what it stands for
+        assert torch.allclose(S.mean(0), samples * eye, atol=4 * (2 * samples / draws) ** 0.5)
+        assert torch.allclose(torch.cov(S.flatten(1).T), covariance, atol=0.12 * 2 * samples)
+        assert S.logdet().mean().item() == pytest.approx(log_det.item(), abs=0.1)
+
+
+def test_a_layer_wider_than_the_mirror_batch_draws_the_noise_itself() -> None:
+    """Below as many samples as inputs A does not exist."""
+    first, second = (
+        convert(mlp(), "wm", mirror_samples=29, mirror_noise=noise) for noise in ("samples", "wishart")
+    )
+    for network in (first, second):
+        network.algorithm.mirror(1)
+    assert torch.equal(first[0].V, second[0].V)  # fan_in 30
 
 
 def test_the_weight_mirror_follows_weights_that_learn() -> None:

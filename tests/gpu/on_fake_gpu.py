@@ -68,7 +68,10 @@ class Photographs(Pictures):
 
 def trainer(case: str, network: str, precision: str, device: str = "cuda:0", **more: Any) -> Trainer:
     name, _, form = case.partition(" ")
-    settings: dict[str, Any] = {"options": {"form": form, "expansion": 1} if form else {}, "probe_images": 4}
+    options: dict[str, Any] = {"form": form, "expansion": 1} if form else {}
+    if name == "wm":
+        options = {"": {}, "every": {"mirror_every": 2}, "wishart": {"mirror_noise": "wishart"}}[form]
+    settings: dict[str, Any] = {"options": options, "probe_images": 4}
     settings |= {"precision": precision} | more.pop("settings", {})
     images: Blobs = Blobs()
     if network == "resnet20":
@@ -110,14 +113,15 @@ def whole_life(case: str, network: str, precision: str) -> dict[str, Any]:
         current.algorithm.prepare()
         current.measure()
         current.begin_epoch(1)
-        for request in requests[:5]:
+        *first, last = requests[: 6 * current.algorithm.period]
+        for request in first:
             current.advance(request)
         watched = ("launches", "graph launches", "waits", "cudaMalloc", "cudaHostAlloc", "kernels")
         before = {name: count(name) for name in watched}
-        current.advance(requests[5])
+        current.advance(last)
         step = {name: count(name) - before[name] for name in watched}
         current.begin_epoch(2)
-        current.advance(requests[6])
+        current.advance(requests[0])
         current.measure()
         before = {name: count(name) for name in watched}
         current.measure()

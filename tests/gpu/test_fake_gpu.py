@@ -18,7 +18,7 @@ from pfa_cli.algorithms import ALGORITHMS
 
 pytestmark = pytest.mark.skipif(fake_cuda.missing() is not None, reason=str(fake_cuda.missing()))
 CHILD = str(Path(__file__).with_name("on_fake_gpu.py"))
-CASES = [*ALGORITHMS, "pfa literal", "pfa-o literal"]
+CASES = [*ALGORITHMS, "wm every", "wm wishart", "pfa literal", "pfa-o literal"]
 SMALL = [
     "run",
     "mnist",
@@ -47,7 +47,11 @@ def parts(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     all_nine = "--algos=bp,fa,dfa,sf,kp,wm,pal,pfa,pfa-o"
     wanted = {
         "second_gpu": [],  # first, while there is nothing yet on the first GPU
-        "matrix": ["mlp:fp32,bf16,fp16:pfa,pal", "resnet20:bf16:bp,dfa,pfa literal"],
+        "matrix": [
+            "mlp:fp32,bf16,fp16:pfa,pal",
+            "mlp:fp32:wm every,wm wishart",
+            "resnet20:bf16:bp,dfa,pfa literal",
+        ],
         "rerecordings": [],
         "after_a_trial": [],
         "command": [

@@ -60,6 +60,9 @@ CASES = {
     "sf": Case("sf", Sign),
     "kp": Case("kp", KollenPollack, ("C0",)),
     "wm": Case("wm", WeightMirror, ("V",), {"mirror_samples": 9, "mirror_rate": 0.2}),
+    "wm-every": Case(
+        "wm", WeightMirror, ("V",), {"mirror_samples": 9, "mirror_rate": 0.2, "mirror_every": 2}
+    ),
     "pal": Case("pal", PhaselessAlignment, ("V",), {"rate": 0.3, "noise": 0.4, "leak": 0.25}),
     "pfa": Case("pfa", ProductFeedback, ("B", "R"), {"expansion": 3.0}, form="closed"),
     "pfa-literal": Case("pfa", ProductFeedback, ("B", "R"), {"expansion": 3.0}, form="literal"),

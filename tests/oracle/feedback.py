@@ -165,15 +165,25 @@ class Mixture(Feedback):
 
 
 class WeightMirror(Fixed):
-    """WM: V ← (1-λ_m)·V + λ_m·YᵀX/n, with noise X as the layer's input (one row per patch) and Y = X·Wᵀ."""
+    """WM, after every k-th step: V ← (1-λ_m)·V + λ_m·YᵀX/n, noise X [n, fan_in] at the layer's input, Y = X·Wᵀ."""
 
     def __init__(
-        self, weight: Parameter, geometry, V: ndarray, mirror_samples: int, mirror_rate: float
+        self,
+        weight: Parameter,
+        geometry,
+        V: ndarray,
+        mirror_samples: int,
+        mirror_rate: float,
+        mirror_every: int = 1,
     ) -> None:
         super().__init__(weight, geometry, V)
-        self.n, self.rate = mirror_samples, mirror_rate
+        self.n, self.rate, self.every = mirror_samples, mirror_rate, mirror_every
+        self.steps = 0
 
     def after_step(self, noise: Noise) -> None:
+        self.steps += 1
+        if self.steps % self.every:
+            return
         W = self.weight.value.reshape(len(self.weight.value), -1)
         X = noise()
         assert X.shape == (self.n, W.shape[1])

@@ -19,7 +19,7 @@ from pfa_cli.training.device import make_repeatable
 from pfa_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-CASES = [*ALGORITHMS, "pfa literal", "pfa-o literal"]
+CASES = [*ALGORITHMS, "wm every 5", "wm wishart", "pfa literal", "pfa-o literal"]
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="CUDA graphs need a GPU, and torch finds none here"
 )
@@ -31,7 +31,8 @@ def trainer(
     name, _, form = case.partition(" ")
     options: dict[str, object] = {"form": form, "expansion": 1} if form else {}
     if name == "wm":
-        options = {"mirror_samples": 16, "mirror_rate": 0.5}
+        more: dict[str, object] = {"every 5": {"mirror_every": 5}, "wishart": {"mirror_noise": "wishart"}}
+        options = {"mirror_samples": 64, "mirror_rate": 0.5, **more.get(form, {})}
     images = Blobs() if network == "mlp" else Pictures()
     if network != "mlp":
         settings |= {"network": network, "dataset": "cifar10", "hidden_sizes": None}
@@ -58,11 +59,12 @@ def test_a_recorded_step_is_the_step(case: str, network: str) -> None:
     eager, recorded = (trainer(case, network, record) for record in (None, tape))
     assert [timeless(r) for r in recorded.epochs()] == [timeless(r) for r in eager.epochs()]
     assert set(recorded._recordings) == {"training", "evaluation", "measuring angles"}  # all were recorded
+    assert len(recorded._recordings["training"]) == 1 + (case == "wm every 5")
     for name, value in eager.network.state_dict().items():
         assert torch.equal(value, recorded.network.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("case", ["bp", "kp", "wm", "pal"])
+@pytest.mark.parametrize("case", ["bp", "kp", "wm", "wm every 5", "wm wishart", "pal"])
 def test_what_was_recorded_does_not_outlive_a_restore(case: str) -> None:
     expected = [timeless(record) for record in trainer(case, "mlp", None).epochs()]
     current, found, steps = trainer(case, "mlp", tape), [], 0

@@ -25,7 +25,8 @@ def trainer(case: str, **settings: object) -> Trainer:
     name, _, form = case.partition(" ")
     options: dict[str, object] = {"form": form} if form else {}
     if name == "wm":
-        options = {"mirror_samples": 64, "mirror_rate": 0.1}
+        more: dict[str, object] = {"every 5": {"mirror_every": 5}, "wishart": {"mirror_noise": "wishart"}}
+        options = {"mirror_samples": 64, "mirror_rate": 0.1, **more.get(form, {})}
     return Trainer(configuration(name, options=options, **settings), Blobs(), 0, CPU)
 
 
@@ -33,7 +34,7 @@ def timeless(record: EpochRecord) -> EpochRecord:
     return replace(record, seconds=None, images_per_second=None)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, "wm every 5", "wm wishart"])
 def test_stopped_at_any_step_and_restored_it_goes_on_bit_for_bit(case: str, tmp_path: Path) -> None:
     whole = trainer(case)
     expected = [timeless(record) for record in whole.epochs()]

@@ -96,8 +96,9 @@ class Mix(PFA):
     def path(self, layer: FeedbackLayer) -> Tensor:
         return super().path(layer) + layer.V
 
-    def send_back(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
-        return layer.transpose(delta, self.path(layer), input_shape)
+    def _send_by_rest(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
+        rest = torch.addcmul(layer.V, layer.C0, self.alpha_beside(layer))
+        return layer.transpose(delta, rest, input_shape)
 
     def direct(self, layer: FeedbackLayer) -> Tensor:
         return self.path(layer) * layer.M

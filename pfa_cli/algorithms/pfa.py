@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pfa_cli.algorithms.base import Algorithm, FeedbackLayer, FeedbackLinear
 from pfa_cli.algorithms.closed_form import ClosedForm
@@ -105,15 +106,20 @@ class PFA(ClosedForm):
         return (layer.G @ layer.by_group(W)).reshape(W.shape)
 
     def send_back(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
-        n_out, n_in = layer.n_out, layer.fan_in
-        few = delta.numel() * (n_out + n_in) < n_out * n_out * n_in
+        # The cheaper way, in multiplications: V = G·W + rest, then Vᵀ·delta; or, for few errors, Wᵀ·(G·delta) + restᵀ·delta.
         # V in full precision where the errors are not: its two parts may nearly cancel.
-        if few and isinstance(layer, FeedbackLinear) and delta.dtype == layer.G.dtype:
-            # Cheaper than to make V: (delta·G)·W + α·(delta·C₀).
-            return (delta @ layer.G[0]) @ layer.weight.detach() + (
-                delta * self.alpha_beside(layer)
-            ) @ layer.C0
-        return super().send_back(layer, delta, input_shape)
+        mixing, carrying = layer.n_out // layer.groups, layer.fan_in  # for each error, by G and by V
+        few = delta.numel() * (mixing + carrying) < layer.n_out * mixing * carrying
+        if few and delta.dtype == layer.G.dtype:
+            W = layer.weight.detach()
+            return layer.transpose(_mixed(layer, delta), W, input_shape) + self._send_by_rest(
+                layer, delta, input_shape
+            )
+        return layer.transpose(delta, self.path(layer), input_shape)
+
+    def _send_by_rest(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
+        """What V - G·W sends back: α·C₀ᵀ·delta."""
+        return layer.transpose(delta * self.alpha_beside(layer), layer.C0, input_shape)
 
 
 class PFAO(PFA):
@@ -182,6 +188,13 @@ def extra_units(layer: FeedbackLayer, options: Mapping[str, OptionValue]) -> int
     n_out = layer.n_out // layer.groups
     wanted = round(float(options["expansion"]) * layer.n_out / layer.groups)
     return max(wanted, min(n_out, int(options.get("least_units", 1))))
+
+
+def _mixed(layer: FeedbackLayer, delta: Tensor) -> Tensor:
+    """G·delta, by group. G is symmetric."""
+    if isinstance(layer, FeedbackLinear):
+        return delta @ layer.G[0]
+    return F.conv2d(delta, layer.G.reshape(layer.n_out, -1, 1, 1), groups=layer.groups)
 
 
 def draw_R(layer: FeedbackLayer, units: int, stream: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from pfa_cli.bench.contender import BP, LITERAL, PFA, Setting
+from pfa_cli.bench.contender import BP, LITERAL, PFA, VARIANTS, Setting
 from pfa_cli.bench.growth import Curve, Growth
 from pfa_cli.bench.pixels import which_pixels
 from pfa_cli.bench.report import Benchmark
@@ -68,7 +68,7 @@ def bench(
     *,
     named: bool,
 ) -> Iterator[Benchmark | LeftOut]:
-    """Measures each recipe: ``algorithms``, BP always among them, and literal PFA beside the closed form.
+    """Measures each recipe: ``algorithms``, BP always among them, and the `VARIANTS` of those that have some.
 
     ``named``: the recipes were asked for, so that settings which do not fit one are an error.
     """
@@ -96,7 +96,10 @@ def _bench(setting: Setting, options: Options, device: torch.device, say: Callab
     data_dir = options.data_dir or default_data_dir()
     at_a_time = physical_cores() if device.type == "cpu" else 1
     processes = options.processes or at_a_time
-    labels = [*setting.references, *([LITERAL] if PFA in setting.references else [])]
+    labels = [
+        *setting.references,
+        *(label for label, (algorithm, _) in VARIANTS.items() if algorithm in setting.references),
+    ]
     whole = {label: setting.configuration(label) for label in labels}  # a wrong setting is told at once
     plan = Plan(options.repetitions, options.steps or 4, seconds * (1 - _GROWTH))
     pixels = which_pixels(whole[BP], data_dir)

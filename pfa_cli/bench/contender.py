@@ -24,11 +24,17 @@ from pfa_cli.training.trainer import Trainer
 
 BP, PFA, LITERAL = "bp", "pfa", "pfa literal"
 PRODUCTS, PLAIN = "products", "plain torch"
+VARIANTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
+    LITERAL: (PFA, {"form": "literal"}),
+    "wm every 10": ("wm", {"mirror_every": 10}),
+    "wm wishart": ("wm", {"mirror_noise": "wishart"}),
+}
+"""Measured beside an algorithm that is: by label, the algorithm and its options."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A recipe as the command line and then the benchmark change it; a label is an algorithm's name, or "pfa literal".
+    """A recipe as the command line and then the benchmark change it; a label is an algorithm's name, or one of `VARIANTS`.
 
     ``references``: of an algorithm in a file, its name → what names it on the command line.
     """
@@ -40,20 +46,23 @@ class Setting:
 
     def configuration(self, label: str, **changes: object) -> Configuration:
         """The configuration of ``label``; ``changes`` take precedence over all else."""
-        changes = {**self.reduction, **changes}
+        algorithm, options = VARIANTS.get(label, (label, {}))
+        changes = {**self.reduction, **changes, **options}
         others = {
             key: value for key, value in self.overrides.items() if key.rpartition(".")[2] not in changes
         }
-        if label == LITERAL:
-            label, changes["form"] = PFA, "literal"
-        return self.recipe.configuration(self.references.get(label, label), {**others, **changes})
+        return self.recipe.configuration(self.references.get(algorithm, algorithm), {**others, **changes})
 
 
 class Contender(NamedTuple):
-    """``step`` does one step for what a data set requests, on a batch of ``batch_size`` images."""
+    """``step`` does one step for what a data set requests, on a batch of ``batch_size`` images.
+
+    Its steps are of one kind, or their kinds come again after ``period`` steps.
+    """
 
     step: Callable[..., object]
     batch_size: int
+    period: int = 1
 
 
 class Cell:
@@ -62,7 +71,7 @@ class Cell:
     def __init__(self, configuration: Configuration, dataset: InMemoryDataset, device: torch.device) -> None:
         self.trainer = Trainer(configuration, dataset, 0, device)
         self.trainer.begin_epoch(2)
-        self.batch_size = configuration.batch_size
+        self.batch_size, self.period = configuration.batch_size, self.trainer.algorithm.period
 
     def step(self, *request: Tensor) -> None:
         """One training step of `pfa run`."""

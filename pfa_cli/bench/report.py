@@ -46,6 +46,7 @@ RATIOS = {  # of BP and PFA, in the words of the screen
     "bp_step_per_plain_torch": "a step of BP per the same step in plain torch",
     "bp_epoch_per_products": "an epoch of BP, measuring included, per the products of its training",
     "measuring_share_of_bp_epoch": "share of evaluation and metrics in an epoch of BP",
+    "pfa_step_per_plain_torch": "a step of PFA per BP's step in plain torch",
     "pfa_literal_per_closed_form": "a step of PFA as the paper writes it per its closed form",
 }
 
@@ -103,6 +104,8 @@ class Benchmark:
             measuring /= epoch_steps(self.configurations[BP]) * median(steps[PRODUCTS])
             whole = found["bp_step_per_products"] + measuring
             found |= {"bp_epoch_per_products": whole, "measuring_share_of_bp_epoch": measuring / whole}
+        if PFA in steps:
+            found["pfa_step_per_plain_torch"] = ratio(steps[PFA], steps[PLAIN])
         if LITERAL in steps:
             found["pfa_literal_per_closed_form"] = ratio(steps[LITERAL], steps[PFA])
         others = [label for label in self.configurations if label != BP]

@@ -1,5 +1,6 @@
 """Times training steps: of all contenders by turns on a CPU, of one after the other on a GPU; and their peak memory."""
 
+import math
 import resource
 import sys
 import time
@@ -184,14 +185,18 @@ def _by_turns(
         return time.perf_counter() - since
 
     for contender in contenders.values():
-        sample(contender, max(plan.steps, EAGER_STEPS + 1) if dataset.device.type == "cuda" else plan.steps)
+        warm_up = max(plan.steps, EAGER_STEPS + 1) if dataset.device.type == "cuda" else plan.steps
+        sample(contender, warm_up * contender.period)
     times: dict[Label, list[float]] = {label: [] for label in contenders}
     for repetition in range(1, plan.repetitions + 1):
         since = time.perf_counter()
         for label, contender in contenders.items():
             if plan.steps > 1:  # a short step would be timed with the caches as another contender left them
                 sample(contender, 1)
-            times[label].append(sample(contender, plan.steps) / plan.steps)
+            steps = (
+                math.ceil(plan.steps / contender.period) * contender.period
+            )  # as many of each kind as in training
+            times[label].append(sample(contender, steps) / steps)
         now = time.perf_counter()
         if repetition >= LEAST_REPETITIONS and now + (now - since) > until:
             break

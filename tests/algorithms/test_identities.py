@@ -1,6 +1,7 @@
 """What the algorithms are of each other: the closed form of the literal one, PFA of KP and FA, BP of autograd."""
 
 import copy
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -64,6 +65,35 @@ def test_the_closed_form_is_precise_in_float32_too(expansion: float) -> None:
             delta = torch.randn(rows, ours.n_out)
             found = closed.algorithm.send_back(ours, delta, torch.Size((rows, ours.fan_in)))
             assert_equal(found.double(), delta.double() @ literal.algorithm.path(other), "grad_h", 3e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["pfa", "pfa-o", "pfa-l", "mix"])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "padding": 1, "stride": 2, "groups": 2},
+        {"kernel_size": 2, "dilation": 2},
+        {"kernel_size": 1, "stride": 2},
+    ],
+    ids=str,
+)
+def test_few_errors_go_another_way_down_a_convolution_to_the_same_place(
+    algorithm: str, geometry: dict[str, int]
+) -> None:
+    """By G on the errors, without making V; many go by V."""
+    torch.manual_seed(0)
+    options = {"expansion": 0.5} if algorithm == "pfa-o" else {}
+    layer = convert(nn.Sequential(nn.Conv2d(12, 16, **geometry)).double(), algorithm, **options)[0]
+    nn.init.normal_(layer.weight)
+    layer.algorithm._alpha.fill_(0.3)
+    for images, side in ((1, 3), (8, 12)):
+        x = torch.randn(images, 12, side, side, dtype=torch.float64)
+        delta = torch.randn_like(layer(x))
+        expected = layer.transpose(delta, layer.algorithm.path(layer), x.shape)
+        with patch.object(layer.algorithm, "path", wraps=layer.algorithm.path) as made:
+            assert_equal(layer.algorithm.send_back(layer, delta, x.shape), expected, "grad_h", 1e-12)
+        assert made.called == (side == 12)
 
 
 @pytest.mark.parametrize(("algorithm", "expansion"), [("pfa", 10.0), ("pfa-o", 1.0)])

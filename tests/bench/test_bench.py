@@ -176,13 +176,14 @@ def test_contenders_take_turns_and_the_time_given_ends_them_after_three() -> Non
     dataset = bench_dataset(setting(train_images=64).configuration(BP), "random", Path(), CPU)
     taken: list[str] = []
     builds = {
-        name: lambda name=name, size=size: Contender(
-            lambda *request: taken.append(f"{name}{len(dataset.batch(*request)[0]) == size}"), size
+        name: lambda name=name, size=size, period=period: Contender(
+            lambda *request: taken.append(f"{name}{len(dataset.batch(*request)[0]) == size}"), size, period
         )
-        for name, size in (("a", 8), ("b", 16))
+        for name, size, period in (("a", 8, 1), ("b", 16, 3))
     }
     times = seconds_per_step(builds, dataset, Plan(repetitions=40, steps=2, seconds=0.0))
-    warm_up, counted = ["aTrue"] * 2 + ["bTrue"] * 2, ["aTrue"] * (1 + 2) + ["bTrue"] * (1 + 2)
+    # As many steps as there are kinds of them: two, and three.
+    warm_up, counted = ["aTrue"] * 2 + ["bTrue"] * 6, ["aTrue"] * (1 + 2) + ["bTrue"] * (1 + 3)
     assert taken == warm_up + 3 * counted
     assert {name: len(samples) for name, samples in times.items()} == {"a": 3, "b": 3}
 
@@ -205,7 +206,7 @@ def test_on_a_gpu_one_contender_is_measured_after_the_other_and_thrown_away(
     alive, taken = WeakSet[Any](), dict.fromkeys("abc", 0)
 
     class Heavy:
-        batch_size = 4
+        batch_size, period = 4, 1
 
         def __init__(self, name: str) -> None:
             self.name = name

@@ -72,11 +72,13 @@ def run(
     ] = None,
     device: Device = "auto",
     together: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--together", help="Cells of one seed train on the same stream of images, decoded once."
+            "--together/--apart",
+            help="Cells of one seed train on the same stream of images, decoded once; or each reads its own.",
+            show_default="together for photographs on a GPU",
         ),
-    ] = False,
+    ] = None,
     eager: Annotated[
         bool, typer.Option("--eager", help="On a GPU: without CUDA graphs, slower but sure.")
     ] = False,

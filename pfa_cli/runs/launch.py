@@ -26,7 +26,7 @@ from pfa_cli.runs.log import Log, Logged
 from pfa_cli.runs.plan import Cell, Plan, refreshed
 from pfa_cli.runs.processes import Processes
 from pfa_cli.runs.progress import View, view
-from pfa_cli.runs.shared_stream import SharedStream
+from pfa_cli.runs.shared_stream import SharedStream, pays
 from pfa_cli.runs.wording import count
 from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.source import commit
@@ -56,13 +56,13 @@ def run_cells(
     eager: bool = False,
     wait: bool = False,
     kept: int = 1,
-    together: bool = False,
+    together: bool | None = None,
     prune: bool = False,
 ) -> int:
     """Trains every cell of the plan that is not done and not in the hands of another live process.
 
     ``checkpoint_dir``: where new cells keep their checkpoints; None: beside the database. ``eager``: without CUDA graphs.
-    ``together``: cells of one seed read one stream of images.
+    ``together``: cells of one seed read one stream of images; None: where that pays (see `pfa_cli.runs.shared_stream`).
     ``wait``: stays until the cells in other processes' hands are done, or given up, which it then takes over. ``kept``: how
     many checkpoints stay of a done cell. Several ranks train each cell together, and only the first writes and speaks.
     ``prune``: cells that are clearly behind others are stopped, and not gone on with (see `pfa_cli.runs.pruning`).
@@ -78,6 +78,8 @@ def run_cells(
     check_checkpoint_dir(db, checkpoint_dir)
     where = choose_device(device)
     ranks = Ranks.join(launched(), where.type)
+    if together is None:
+        together = pays([cell.configuration for cell in plan.cells if cell.state != "done"], where)
     setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager, kept, together, prune)
     if not ranks.first:
         return follow(setup)
@@ -174,8 +176,12 @@ def _warnings(database: Path | None) -> Iterable[str]:
 def _hints(setup: Setup, tasks: Sequence[Task]) -> Iterable[str]:
     photographs = [task for task in tasks if not task.configuration.dataset_entry.in_memory]
     cells = SharedStream(setup).workers(photographs)
-    if cells > 1 and setup.ranks.size == 1 and not setup.together:
-        yield f"note: up to {cells} of these cells train on the same images in the same order: --together decodes them once"
+    if cells > 1 and setup.ranks.size == 1:
+        same = f"note: up to {cells} of these cells train on the same images in the same order"
+        if setup.together:
+            yield f"{same}, which are decoded once for all; --apart trains one cell after the other"
+        else:
+            yield f"{same}: --together decodes them once"
 
 
 class _Rounds:

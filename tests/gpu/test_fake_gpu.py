@@ -13,6 +13,7 @@ from typing import Any
 
 import fake_cuda
 import pytest
+import run_cases
 
 from pfa_cli.algorithms import ALGORITHMS
 
@@ -156,6 +157,25 @@ def test_bench_measures_one_contender_after_the_other_as_a_cuda_graph(
     assert [one["contenders"] for one in found["seen"]] == contenders
     assert {(one["recordings"], one["graphs"]) for one in found["seen"]} == {(1, 1)}
     assert (found["measured"], found["graphs"]) == (BENCHED, 0)
+
+
+@whole
+def test_photographs_are_decoded_once_for_all_cells(library: Path, tmp_path: Path) -> None:
+    run_cases.resnet_plan(tmp_path, ["bp"])  # makes the recipe and the photographs
+    recipe, db = tmp_path / "resnet20.toml", tmp_path / "pfa.db"
+    arguments = [
+        "run",
+        str(recipe),
+        "--device=cuda",
+        "--algos=bp,kp,pfa",
+        f"--db={db}",
+        f"--data-dir={tmp_path}",
+    ]
+    (report,) = in_child(library, ["command", *arguments], PFA_WORKERS=1, **QUIET)
+    (found,) = checked(report)
+    assert found["code"] == 0 and "3 cells: 3 done" in found["printed"]
+    assert "decoded once for all" in found["printed"]
+    assert (found["bytes"], found["graphs"]) == (0, 0)
 
 
 @whole

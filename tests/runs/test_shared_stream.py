@@ -16,12 +16,13 @@ from torch import Tensor
 
 from pfa_cli.data.pipeline import Loader, Request
 from pfa_cli.errors import StoppedWaiting
+from pfa_cli.recipes import load_recipe
 from pfa_cli.registry import TABLE_1
 from pfa_cli.runs import launch
 from pfa_cli.runs.backend import Setup, Task
 from pfa_cli.runs.events import Broken, Ended, Event, Said
 from pfa_cli.runs.plan import Plan
-from pfa_cli.runs.shared_stream import Pass, SharedStream, Stream
+from pfa_cli.runs.shared_stream import Pass, SharedStream, Stream, pays
 from pfa_cli.signals import StopRequest
 from pfa_cli.store import writer
 from pfa_cli.store.engine import open_store
@@ -277,3 +278,11 @@ def test_a_reader_that_waits_for_others_can_be_stopped() -> None:
     stream = Stream(2, nullcontext())
     with pytest.raises(StoppedWaiting):
         next(stream.read("ahead", Pass(2, 0), 0, lambda step: iter(()), lambda: True))
+
+
+def test_one_stream_is_the_default_for_photographs_on_a_gpu_only() -> None:
+    photographs, digits = (load_recipe(name).configuration("bp") for name in ("imagenet", "mnist"))
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert pays([photographs, photographs], gpu)
+    assert not pays([photographs, photographs], cpu)
+    assert not pays([photographs, digits], gpu) and not pays([], gpu)

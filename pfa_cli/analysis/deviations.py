@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from pfa_cli.analysis import published
-from pfa_cli.analysis.evidence import Cohort, Comparison
-from pfa_cli.analysis.paper import Figure, paper
+from pfa_cli.analysis.evidence import Cohort, Comparison, Evidence
+from pfa_cli.analysis.paper import Figure, departures, paper
 from pfa_cli.analysis.published import ANGLE, RATIO, our_order
 from pfa_cli.analysis.statistics import (
     ANGLE_MARGIN_DEGREES,
@@ -31,6 +31,9 @@ from pfa_cli.analysis.statistics import (
 )
 from pfa_cli.registry import described
 
+TOGETHER_DEGREES = (
+    0.05  # a run repeated draw for draw has parted from the published one where an angle differs by more
+)
 _WORDS = {SUPPORTED: EQUAL, CONTRADICTED: DIFFERENT, UNDECIDED: UNDECIDED}
 
 
@@ -90,6 +93,59 @@ class Panel:
     run_ids: tuple[int, ...] = ()
     deviations: tuple[Deviation, ...] = ()
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A published run repeated draw for draw (``draws = "published"``): its angles against those of the published run.
+
+    ``largest``: by layer, the largest difference over the ``epochs`` that both have, in degrees, and its epoch.
+    ``together``: the last epoch up to which no layer differs by more than `TOGETHER_DEGREES`; None: they differ at the start.
+    ``settings``: what else is not as in our recipe, in words.
+    """
+
+    recipe: str
+    algorithm: str
+    run_id: int
+    epochs: int
+    start: float
+    largest: Mapping[str, tuple[float, int]]
+    together: int | None
+    settings: str
+
+
+def replays(evidence: Evidence) -> list[Replay]:
+    """Every replayed run of seed 0 whose angles were published."""
+    found = []
+    for run in evidence.replays.sort_values(["recipe", "run_id"]).to_dict("records"):
+        recipe, algorithm = str(run["recipe"]), str(run["algorithm"])
+        theirs = published.alignment_curves(recipe, algorithm, ANGLE)
+        ours = evidence.layers(recipe).rename(columns={f"{described(algorithm).measure}_{ANGLE}": "ours"})
+        ours = ours.loc[ours["run_id"] == run["run_id"], ["epoch", "layer_index", "layer", "ours"]]
+        both = ours.merge(theirs[["epoch", "layer_index", "mean"]], on=["epoch", "layer_index"])
+        both["apart"] = (both["ours"] - both["mean"]).abs()
+        if run["seed"] != 0 or both.empty:
+            continue
+        by_epoch = both.groupby("epoch")["apart"].max()
+        parted = by_epoch[~(by_epoch <= TOGETHER_DEGREES)].index.min()
+        together = by_epoch.index[by_epoch.index < parted] if parted == parted else by_epoch.index
+        worst_rows = both.loc[both.groupby("layer_index")["apart"].idxmax()]
+        departed = departures(run["configuration"], run["dataset"])
+        found.append(
+            Replay(
+                recipe=recipe,
+                algorithm=algorithm,
+                run_id=int(run["run_id"]),
+                epochs=int(by_epoch.index.max()),
+                start=float(by_epoch.iloc[0]),
+                largest={
+                    str(row.layer): (float(row.apart), int(row.epoch)) for row in worst_rows.itertuples()
+                },
+                together=int(together.max()) if len(together) else None,
+                settings="; ".join(said for key, said in departed.items() if key != "draws"),
+            )
+        )
+    return found
 
 
 def panels(run: Mapping[str, Comparison]) -> list[Panel]:

@@ -210,10 +210,25 @@ class Evidence:
         )
         return runs.loc[ranked.drop_duplicates(CELL).index.sort_values()].reset_index(drop=True)
 
+    @cached_property
+    def own_runs(self) -> pd.DataFrame:
+        """``runs`` without `replays`; with them where they were asked for by their setting."""
+        return self.runs if "draws" in self._where else self.runs[~self._published_draws]
+
+    @property
+    def replays(self) -> pd.DataFrame:
+        """Those of ``runs`` that repeat a published run draw for draw: held against that run, and part of nothing else."""
+        return self.runs[self._published_draws]
+
+    @property
+    def _published_draws(self) -> pd.Series:
+        of_configuration = [one.get("draws") == "published" for one in self.runs["configuration"]]
+        return pd.Series(of_configuration, self.runs.index, dtype=bool)
+
     @property
     def recipes(self) -> list[str]:
-        """The recipes that have runs with a stored epoch, by name."""
-        return sorted(self.runs["recipe"].unique())
+        """The recipes that have runs of our own with a stored epoch, by name."""
+        return sorted(self.own_runs["recipe"].unique())
 
     def epochs(self, recipe: str) -> pd.DataFrame:
         """The epochs of a recipe's runs."""
@@ -235,7 +250,7 @@ class Evidence:
     def comparison(self, recipe: str) -> Comparison | None:
         """The recipe's runs in the setting that is the paper's or was trained most; None if it has none."""
         if recipe not in self._comparisons:
-            runs = self.runs[self.runs["recipe"] == recipe]
+            runs = self.own_runs[self.own_runs["recipe"] == recipe]
             self._comparisons[recipe] = None if runs.empty else self._compare(recipe, runs)
         return self._comparisons[recipe]
 

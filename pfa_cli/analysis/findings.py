@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pfa_cli.analysis.claims import Judgement, judge_all
-from pfa_cli.analysis.deviations import Panel, panels
+from pfa_cli.analysis.deviations import Panel, Replay, panels, replays
 from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.paper import paper
 from pfa_cli.analysis.statistics import RULES
@@ -17,11 +17,12 @@ from pfa_cli.store.errors import no_results
 
 @dataclass(frozen=True)
 class Findings:
-    """The paper's claims and our own, the panels, and ``data``: what each recipe that was run ran on."""
+    """The paper's claims and our own, the panels, the replayed runs, and ``data``: what each recipe that was run ran on."""
 
     claims: tuple[Judgement, ...]
     own_claims: tuple[Judgement, ...]
     panels: tuple[Panel, ...]
+    replays: tuple[Replay, ...]
     data: Mapping[str, str]
 
     def as_json(self) -> str:
@@ -31,6 +32,7 @@ class Findings:
             "claims": [asdict(one) | {"measured": _measured(one)} for one in self.claims],
             "own_claims": [asdict(one) | {"measured": _measured(one)} for one in self.own_claims],
             "panels": [asdict(one) for one in self.panels],
+            "replays": [asdict(one) for one in self.replays],
             "rules": RULES,
         }
         return json.dumps(_finite(whole), ensure_ascii=False, indent=2, allow_nan=False)
@@ -45,6 +47,7 @@ def find(evidence: Evidence) -> Findings:
         claims=tuple(judge_all(run, paper().claims)),
         own_claims=tuple(judge_all(run, paper().own_claims)),
         panels=tuple(panels(run)),
+        replays=tuple(replays(evidence)),
         data={recipe: data_note(comparison) for recipe, comparison in run.items()},
     )
 

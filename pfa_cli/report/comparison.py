@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pfa_cli.analysis.claims import Judgement
-from pfa_cli.analysis.deviations import Deviation, Panel
+from pfa_cli.analysis.deviations import TOGETHER_DEGREES, Deviation, Panel
 from pfa_cli.analysis.findings import Findings
 from pfa_cli.analysis.paper import task
 from pfa_cli.analysis.published import ANGLE, RATIO
@@ -28,6 +28,7 @@ from pfa_cli.registry import described
 from pfa_cli.report.tables import Table, bullets, markdown
 
 QUANTITIES = {ANGLE: "angle, °", RATIO: "norm ratio"}
+REPLAYED = "The published run, replayed: seed 0, draw for draw"
 _PLACES = {RATIO: 3}
 _EPOCHS = "epochs equal / undecided / different"
 _NUMBERS = (
@@ -93,6 +94,25 @@ def layers(findings: Findings) -> Table:
     return Table("Layer by layer", head, tuple(rows), 4, "curves")
 
 
+def replays(findings: Findings) -> Table:
+    """One row per published run that was repeated draw for draw."""
+    rows = []
+    for one in findings.replays:
+        apart = [f"{value:.2f} (epoch {epoch})" for value, epoch in one.largest.values()]
+        if len(apart) > MANY_LAYERS:
+            layer, (value, epoch) = max(one.largest.items(), key=lambda pair: pair[1][0])
+            mean = math.fsum(value for value, _ in one.largest.values()) / len(apart)
+            apart = [f"mean {mean:.2f}, largest {value:.2f} ({layer}, epoch {epoch})"]
+        until = "not at the start" if one.together is None else str(one.together)
+        place = (task(one.recipe), described(one.algorithm).label, str(one.epochs), until)
+        rows.append((*place, f"{one.start:.5f}", " / ".join(apart), one.settings, str(one.run_id)))
+    head = (
+        "task", "algorithm", "epochs", f"within {TOGETHER_DEGREES}° until epoch", "at the start, °",
+        "largest difference of a layer's angle, °", "other settings", "run",
+    )  # fmt: skip
+    return Table(REPLAYED, head, tuple(rows))
+
+
 def not_run(findings: Findings) -> list[str]:
     """Which panels of the paper have no run here, by figure."""
     missing: dict[tuple[str, str, str], dict[str, None]] = {}
@@ -143,6 +163,9 @@ def terminal(findings: Findings) -> Group:
         drop_first = [_EPOCHS, "epoch", "deviation", "published", "ours"]
         short = {row[0]: row[0].removeprefix("Fig. ") for row in table.rows}
         parts.append(table.terminal(wraps, drop_first, _SHORT | short))
+    if (table := replays(findings)).rows:
+        wraps = {"task": None, "algorithm": None, table.head[3]: None, table.head[5]: 40, table.head[6]: 20}
+        parts.append(table.terminal(wraps, [table.head[6], table.head[5]], _SHORT))
     parts += [Text(line, style="dim") for line in (*_remarks_by_figure(findings), *not_run(findings))]
     parts.append(
         Text(f"{summary(findings)}. Rules, layers, runs, every column: --format md, or --json.", style="bold")
@@ -154,7 +177,13 @@ def as_markdown(findings: Findings) -> str:
     """A Markdown document: summary, claims, panels, layers, what was not run, rules."""
     lines = ["# Ours against the paper", "", f"{summary(findings)}.", ""]
     lines += [f"* {markdown(recipe)}: {markdown(note)}" for recipe, note in findings.data.items()]
-    for table in (claims(findings), own_claims(findings), panels(findings), layers(findings)):
+    for table in (
+        claims(findings),
+        own_claims(findings),
+        panels(findings),
+        layers(findings),
+        replays(findings),
+    ):
         if table.rows:
             lines += ["", f"## {table.title}", "", *table.markdown()]
     if missing := not_run(findings):

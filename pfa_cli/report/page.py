@@ -70,6 +70,7 @@ def page(evidence: Evidence) -> str:
         layout=table1.LAYOUT,
         notes=table.notes,
         curves=list(_curves(findings)),
+        replays=comparison.replays(findings),
         ran=ran,
         missing=[*ran.never, *ran.unfinished, *comparison.not_run(findings), *passed_over],
         rules=RULES,

@@ -1,6 +1,7 @@
 """Deviations from the published curves, computed again by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import synthetic
@@ -9,12 +10,18 @@ from synthetic import add_grid, add_run
 
 from pfa_cli.analysis import published
 from pfa_cli.analysis.deviations import Panel
+from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.findings import Findings
 from pfa_cli.analysis.published import our_order
 from pfa_cli.analysis.statistics import Sample, around, difference, judge, margin
+from pfa_cli.analysis.table1 import judge_table
+from pfa_cli.recipes import load_recipe
+from pfa_cli.records import EpochRecord, LayerRecord
 from pfa_cli.report import compare
+from pfa_cli.report.comparison import as_markdown
 from pfa_cli.store import queries
 from pfa_cli.store.engine import Store
+from pfa_cli.store.writer import claim, ensure_run, finish, record_epoch, start_attempt
 
 
 def panel(found: Findings, figure: str, algorithm: str, quantity: str) -> Panel:
@@ -158,3 +165,42 @@ def test_the_margins_are_wider_than_the_published_scatter() -> None:
         for row in rows.to_dict("records"):
             one = Sample(float(row["accuracy_mean_percent"]), float(row["accuracy_std_percent"]), 5)
             assert judge([difference(one, one)], around(0, margin(one.mean))) == "supported", row["algorithm"]
+
+
+def replayed(store: Store, algorithm: str, apart: dict[int, float], **settings: object) -> int:
+    """A run of draws = "published" whose angles are the published ones, ``apart``: by epoch, by how many degrees not."""
+    configuration = load_recipe("mnist").configuration(algorithm, {"draws": "published", **settings})
+    run = ensure_run(store, configuration, 0)
+    owned = claim(store, run, synthetic.OWNER, is_alive=lambda row: False)
+    assert owned is not None
+    start_attempt(store, owned, {"dataset": synthetic.DATASETS["mnist"]})
+    theirs = published.alignment_curves("mnist", algorithm, published.ANGLE)
+    for epoch in range(4):
+        angles = theirs[theirs["epoch"] == epoch].sort_values("layer_index")["mean"]
+        layers = tuple(
+            LayerRecord(i, f"fc{i + 1}", 1.0, None, None, angle + (i == 1) * apart.get(epoch, 0.0), 1.0, 0.0)
+            for i, angle in enumerate(angles)
+        )
+        record_epoch(store, owned, EpochRecord(epoch, test_accuracy_percent=99.9, layers=layers))
+    finish(store, owned, "done")
+    return run
+
+
+def test_a_replayed_run_is_held_against_the_published_one_and_is_in_nothing_else(new_store: Store) -> None:
+    add_grid(new_store, "mnist", ["bp", "pfa"], range(2), epochs=4)
+    before = compare(new_store)
+    pfa = replayed(new_store, "pfa", {1: 0.03, 2: -0.06, 3: 0.04}, weight_decay=9e-5, epochs=4)
+    replayed(new_store, "pfa-o", {}, epochs=4)
+    found = compare(new_store)
+    one, other = found.replays
+    assert (one.algorithm, one.run_id, one.epochs, one.together) == ("pfa", pfa, 3, 1)
+    assert one.largest["fc1"] == (pytest.approx(0, abs=1e-9), 0) and one.start == pytest.approx(0, abs=1e-9)
+    assert one.largest["fc2"] == (pytest.approx(0.06), 2)
+    assert "weight decay 9e-05 in place of 0.0001" in one.settings and "draws" not in one.settings
+    assert (other.algorithm, other.together) == ("pfa-o", 3)
+    assert (
+        replace(found, replays=()).as_json() == before.as_json()
+    )  # also where an algorithm has no other run
+    assert 99.9 not in judge_table(Evidence(new_store)).accuracy.select_dtypes("number").to_numpy()
+    text = as_markdown(found)
+    assert "| MNIST | PFA | 3 | 1 | 0.00000 | 0.00 (epoch 0) / 0.06 (epoch 2) / 0.00 (epoch 0) |" in text

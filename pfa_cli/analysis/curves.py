@@ -62,12 +62,16 @@ def accuracy_curves(
 
 
 def variant_curves(comparison: Comparison, algorithm: str, option: str, quantity: str) -> pd.DataFrame:
-    """Accuracy of the algorithm's runs with other values of ``option``, of whatever setting; source "variant"."""
+    """Accuracy of the algorithm's runs with other values of ``option``, of whatever setting; source "variant".
+
+    The statistic names the value, and then in what else they differ from the paper's runs.
+    """
     usual, found = described(algorithm).options.get(option), []
     for (value,), cohort in comparison.variants(algorithm, option, anywhere=True).items():
         if usual is not None and value != usual.default:
             curve = comparison.curve(cohort, quantity)
-            name = f"{option.replace('_', ' ')} {value:.3g}"
+            others = [said for key, said in cohort.departures.items() if key != option]
+            name = ", ".join([f"{option.replace('_', ' ')} {value:.3g}", *others])
             shown = curve[(curve["epoch"] > 0) & (curve["epoch"] <= comparison.epochs)]
             found.append(_ours(shown, cohort).assign(source="variant", statistic=f"{_OVER_SEEDS}, {name}"))
     return tidy(found, COLUMNS, panel="a", quantity=quantity)

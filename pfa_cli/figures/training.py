@@ -144,6 +144,8 @@ def _notes(
         notes.append(f"Grey, dashed: published curves{f' ({said})' if said else ''}.")
         drawn = set(published.loc[published["panel"] == "a", "algorithm"])
         notes += [note for name, note in experiment.notes.items() if name in drawn]
+    for (name, kind), _ in _lines(shown, "variant", ["algorithm", "statistic"]):
+        notes.append(f"Dash-dotted: {described(name).label}, {kind.partition(', ')[2]}.")
     if options.validation and quantity.startswith("test"):
         notes.append("No validation accuracy was recorded: (a) shows test accuracy.")
     failed = [name for name in aligned if (own := comparison.cohorts.get(name)) and limits(own) is None]
@@ -278,7 +280,7 @@ def accuracy_panel(ax: Axes, curves: pd.DataFrame, epochs: int, colours: Mapping
         handles.append(line)
     for (name, kind), curve in _lines(curves, "variant", ["algorithm", "statistic"]):
         (line,) = ax.plot(curve["epoch"], curve["mean"], color=colours[name], linewidth=0.9, linestyle="-.")
-        line.set_label(style.shown(f"{described(name).label}, {kind.partition(', ')[2]}"))
+        line.set_label(style.shown(f"{described(name).label}, {kind.split(', ')[1]}"))
         handles.append(line)
     low, high = _limits(curves)
     labelled = set(curves.loc[curves["source"] == "ours", "algorithm"])

@@ -57,6 +57,25 @@ def test_accuracy_is_that_of_the_database(store: Store, evidence: Evidence) -> N
             )
 
 
+def test_a_variant_of_an_algorithm_is_drawn_beside_it_and_moves_nothing_else(new_store: Store) -> None:
+    """DFA with small hidden errors in the supplement to Figure 4, at another learning rate and of fewer epochs."""
+    add_grid(new_store, "cifar10", ["bp", "dfa"], range(2), epochs=3)
+    before = drawn("fig4-supplement", Evidence(new_store)).shown
+    small = {"error_scale": 1 / 65536, "learning_rate": 0.001}
+    ids = [add_run(new_store, "cifar10", "dfa", seed, epochs=2, **small) for seed in range(2)]
+    drawing = drawn("fig4-supplement", Evidence(new_store))
+    variant = rows(drawing, source="variant")
+    assert drawing.shown[drawing.shown["source"] != "variant"].reset_index(drop=True).equals(before)
+    assert set(variant["algorithm"]) == {"dfa"} and set(variant["panel"]) == {"a"}
+    epochs = queries.epochs_frame(new_store, "cifar10")
+    for epoch, point in zip((1, 2), variant.itertuples(), strict=True):
+        own = epochs[epochs["run_id"].isin(ids) & (epochs["epoch"] == epoch)]["test_accuracy_percent"]
+        assert (point.epoch, point.mean, point.n) == (epoch, pytest.approx(own.mean()), 2)
+    assert "DFA, error scale 1.53e-05" in legends(drawing.figure)
+    said = "Dash-dotted: DFA, error scale 1.53e-05, 2 epochs in place of 200, learning rate 0.001 in place of 0.0001."
+    assert said in texts(drawing.figure)
+
+
 def test_panels_are_in_the_papers_order(evidence: Evidence) -> None:
     for figure, order in (
         ("fig2", [("b", "fa"), ("c", "sf"), ("d", "pfa"), ("e", "pfa-o")]),

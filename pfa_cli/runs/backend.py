@@ -49,6 +49,7 @@ class Backend(ABC):
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
+        self.notes: list[str] = []  # what `workers` found that the user should know
 
     @classmethod
     @abstractmethod

@@ -7,8 +7,8 @@ recorded step needs Python for microseconds only, so that threads do not get int
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from threading import Barrier, Lock, Thread, get_ident
 
 import torch
@@ -16,7 +16,7 @@ import torch
 from pfa_cli.configuration import Configuration
 from pfa_cli.cores import share_cores
 from pfa_cli.data import Dataset
-from pfa_cli.errors import PfaError
+from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.runs.backend import Backend, Report, Setup, Task
 from pfa_cli.runs.events import Broken, Ended, Event, Note, Said
 from pfa_cli.runs.worker import Datasets, Worker
@@ -32,7 +32,7 @@ _BETWEEN_WAITS = 20  # steps of a trial, so that waiting for them costs little
 
 
 class Gpu(Backend):
-    """Cells side by side on one GPU; how many is found by a trial with the first one."""
+    """Cells side by side on one GPU; a trial with the first one finds how many, and what another precision would do."""
 
     name = "gpu"
 
@@ -68,7 +68,10 @@ class Gpu(Backend):
         make_repeatable(device)
         dataset = Datasets().load(first, self.setup.data_dir, device)
         with trial(first, dataset, device, eager=self.setup.eager) as throughput:
-            return cells_at_a_time(throughput, len(tasks))
+            cells, speed = cells_at_a_time(throughput, len(tasks))
+        others = other_precisions(first, dataset, device, cells, eager=self.setup.eager)
+        self.notes += filter(None, [what_they_would_do(first.precision, speed, others)])
+        return cells
 
 
 class Lanes:
@@ -198,8 +201,8 @@ def _lost(device: torch.device) -> bool:
 # How many lanes
 
 
-def cells_at_a_time(throughput: Callable[[int], float], most: int) -> int:
-    """1, 2, 4, … up to ``most``: the last number that was worth doubling to.
+def cells_at_a_time(throughput: Callable[[int], float], most: int) -> tuple[int, float]:
+    """1, 2, 4, … up to ``most``: the last number that was worth doubling to, and its steps per second.
 
     ``throughput``: steps per second of that many cells together; running out of memory ends the search.
     """
@@ -212,7 +215,38 @@ def cells_at_a_time(throughput: Callable[[int], float], most: int) -> int:
         if faster < WORTH_IT * speed:
             break
         best, speed = 2 * best, faster
-    return best
+    return best, speed
+
+
+def other_precisions(
+    configuration: Configuration,
+    dataset: Dataset,
+    device: torch.device,
+    cells: int,
+    seconds: float = TRIAL_SECONDS,
+    eager: bool = False,
+) -> dict[str, float]:
+    """Steps per second of so many copies of a cell in TF32 and bf16, where it is in neither and the device has them."""
+    found = {}
+    for name in ("tf32", "bf16"):
+        if name == configuration.precision:
+            continue
+        other = configuration.model_copy(update={"precision": name})
+        with (
+            suppress(UsageError, torch.OutOfMemoryError),
+            trial(other, dataset, device, seconds, eager) as throughput,
+        ):
+            found[name] = throughput(cells)
+    return found
+
+
+def what_they_would_do(precision: str, speed: float, others: Mapping[str, float]) -> str | None:
+    """The speed, and that of the precisions that are faster; None if none is."""
+    faster = sorted((other, name) for name, other in others.items() if other >= WORTH_IT * speed)
+    if not faster:
+        return None
+    would = ", ".join(f"--precision {name} would do {other:,.0f}" for other, name in faster)
+    return f"note: {precision} does {speed:,.0f} steps/s here; {would}"
 
 
 @contextmanager

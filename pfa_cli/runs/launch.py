@@ -138,7 +138,7 @@ def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path 
             Logged(view(console, plan.cells, backend.workers(tasks)), log, plan.cells) as shown,
             stop_signals(console.show_cursor) as stop,
         ):
-            for note in (*plan.notes, *_warnings(store.path), *_hints(setup, tasks)):
+            for note in (*plan.notes, *_warnings(store.path), *_hints(setup, tasks), *backend.notes):
                 shown.say(note)
             rounds = _Rounds(backend, shown, stop)
             rounds.run(tasks, store if wait else None)

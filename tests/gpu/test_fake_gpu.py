@@ -179,6 +179,18 @@ def test_photographs_are_decoded_once_for_all_cells(library: Path, tmp_path: Pat
 
 
 @whole
+def test_the_trial_at_the_start_takes_other_precisions_and_gives_its_memory_back(
+    library: Path, tmp_path: Path
+) -> None:
+    arguments = [*SMALL, "--algos=bp,pfa", f"--db={tmp_path / 'pfa.db'}"]
+    (report,) = in_child(library, ["command", *arguments], **QUIET)
+    (found,) = checked(report)
+    assert found["code"] == 0 and "2 cells: 2 done" in found["printed"]
+    assert found["recordings"] >= 2 * (2 + 3) + 3  # the cells', and those of three precisions
+    assert (found["bytes"], found["graphs"]) == (0, 0)
+
+
+@whole
 def test_a_lost_gpu_ends_the_command_and_no_cell_has_failed(library: Path, tmp_path: Path) -> None:
     arguments = [*SMALL, "--algos=bp,kp,pfa", f"--db={tmp_path / 'pfa.db'}", "--jobs=3"]
     child = fake_cuda.start(library, CHILD, json.dumps(["command", *arguments]), FAKE_CUDA_LOST_AFTER=600)

@@ -13,7 +13,7 @@ from pfa_cli.records import EpochRecord
 from pfa_cli.runs import gpu
 from pfa_cli.runs.backend import Setup, Task
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Event, Note
-from pfa_cli.runs.gpu import Lanes, cells_at_a_time, trial
+from pfa_cli.runs.gpu import Lanes, cells_at_a_time, other_precisions, trial, what_they_would_do
 from pfa_cli.runs.plan import Plan
 from pfa_cli.signals import StopRequest
 from pfa_cli.store import writer
@@ -84,7 +84,7 @@ def test_a_database_that_is_gone_ends_all_lanes(tmp_path: Path) -> None:
     ],
 )
 def test_doubling_ends_where_it_is_not_worth_it(speeds: dict[int, float], most: int, expected: int) -> None:
-    assert cells_at_a_time(speeds.__getitem__, most) == expected
+    assert cells_at_a_time(speeds.__getitem__, most) == (expected, speeds[expected])
 
 
 def test_doubling_ends_where_memory_does() -> None:
@@ -93,7 +93,7 @@ def test_doubling_ends_where_memory_does() -> None:
             raise torch.OutOfMemoryError
         return 100.0 * cells
 
-    assert cells_at_a_time(throughput, 45) == 2
+    assert cells_at_a_time(throughput, 45) == (2, 200.0)
 
 
 def test_a_trial_counts_the_steps_of_all_lanes() -> None:
@@ -102,6 +102,22 @@ def test_a_trial_counts_the_steps_of_all_lanes() -> None:
     with trial(configuration, dataset, CPU, seconds=0.2) as throughput:
         assert throughput(1) > 0
         assert throughput(2) > 0
+
+
+def test_the_start_says_what_faster_precisions_would_do() -> None:
+    said = what_they_would_do("fp32", 350.4, {"tf32": 470.0, "bf16": 1510.0})
+    assert (
+        said
+        == "note: fp32 does 350 steps/s here; --precision tf32 would do 470, --precision bf16 would do 1,510"
+    )
+    assert what_they_would_do("fp32", 350.4, {"tf32": 360.0}) is None
+
+
+def test_other_precisions_are_tried_where_the_device_has_them() -> None:
+    configuration = run_cases.plan(["bp"]).cells[0].configuration
+    dataset = load_dataset(configuration, default_data_dir(), CPU)
+    found = other_precisions(configuration, dataset, CPU, 1, seconds=0.05)
+    assert set(found) == {"bf16"} and found["bf16"] > 0  # a CPU has no TF32
 
 
 def test_an_error_in_a_trial_is_not_lost() -> None:

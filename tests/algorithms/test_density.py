@@ -61,7 +61,21 @@ def test_a_sparse_r_ends_at_the_angle_of_a_smaller_expansion(density: float) -> 
 
 
 @pytest.mark.parametrize("density", [0, -1, 1.5, float("nan")])
-@pytest.mark.parametrize("option", ["b_density", "r_density"])
-def test_a_density_outside_zero_to_one_is_wrong_usage(option: str, density: float) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "option"),
+    [("pfa", "b_density"), ("pfa", "r_density"), ("fa", "density"), ("dfa", "density"), ("sf", "density")],
+)
+def test_a_density_outside_zero_to_one_is_wrong_usage(algorithm: str, option: str, density: float) -> None:
     with pytest.raises(UsageError, match=option):
-        feedback("pfa", **{option: density})
+        feedback(algorithm, **{option: density})
+
+
+@pytest.mark.parametrize("algorithm", ["pfa", "pfa-o", "pfa-l", "mix"])
+def test_an_expansion_that_would_leave_no_error_unit_leaves_one_and_none_at_all_is_wrong_usage(
+    algorithm: str,
+) -> None:
+    for layer in feedback(algorithm, expansion=0.01).algorithm.layers:  # 0.5 units for the second layer
+        assert torch.linalg.matrix_rank(layer.algorithm.limit(layer)) >= 1
+    for expansion in (0, -1):
+        with pytest.raises(UsageError, match=r"expansion .* must be at least"):
+            feedback(algorithm, expansion=expansion)

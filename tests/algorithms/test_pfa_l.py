@@ -86,3 +86,10 @@ def test_the_path_of_a_converted_network_is_almost_the_weight_once_alpha_has_dec
 def test_a_rule_that_diverges_says_so() -> None:
     with pytest.raises(PfaError, match=r"diverged.*smaller rate"):
         convert(nn.Sequential(nn.Linear(4, 64)), "pfa-l", b_rate=0.9, b_samples=0.06, b_steps=60)
+
+
+def test_the_one_way_rule_stays_finite_where_the_symmetric_one_diverges() -> None:
+    """Its rate falls from the first step on."""
+    options = {"b_rate": 0.9, "b_samples": 0.06, "b_steps": 60, "lateral": "one-way"}
+    (layer,) = convert(nn.Sequential(nn.Linear(4, 64)), "pfa-l", **options).algorithm.layers
+    assert layer.G.isfinite().all()

@@ -58,6 +58,9 @@ CASES = {
     "fa": Case("fa", Fixed, ("V",)),
     "dfa": Case("dfa", Direct, ("D",)),
     "sf": Case("sf", Sign),
+    "fa-sparse": Case("fa", Fixed, ("V",), {"density": 0.4}),
+    "dfa-sparse": Case("dfa", Direct, ("D",), {"density": 0.4, "error_scale": 0.25}),
+    "sf-sparse": Case("sf", Sign, ("M",), {"density": 0.4}),
     "kp": Case("kp", KollenPollack, ("C0",)),
     "wm": Case("wm", WeightMirror, ("V",), {"mirror_samples": 9, "mirror_rate": 0.2}),
     "wm-every": Case(
@@ -66,6 +69,12 @@ CASES = {
     "pal": Case("pal", PhaselessAlignment, ("V",), {"rate": 0.3, "noise": 0.4, "leak": 0.25}),
     "pfa": Case("pfa", ProductFeedback, ("B", "R"), {"expansion": 3.0}, form="closed"),
     "pfa-literal": Case("pfa", ProductFeedback, ("B", "R"), {"expansion": 3.0}, form="literal"),
+    "pfa-sparse-b": Case(
+        "pfa", ProductFeedback, ("B", "R"), {"expansion": 3.0, "b_density": 0.4}, form="closed"
+    ),
+    "pfa-sparse-r": Case(
+        "pfa", ProductFeedback, ("B", "R"), {"expansion": 3.0, "r_density": 0.4}, form="literal"
+    ),
     "pfa-o": Case("pfa-o", ProductFeedback, ("B", "R"), {"expansion": 2.0}, form="closed"),
     "pfa-o-literal": Case("pfa-o", ProductFeedback, ("B", "R"), {"expansion": 2.0}, form="literal"),
     "pfa-o-few": Case("pfa-o", ProductFeedback, ("B", "R"), {"expansion": 0.5}, form="closed"),

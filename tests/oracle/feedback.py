@@ -59,9 +59,9 @@ class Feedback:
 
 
 class Fixed(Feedback):
-    """FA: a fixed random path."""
+    """FA: a fixed random path. ``density``: how many of its synapses were drawn, which is nothing to it any more."""
 
-    def __init__(self, weight: Parameter, geometry, V: ndarray) -> None:
+    def __init__(self, weight: Parameter, geometry, V: ndarray, density: float = 1) -> None:
         super().__init__(weight, geometry)
         self.V = V
 
@@ -72,24 +72,30 @@ class Fixed(Feedback):
 class Direct(Feedback):
     """DFA: e_L takes the place of delta."""
 
-    def __init__(self, weight: Parameter, geometry, D: ndarray) -> None:
+    def __init__(
+        self, weight: Parameter, geometry, D: ndarray, density: float = 1, error_scale: float = 1
+    ) -> None:
         super().__init__(weight, geometry)
-        self.D = D
+        self.D, self.scale = D, error_scale
 
     def path(self) -> ndarray:
         return self.D
 
     def carry(self, delta: ndarray, h: ndarray, e_L: ndarray) -> ndarray:
-        return self.geometry.direct(self.D, e_L, delta.shape, h.shape)
+        return self.geometry.direct(self.D, self.scale * e_L, delta.shape, h.shape)
 
 
 class Sign(Feedback):
-    """SF: sign(W), scaled by the layer's Glorot standard deviation."""
+    """SF: sign(W), scaled by the layer's Glorot standard deviation; where M is not zero, of variance 1 / density."""
+
+    def __init__(self, weight: Parameter, geometry, M: ndarray | float = 1.0, density: float = 1) -> None:
+        super().__init__(weight, geometry)
+        self.mask = (np.asarray(M) != 0) / np.sqrt(density)
 
     def path(self) -> ndarray:
         W = self.weight.value
         taps = W[0, 0].size  # 1 for a dense layer
-        return np.sqrt(2 / ((W.shape[0] + W.shape[1]) * taps)) * np.sign(W)
+        return np.sqrt(2 / ((W.shape[0] + W.shape[1]) * taps)) * np.sign(W) * self.mask
 
 
 class KollenPollack(Feedback):
@@ -112,14 +118,23 @@ class ProductFeedback(Feedback):
     """PFA and PFA-o, literally: ē = B·delta (eq. 4, 11), Rᵀ·ē (eq. 5, 12), ΔR ∝ ē·hᵀ (eq. 6)."""
 
     def __init__(
-        self, weight: Parameter, geometry, B: ndarray, R: ndarray, expansion: float, **rule: object
+        self,
+        weight: Parameter,
+        geometry,
+        B: ndarray,
+        R: ndarray,
+        expansion: float,
+        r_density: float = 1,
+        **rule: object,
     ) -> None:
-        """``rule``: how PFA-l came to its B, which is nothing to this layer any more."""
+        """``rule``: how its B was drawn or learned, which is nothing to this layer any more."""
         super().__init__(weight, geometry)
         groups = len(weight.value) // B.shape[1]
         assert len(B) == groups * max(1, round(expansion * B.shape[1]))
         self.B = B
         self.parameters["R"] = Parameter(R)
+        self.synapses = R != 0  # the others are never made
+        assert r_density < 1 or self.synapses.all()
 
     def path(self) -> ndarray:
         """(RB)ᵀ = BᵀR in the shape of W, for reading only: the backward pass never forms it."""
@@ -135,7 +150,7 @@ class ProductFeedback(Feedback):
     def carry(self, delta: ndarray, h: ndarray, e_L: ndarray) -> ndarray:
         R = self.parameters["R"]
         e_bar = self.geometry.mix(self.B, delta)
-        R.gradient = R.gradient + self.geometry.gradient(e_bar, h, R.value.shape)
+        R.gradient = R.gradient + self.geometry.gradient(e_bar, h, R.value.shape) * self.synapses
         return self.geometry.transpose(R.value, e_bar, h.shape)
 
 

@@ -111,12 +111,9 @@ def limits(cohort: Cohort) -> dict[str, float | None] | None:
 
 def tidy(frames: Iterable[pd.DataFrame], columns: Sequence[str], **constant: str) -> pd.DataFrame:
     """The frames' rows with exactly these columns, numbers as numbers; a column that a frame lacks is empty there."""
-    rows = [
-        frame.assign(**constant).reindex(columns=list(columns)).astype("object")
-        for frame in frames
-        if len(frame)
-    ]
-    whole = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=list(columns))
+    rows = [frame for frame in frames if len(frame)]
+    whole = (pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()).assign(**constant)
+    whole = whole.reindex(columns=list(columns))
     kinds = dict.fromkeys(_REAL, "float64") | dict.fromkeys(_WHOLE, "Int64")
     return whole.astype({name: kind for name, kind in kinds.items() if name in columns})
 

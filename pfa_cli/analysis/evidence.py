@@ -273,9 +273,11 @@ class Evidence:
 
 def pool(frame: pd.DataFrame, cohort: Cohort, value: str, by: Iterable[str] = ()) -> pd.DataFrame:
     """Mean, std (ddof = 1) and n of ``value`` over the pooled runs, by epoch (and more); and the ids of the runs."""
-    rows = frame[frame["run_id"].isin(cohort.pooled["run_id"]) & frame[value].notna()]
-    once = rows[["epoch", "run_id"]].drop_duplicates().sort_values("run_id")
-    ids = once["run_id"].astype(str).groupby(once["epoch"]).agg(" ".join)
+    pooled = frame["run_id"].isin(cohort.pooled["run_id"]) & frame[value].notna()
+    rows = frame.loc[pooled, ["run_id", "epoch", *by, value]]
+    ids: dict[int, str] = {}
+    for epoch, run in sorted(set(zip(rows["epoch"].tolist(), rows["run_id"].tolist(), strict=True))):
+        ids[epoch] = f"{ids[epoch]} {run}" if epoch in ids else str(run)
     pooled = rows.groupby(["epoch", *by])[value].agg(mean="mean", std="std", n="count").reset_index()
     return pooled.assign(run_ids=pooled["epoch"].map(ids))
 

@@ -54,10 +54,24 @@ def rendered(figure: Figure, kind: str, options: Options) -> bytes:
     """The figure as the content of a pdf, png or svg file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     with style.house_style(options):
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)
+            figure.set_layout_engine(None)  # savefig would draw twice, and lay out for each format anew
+        if kind == "pdf":
+            _read_fewer_font_tables()
         figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
-    if figure.get_layout_engine() is not None:
-        figure.set_layout_engine("none")  # further formats keep this layout, which took most of the time
     return buffer.getvalue()
+
+
+def _read_fewer_font_tables() -> None:
+    """Has fontTools leave out what a PDF's fonts do not need, and takes longer to read than a figure to draw.
+
+    These tables choose and shift glyphs; in a PDF each glyph has its number and place.
+    """
+    from fontTools.subset import Options
+
+    usual: list[str] = Options._drop_tables_default
+    Options._drop_tables_default = [*usual, *({"GDEF", "GPOS", "GSUB"} - {*usual})]
 
 
 def save_figure(

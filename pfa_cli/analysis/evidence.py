@@ -173,7 +173,7 @@ class Evidence:
     """The database's tables as frames, read when first needed."""
 
     def __init__(self, store: Store, where: Mapping[str, Sequence[Any]] | None = None):
-        """``where``: only runs whose setting or option has one of these values; UsageError for a name that no run has."""
+        """``where``: only runs whose setting, option, seed or tag has one of these values; UsageError if none has."""
         self._store, self.name, self._where = store, store.name, where or {}
         self._epochs: dict[str, pd.DataFrame] = {}
         self._layers: dict[str, pd.DataFrame] = {}
@@ -197,14 +197,20 @@ class Evidence:
     def runs(self) -> pd.DataFrame:
         """Runs with at least one stored epoch, each cell once: the finished one, else the one that came farthest."""
         runs = self.all_runs[self.all_runs["epochs_done"].notna()]
-        for key, values in self._where.items():
+        for name, values in self._where.items():
+            key = "tag" if name == "tags" else name
             known = [
-                {**DEFAULTS, **one, **_options(one["algorithm"], one), "seed": seed}
-                for one, seed in zip(runs["configuration"], runs["seed"], strict=True)
+                {**DEFAULTS, **one, **_options(one["algorithm"], one), "seed": seed, "tag": tags or []}
+                for one, seed, tags in zip(runs["configuration"], runs["seed"], runs["tags"], strict=True)
             ]
             if known and not any(key in one for one in known):
                 raise unknown("setting", key, {name for one in known for name in one})
-            runs = runs[pd.Series([one.get(key) in values for one in known], runs.index, dtype=bool)]
+            held = [one[key] if key == "tag" else [one.get(key)] for one in known]
+            words = {str(value) for value in values}
+            kept = [any(one in values or str(one) in words for one in several) for several in held]
+            if known and not any(kept):
+                raise unknown(f"{key} of a run", ", ".join(words), {str(one) for own in held for one in own})
+            runs = runs[pd.Series(kept, runs.index, dtype=bool)]
         ranked = runs.assign(done=runs["state"] == "done").sort_values(
             ["done", "epochs_done", "run_id"], ascending=[False, False, True]
         )
@@ -273,8 +279,8 @@ class Evidence:
 
 def pool(frame: pd.DataFrame, cohort: Cohort, value: str, by: Iterable[str] = ()) -> pd.DataFrame:
     """Mean, std (ddof = 1) and n of ``value`` over the pooled runs, by epoch (and more); and the ids of the runs."""
-    pooled = frame["run_id"].isin(cohort.pooled["run_id"]) & frame[value].notna()
-    rows = frame.loc[pooled, ["run_id", "epoch", *by, value]]
+    counted = frame["run_id"].isin(cohort.pooled["run_id"]) & frame[value].notna()
+    rows = frame.loc[counted, ["run_id", "epoch", *by, value]]
     ids: dict[int, str] = {}
     for epoch, run in sorted(set(zip(rows["epoch"].tolist(), rows["run_id"].tolist(), strict=True))):
         ids[epoch] = f"{ids[epoch]} {run}" if epoch in ids else str(run)

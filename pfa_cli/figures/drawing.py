@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.errors import UsageError
 
 _INCHES = {"mm": 1 / 25.4, "cm": 1 / 2.54, "in": 1.0}
 _WIDTHS = (1.5, 40.0)  # inches
@@ -34,9 +34,9 @@ class Options:
     style: Path | None = None
 
     def chosen(self, name: str, letters: Sequence[str]) -> list[str]:
-        """Which of a figure's panels are drawn; PfaError if it has not all that were asked for."""
+        """Which of a figure's panels are drawn; UsageError if it has not all that were asked for."""
         if unknown := [letter for letter in self.panels if letter not in letters]:
-            raise PfaError(f"{name} has no panel {', '.join(unknown)}; it has {', '.join(letters)}")
+            raise UsageError(f"{name} has no panel {', '.join(unknown)}; it has {', '.join(letters)}")
         return [letter for letter in letters if not self.panels or letter in self.panels]
 
 

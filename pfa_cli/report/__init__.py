@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pfa_cli.errors import PfaError, unknown
+from pfa_cli.errors import PfaError, UsageError, unknown
 from pfa_cli.files import save
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def build(
         only: some of the names in ``figures.catalogue``, and "table1".
         formats: pdf, png, svg, for the figures; the table comes as Markdown, CSV and LaTeX.
         recipe: draw the training figure of this recipe, with all algorithms that it was run with.
-        where: take only runs whose setting has one of these values.
+        where: take only runs whose setting, seed or tag has one of these values.
         options: how the figures are drawn.
 
     Raises:
-        UsageError: an unknown figure, recipe, format or setting, or a style file that cannot be read.
+        UsageError: an unknown figure, panel, recipe, format or setting, or a style file that cannot be read.
         PfaError: nothing to draw (all else that was asked for is written), or the folder cannot be written to.
     """
     from pfa_cli.analysis.curves import csv
@@ -76,6 +76,7 @@ def build(
         wanted += [name for name in own if name not in wanted]
     paths: list[Path] = []
     missing: list[str] = []
+    fault = PfaError
     table = None
     for name in wanted:
         entry = known[name]
@@ -90,6 +91,7 @@ def build(
             drawing = entry.draw(evidence, options)
         except PfaError as error:
             missing.append(f"{error}.")
+            fault = UsageError if isinstance(error, UsageError) else fault
             continue
         if drawing is None:
             missing.append(entry.missing(name, store.name))
@@ -97,7 +99,7 @@ def build(
             paths += save_figure(drawing.figure, out, name, formats, options)
             paths.append(save(out / f"{name}.csv", csv(drawing.shown)))
     if missing and (only is not None or not paths):
-        raise PfaError(" ".join(missing))
+        raise fault(" ".join(missing))
     for message in missing:
         say(message)
     return paths, table

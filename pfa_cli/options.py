@@ -16,7 +16,17 @@ Db = Annotated[
         "--db",
         parser=expanded_database,
         metavar="FILE",
-        help="Results database: a file, or postgresql://user@host/database; to look only, also a folder of files.",
+        help="Results database: a file, or postgresql://user@host/database.",
+        show_default="PFA_DB, else results/pfa.db",
+    ),
+]
+DbsToLook = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--db",
+        parser=expanded_database,
+        metavar="FILE",
+        help="Results database: a file, a folder of files, or postgresql://user@host/database; several are united.",
         show_default="PFA_DB, else results/pfa.db",
     ),
 ]

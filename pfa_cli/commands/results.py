@@ -11,6 +11,7 @@ from pfa_cli.errors import UsageError, unknown
 from pfa_cli.options import (
     AsJson,
     Db,
+    DbsToLook,
     OfAlgorithms,
     OfRecipe,
     OfState,
@@ -24,7 +25,7 @@ from pfa_cli.terminal import messages, output
 
 
 def status(
-    db: Db = None,
+    db: DbsToLook = None,
     recipe: OfRecipe = None,
     algos: OfAlgorithms = None,
     state: OfState = None,
@@ -52,9 +53,9 @@ def status(
         return chosen if sort is None else in_order(chosen, sort)
 
     if watch:
-        view.watch(lambda: open_to_look(db), output, interval, choose)
+        view.watch(lambda: open_to_look(*db or ()), output, interval, choose)
         return
-    with open_to_look(db) as store:
+    with open_to_look(*db or ()) as store:
         rows = choose(view.rows(store))
     if as_json:
         output.say(view.as_json(rows))
@@ -75,7 +76,7 @@ def best(
     algos: OfAlgorithms = None,
     where: Where = None,
     as_json: AsJson = False,
-    db: Db = None,
+    db: DbsToLook = None,
 ) -> None:
     """Rank the configurations of a recipe: mean accuracy ± standard deviation over seeds. The test set never ranks."""
     from pfa_cli.runs import best as view
@@ -88,7 +89,7 @@ def best(
     if by not in view.BY:
         raise unknown("accuracy to rank by", by, view.BY)
     recipe = Path(recipe).stem if recipe.endswith(".toml") else recipe
-    with open_to_look(db) as store:
+    with open_to_look(*db or ()) as store:
         rows = Selection.parse((), recipe, algos, None, where or []).of(status.rows(store))
     found = view.ranking([row for row in rows if row.recipe == recipe], recipe, by)
     if as_json:
@@ -129,7 +130,7 @@ def figures(
     validation: Annotated[
         bool, typer.Option("--validation", help="Draw validation accuracy in place of test.")
     ] = False,
-    db: Db = None,
+    db: DbsToLook = None,
 ) -> None:
     """Rebuild the paper's figures and Table 1 from the database, and draw those of your own recipes."""
     from pfa_cli.arguments import parse_choices
@@ -153,9 +154,16 @@ def figures(
         style=style,
     )
     chosen = parse_choices(where or (), "--where")
-    with open_to_look(db) as store:
+    with open_to_look(*db or ()) as store:
         paths, table = build(
-            store, out or results_folder(db), wanted, kinds, recipe, chosen, options, messages.say
+            store,
+            out or results_folder(*(db or [])[:1]),
+            wanted,
+            kinds,
+            recipe,
+            chosen,
+            options,
+            messages.say,
         )
     for path in paths:
         output.say(path)
@@ -174,7 +182,7 @@ def compare(
         str | None, typer.Option("--format", help="table, md or json", show_default="table")
     ] = None,
     as_json: AsJson = False,
-    db: Db = None,
+    db: DbsToLook = None,
 ) -> None:
     """Hold our runs against the paper's published curves, and judge each of its claims."""
     from pfa_cli.report import compare as against_the_paper
@@ -186,7 +194,7 @@ def compare(
         raise UsageError("--out writes comparison.md and comparison.json; leave --json and --format out")
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form}: give one of them")
-    with open_to_look(db) as store:
+    with open_to_look(*db or ()) as store:
         findings = against_the_paper(store)
     if out is not None:
         for path in write_comparison(findings, out):
@@ -197,14 +205,14 @@ def compare(
         output.print(terminal(findings))
 
 
-def report(out: Out = None, db: Db = None) -> None:
+def report(out: Out = None, db: DbsToLook = None) -> None:
     """Write report.html: figures, Table 1, the comparison and what was run, on one page."""
     from pfa_cli.report import write_report
     from pfa_cli.store.engine import results_folder
     from pfa_cli.store.merge import open_to_look
 
-    with open_to_look(db) as store:
-        output.say(write_report(store, out or results_folder(db)))
+    with open_to_look(*db or ()) as store:
+        output.say(write_report(store, out or results_folder(*(db or [])[:1])))
 
 
 def recipes(
@@ -254,7 +262,7 @@ def export(
             autocompletion=completion.of_one(completion.table_names),
         ),
     ] = None,
-    db: Db = None,
+    db: DbsToLook = None,
 ) -> None:
     """Write one table of the database to a file: tidy, one observation per row, settings as columns (docs/tables.md).
 
@@ -274,7 +282,7 @@ def export(
         raise UsageError(
             "--to tensorboard writes all runs into a folder: leave --table out, and name a folder"
         )
-    with open_to_look(db) as store:
+    with open_to_look(*db or ()) as store:
         if to_tensorboard:
             runs = tensorboard.export(store, target)
             output.say(f"{target}: {runs} runs; `tensorboard --logdir {target}` shows them")

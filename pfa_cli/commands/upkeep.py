@@ -13,6 +13,7 @@ from pfa_cli.options import (
     CheckpointDir,
     DataDir,
     Db,
+    DbsToLook,
     Device,
     OfAlgorithms,
     OfRecipe,
@@ -123,16 +124,20 @@ def list_runs(
     state: OfState = None,
     where: Where = None,
     as_json: AsJson = False,
-    db: Db = None,
+    db: DbsToLook = None,
 ) -> None:
     """Show runs one by one, with their numbers, tags and notes."""
     from pfa_cli.runs import status
+    from pfa_cli.runs.selection import Selection
+    from pfa_cli.store.merge import open_to_look
 
-    with _chosen(db, ids, recipe, algos, state, where, write=False, all_=True) as (_, rows):
-        if as_json:
-            output.say(status.as_json(rows))
-        else:
-            output.print(status.StatusTable(rows, filtered=True, whole=True))
+    selection = Selection.parse(ids or (), recipe, algos, state, where or ())
+    with open_to_look(*db or ()) as store:
+        rows = selection.of(status.rows(store))
+    if as_json:
+        output.say(status.as_json(rows))
+    else:
+        output.print(status.StatusTable(rows, filtered=True, whole=True))
 
 
 @runs_app.command()
@@ -251,15 +256,14 @@ def _chosen(
     where: list[str] | None,
     *,
     write: bool,
-    all_: bool = False,
 ) -> Iterator[tuple["Store", list["StatusRow"]]]:
-    """The open database and the runs that a command is about. UsageError if nothing says which, unless ``all_`` will do."""
+    """The open database and the runs that a command is about. UsageError if nothing says which."""
     from pfa_cli.runs import status
     from pfa_cli.runs.selection import Selection
     from pfa_cli.store.engine import open_store
 
     selection = Selection.parse(ids or (), recipe, algos, state, where or ())
-    if not selection and not all_:
+    if not selection:
         raise UsageError("name the runs by their numbers, or by --recipe, --algos, --state or --where")
     with open_store(db, write=write, create=False) as store:
         yield store, selection.of(status.rows(store))

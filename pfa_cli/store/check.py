@@ -70,12 +70,12 @@ def _check(store: Store) -> CheckReport:
     return CheckReport(store.name, count, tuple(Problem(what, _way_out(store.name)) for what in found))
 
 
-def broken_pages(connection: Connection) -> list[str]:
+def broken_pages(connection: Connection, schema: str = "main") -> list[str]:
     """What is wrong with the pages, indexes and references of an SQLite database."""
-    lines = list(connection.execute(text("PRAGMA integrity_check(10)")).scalars())
+    lines = list(connection.execute(text(f"PRAGMA {schema}.integrity_check(10)")).scalars())
     if lines != ["ok"]:
         return [" ".join(line.split()) for line in lines]
-    tables = {str(row[0]) for row in connection.execute(text("PRAGMA foreign_key_check"))}
+    tables = {str(row[0]) for row in connection.execute(text(f"PRAGMA {schema}.foreign_key_check"))}
     return [f"rows of {table} refer to rows that do not exist" for table in sorted(tables)]
 
 

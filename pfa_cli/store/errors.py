@@ -4,7 +4,12 @@ from pfa_cli.errors import PfaError
 
 
 class StoreError(PfaError):
-    """The database cannot be used as asked."""
+    """The database cannot be used as asked.
+
+    ``place``: its name, where the error came while it was read or written.
+    """
+
+    place: str | None = None
 
 
 class NoResults(StoreError):

@@ -6,37 +6,27 @@ again changes nothing.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy import Connection, MetaData, Table, insert, select, update
 
 from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.store import checksums
 from pfa_cli.store.check import broken_pages
-from pfa_cli.store.checksums import Row, rows, stored_values
+from pfa_cli.store.checksums import Row, Tables, rows, stored_values
 from pfa_cli.store.engine import Store, database_name, databases_in, empty_in_memory, open_store
-from pfa_cli.store.errors import DamagedDatabase, NoResults, StoreError, no_results
-from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
-from pfa_cli.store.server import copy_in, identity, lock_table
+from pfa_cli.store.errors import DamagedValue, NoResults, StoreError, no_results
+from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, metadata, runs, simulations
+from pfa_cli.store.server import copy_in, identity, lock_table, reading
 
 _CELL = ("recipe", "algorithm", "seed", "config_hash")
-_PROGRESS = (
-    "state",
-    "error",
-    "epochs_done",
-    "diverged_epoch",
-    "started_at",
-    "finished_at",
-    "host",
-    "heartbeat_at",
-    "pid_namespace",
-    "sources",
-)
+_PROGRESS = ["state", "error", "epochs_done", "diverged_epoch", "started_at", "finished_at", "host"]
+_PROGRESS += ["heartbeat_at", "pid_namespace", "sources"]
 _TIMINGS = {
     "run_id",
     "attempt_id",
@@ -44,6 +34,11 @@ _TIMINGS = {
     "images_per_second",
     "checksum",
 }  # may differ between equal epochs
+_ATTACHED: Tables = {
+    name: table.to_metadata(other)
+    for other in [MetaData(schema="other")]
+    for name, table in metadata.tables.items()
+}
 
 
 @dataclass
@@ -62,6 +57,11 @@ class MergeReport:
     conflicts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+
+    def add(self, other: "MergeReport") -> None:
+        """Adds what another merge did."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     def __str__(self) -> str:
         counts = f"{self.added} runs added, {self.extended} extended, {self.unchanged} unchanged"
@@ -83,12 +83,66 @@ class _History:
         return self.epochs[-1]["epoch"] if self.epochs else -1
 
 
+_Fingerprint = tuple[Any, ...]
+"""What tells a run with its results from all others."""
+
+
+@dataclass(frozen=True)
+class _Other:
+    """One state of the database to bring in. ``attached``: on the connection to ours, as another schema."""
+
+    connection: Connection
+    attached: bool
+
+    @property
+    def tables(self) -> Tables:
+        return _ATTACHED if self.attached else metadata.tables
+
+    def rows(self, name: str, run_id: int | None = None) -> list[Row]:
+        """The rows of a table (of a run), every value checked."""
+        table = self.tables[name]
+        of_run = [] if run_id is None else [table.c["id" if name == "runs" else "run_id"] == run_id]
+        return rows(self.connection, table, *of_run)
+
+    def history(self, run_id: int) -> _History:
+        return _History(self.rows("epochs", run_id), self.rows("layers", run_id))
+
+    def verify(self, fingerprints: Mapping[int, _Fingerprint | None]) -> None:
+        """Raises DamagedValue, or what the database's driver raises, if it is damaged."""
+        if self.connection.dialect.name == "sqlite":
+            for what in broken_pages(self.connection, "other" if self.attached else "main"):
+                raise DamagedValue(what)
+        checksums.verify(self.connection, self.tables)
+        for run_id, fingerprint in fingerprints.items():
+            if fingerprint is None:  # without checksums, only the values' types tell damage
+                self.history(run_id)
+
+    def fingerprints(self) -> dict[int, _Fingerprint | None]:
+        """By run: what it is, its state and its epochs' checksums; None where an epoch has none."""
+        stored = stored_values(self.connection, self.tables["epochs"], ["run_id", "checksum"])
+        sums = {
+            run_id: [row[1] for row in group] for run_id, group in groupby(stored, key=lambda row: row[0])
+        }
+        names = (*_CELL, "state")
+        return {
+            run["id"]: None
+            if None in sums.get(run["id"], [])
+            else (*(run[name] for name in names), *sums.get(run["id"], []))
+            for run in self.rows("runs")
+        }
+
+    def processes(self, run_id: int) -> str:
+        """How many processes trained the run together, in words: "1 process", or "1 and 2 processes" one after the other."""
+        counts = sorted({row["ranks"] or 1 for row in self.rows("attempts", run_id)}) or [1]
+        return f"{' and '.join(map(str, counts))} process{'' if counts == [1] else 'es'}"
+
+
 def merge(db: str | None, *others: str) -> MergeReport:
     """Brings runs, simulations and benchmarks of ``others`` into ``db``, made if missing; the others are only read.
 
-    A folder stands for the databases in it (``*.db``). Each run is one transaction, so a merge that is interrupted can
-    simply be repeated. Checkpoints stay where they are: a run that was not finished there starts from the beginning if
-    it is continued here. A run that is running there counts as interrupted here.
+    A folder stands for the databases in it (``*.db``). Each of them is one transaction, so a merge that is interrupted
+    can simply be repeated. Checkpoints stay where they are: a run that was not finished there starts from the beginning
+    if it is continued here. A run that is running there counts as interrupted here.
 
     Of several others, one that is damaged, empty or none of pfa's is named in the report and left out. Of a single one,
     raises what is wrong with it: NoResults or StoreError (see ``open_store``), UsageError if both are the same database.
@@ -98,43 +152,44 @@ def merge(db: str | None, *others: str) -> MergeReport:
     if len(names) == 1:
         _open_other(names[0]).close()  # before ours is made
     with open_store(db, write=True) as store:
-        known = set(store.read(_fingerprints).values()) - {None}
+        here = store.read(lambda c: _Other(c, attached=False).fingerprints())
+        known = {fingerprint for fingerprint in here.values() if fingerprint is not None}
         for name in names:
             try:
-                other = _open_whole(name, store)
+                with _open_other(name) as other:
+                    report.add(_bring_in(store, other, known))
             except PfaError as error:
-                if len(names) == 1:
+                if len(names) == 1 or getattr(error, "place", None) == store.name:
                     raise
                 report.left_out += (str(error),)
-                continue
-            with other:
-                _merge_database(store, other, known, report)
     return report
 
 
-def open_to_look(db: str | None = None) -> Store:
-    """The results database open for reading; those in a folder (``*.db``) united in memory, if ``db`` names one.
+def open_to_look(*names: str) -> Store:
+    """The results database open for reading; several, or those in a folder (``*.db``), are united in memory.
 
     Raises what `open_store` raises, also if one of several is damaged, and StoreError if two contradict each other.
     """
-    name = database_name(db)
-    if not Path(name).is_dir():
-        return open_store(db, write=False)
-    store = empty_in_memory(Path(name))
+    if len(names) < 2 and not Path(database_name(*names)).is_dir():
+        return open_store(*names, write=False)
+    names = names or (database_name(),)
+    store = empty_in_memory(Path(names[0]))
+    store.name = ", ".join(names)
     report = MergeReport()
-    known: set[tuple[Any, ...] | None] = set()
+    known: set[_Fingerprint] = set()
     try:
-        for each in databases_in(name):
-            try:
-                other = _open_whole(each, store)
-            except NoResults:  # one whose run has only begun
-                continue
-            with other:
-                _merge_database(store, other, known, report, live=True)
+        for name in names:
+            for one in databases_in(name):
+                try:
+                    with open_store(one, write=False) as other:
+                        report.add(_bring_in(store, other, known, live=True))
+                except NoResults:
+                    if one == name:
+                        raise
         if report.conflicts:
-            raise StoreError(f"the databases in {name} contradict each other: {report.conflicts[0]}")
-        if not known and not report.added:
-            raise no_results(name)
+            raise StoreError(f"the databases in {store.name} contradict each other: {report.conflicts[0]}")
+        if not report.added:
+            raise no_results(store.name)
     except BaseException:
         store.close()
         raise
@@ -149,67 +204,60 @@ def _open_other(name: str) -> Store:
         raise NoResults(f"no results at {name} to bring in: name the other machine's database.") from None
 
 
-def _open_whole(name: str, store: Store) -> Store:
-    """The database to bring into ``store``; PfaError if it is the same, or damaged."""
-    other = _open_other(name)
-    try:
-        if _same(store, other):
-            raise UsageError(f"{other.name} is the database to merge into; name another one.")
-        for what in other.read(broken_pages) if other.path else []:
-            raise DamagedDatabase(other.name, what)
-        other.read(checksums.verify)
-        for run_id, fingerprint in other.read(_fingerprints).items():
-            if fingerprint is None:  # without checksums, only the values' types tell damage
-                other.read(partial(_history, run_id=run_id))
-    except BaseException:
-        other.close()
-        raise
-    return other
+def _bring_in(store: Store, other: Store, known: set[_Fingerprint], *, live: bool = False) -> MergeReport:
+    """One transaction. ``known``: the fingerprints of the runs in ``store``, to which those that are added are added.
 
-
-def _merge_database(
-    store: Store,
-    other: Store,
-    known: set[tuple[Any, ...] | None],
-    report: MergeReport,
-    *,
-    live: bool = False,
-) -> None:
-    """``known``: the fingerprints of the runs in ``store``, to which those that are added are added.
-
-    ``live``: queued and running runs are brought in as they are, to look at them.
+    ``live``: to look at the runs: queued and running ones are brought in as they are, and their numbers are not held
+    against their checksums, as is done when they are read.
     """
-    for run_id, fingerprint in other.read(_fingerprints).items():
-        if fingerprint in known:
-            report.unchanged += 1
-            continue
-        (theirs,) = other.read(partial(_run, run_id=run_id))
-        if theirs["state"] == "running" and not live:
-            theirs["state"] = "interrupted"
-        if live or theirs["state"] != "queued" or theirs["epochs_done"] is not None:
-            with store.write() as connection:
-                lock_table(connection, runs)  # another merge may bring in the same
-                if _merge_run(connection, other, theirs, report) and fingerprint is not None:
-                    known.add(fingerprint)
-    with store.write() as connection:
-        lock_table(connection, simulations)
-        _merge_simulations(connection, other.read(lambda c: rows(c, simulations)), report)
-        _merge_benchmarks(connection, other.read(lambda c: rows(c, benchmarks)), report)
+    if _same(store, other):
+        raise UsageError(f"{other.name} is the database to merge into; name another one.")
+
+    def transaction(check: Callable[[], None]) -> tuple[MergeReport, set[_Fingerprint]]:
+        with _both(store, other) as (ours, theirs):
+            with other.explained():
+                fingerprints = theirs.fingerprints()
+                if not live:
+                    theirs.verify(fingerprints)
+                found, *measured = [theirs.rows(name) for name in ("runs", "simulations", "benchmarks")]
+            for table in (runs, simulations):
+                lock_table(ours, table)  # another merge may bring in the same
+            report, new = MergeReport(), set()
+            for run in found:
+                fingerprint = fingerprints[run["id"]]
+                if fingerprint in known:
+                    report.unchanged += 1
+                    continue
+                if run["state"] == "running" and not live:
+                    run["state"] = "interrupted"
+                wanted = live or run["state"] != "queued" or run["epochs_done"] is not None
+                if wanted and _merge_run(ours, theirs, run, report) and fingerprint is not None:
+                    new.add(fingerprint)
+            _merge_simulations(ours, measured[0], report)
+            _merge_benchmarks(ours, measured[1], report)
+            check()
+        return report, new
+
+    report, new = other.of_one_state(transaction)
+    known |= new
+    return report
 
 
-def _fingerprints(connection: Connection) -> dict[int, tuple[Any, ...] | None]:
-    """By run: what it is, its state and its epochs' checksums; None where an epoch has none. Equal ones are the same run."""
-    every = select(runs.c.id, *(runs.c[name] for name in (*_CELL, "state")), epochs.c.checksum)
-    query = every.join_from(runs, epochs, isouter=True).order_by(runs.c.id, epochs.c.epoch)
-    found: dict[int, tuple[Any, ...] | None] = {}
-    for run_id, group in groupby(connection.execute(query), key=lambda row: int(row[0])):
-        of_run = [tuple(row) for row in group]
-        of_epochs = [row[-1] for row in of_run]
-        found[run_id] = None if None in of_epochs else (*of_run[0][1:-1], *of_epochs)
-    return found
+@contextmanager
+def _both(store: Store, other: Store) -> Iterator[tuple[Connection, _Other]]:
+    """A transaction of ours in which all that is read of the other is of one state.
+
+    A file is attached to ours, so that SQLite copies its rows by itself, in a quarter of the time.
+    """
+    if store.path and other.path and not other.in_memory:
+        with store.write(other.path) as ours:
+            yield ours, _Other(ours, attached=True)
+    else:
+        with store.write() as ours, other.engine.connect() as connection:
+            yield ours, _Other(connection if other.path else reading(connection), attached=False)
 
 
-def _merge_run(connection: Connection, other: Store, theirs: Row, report: MergeReport) -> bool:
+def _merge_run(connection: Connection, other: _Other, theirs: Row, report: MergeReport) -> bool:
     """Whether both databases hold the same of the run now. ``theirs``: its row in the other."""
     cell = select(runs).where(*(runs.c[name] == theirs[name] for name in _CELL))
     found = connection.execute(cell).mappings().one_or_none()
@@ -221,11 +269,11 @@ def _merge_run(connection: Connection, other: Store, theirs: Row, report: MergeR
         report.added += 1
         return True
     ours = dict(found)
-    here = _history(connection, ours["id"])
-    there = other.read(lambda c: _history(c, theirs["id"]))
+    mine = _Other(connection, attached=False)
+    here, there = mine.history(ours["id"]), other.history(theirs["id"])
     title = "{recipe} {algorithm} seed {seed} (configuration {config_hash})".format(**theirs)
     difference = _first_difference(here, there)
-    processes = _processes(connection, ours["id"]), other.read(lambda c: _processes(c, theirs["id"]))
+    processes = mine.processes(ours["id"]), other.processes(theirs["id"])
     if difference is not None and processes[0] != processes[1]:
         report.notes += (
             f"{title}: {processes[0]} trained it here and {processes[1]} there, which differ by rounding; kept ours",
@@ -266,7 +314,7 @@ def _for_cell(there: _History, theirs: Row, ours: Row) -> dict[int, str]:
 def _append(
     connection: Connection,
     run_id: int,
-    other: Store,
+    other: _Other,
     other_id: int,
     after: int = -1,
     new_checksums: Mapping[int, str] | None = None,
@@ -275,7 +323,7 @@ def _append(
     known = rows(connection, attempts, attempts.c.run_id == run_id)
     ids = {attempt["token"]: attempt["id"] for attempt in known}
     new_ids: dict[int | None, int | None] = {None: None}
-    for attempt in other.read(lambda c: rows(c, attempts, attempts.c.run_id == other_id)):
+    for attempt in other.rows("attempts", other_id):
         if attempt["token"] in ids:
             ending = {name: attempt[name] for name in ("ended_at", "outcome")}
             connection.execute(update(attempts).where(attempts.c.id == ids[attempt["token"]]).values(ending))
@@ -285,8 +333,8 @@ def _append(
             ids[attempt["token"]] = connection.execute(query).scalar_one()
         new_ids[attempt["id"]] = ids[attempt["token"]]
     changed = new_checksums or {}
-    names = ["epoch", "attempt_id", "checksum"]
-    names += [name for name in epochs.columns.keys() if name not in ("run_id", *names)]  # noqa: SIM118
+    names = ["epoch", "attempt_id", "checksum", *_others(epochs, "run_id", "epoch", "attempt_id", "checksum")]
+    of_epochs = stored_values(other.connection, other.tables["epochs"], names, other_id)
     _add(
         connection,
         epochs,
@@ -294,15 +342,24 @@ def _append(
         (
             # No attempt: a changed bit in its number, which is no result.
             (run_id, epoch, new_ids.get(attempt), changed.get(epoch, checksum), *measured)
-            for epoch, attempt, checksum, *measured in other.read(
-                lambda c: list(stored_values(c, epochs, names, other_id))
-            )
+            for epoch, attempt, checksum, *measured in of_epochs
             if epoch > after
         ),
     )
-    names = ["epoch", *(name for name in layers.columns.keys() if name not in ("run_id", "epoch"))]  # noqa: SIM118
-    of_layers = other.read(lambda c: list(stored_values(c, layers, names, other_id)))
-    _add(connection, layers, ["run_id", *names], ((run_id, *row) for row in of_layers if row[0] > after))
+    names = ["epoch", *_others(layers, "run_id", "epoch")]
+    if other.attached:
+        values = ", ".join(names)
+        connection.exec_driver_sql(
+            f"INSERT INTO layers (run_id, {values}) SELECT {run_id}, {values} FROM other.layers "
+            f"WHERE run_id = {other_id} AND epoch > {after}"
+        )
+    else:
+        of_layers = stored_values(other.connection, layers, names, other_id)
+        _add(connection, layers, ["run_id", *names], ((run_id, *row) for row in of_layers if row[0] > after))
+
+
+def _others(table: Table, *names: str) -> list[str]:
+    return [name for name in table.columns.keys() if name not in names]  # noqa: SIM118
 
 
 def _add(connection: Connection, table: Table, names: Sequence[str], new: Iterable[tuple[Any, ...]]) -> None:
@@ -369,21 +426,6 @@ def _benchmark_key(row: Row) -> str:
     )
 
 
-def _run(connection: Connection, run_id: int) -> list[Row]:
-    return rows(connection, runs, runs.c.id == run_id)
-
-
-def _history(connection: Connection, run_id: int) -> _History:
-    return _History(*(rows(connection, table, table.c.run_id == run_id) for table in (epochs, layers)))
-
-
-def _processes(connection: Connection, run_id: int) -> str:
-    """How many processes trained the run together, in words: "1 process", or "1 and 2 processes" one after the other."""
-    query = select(attempts.c.ranks).where(attempts.c.run_id == run_id)
-    counts = sorted({ranks or 1 for ranks in connection.execute(query).scalars()}) or [1]
-    return f"{' and '.join(map(str, counts))} process{'' if counts == [1] else 'es'}"
-
-
 def _insert(connection: Connection, table: Table, new: Iterable[Row]) -> None:
     several = list(new)
     if several:
@@ -398,6 +440,8 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def _same(a: Store, b: Store) -> bool:
+    if a.in_memory:
+        return False
     if a.path is None or b.path is None:
         return a.path is b.path and a.read(identity) == b.read(identity)
     return a.path.samefile(b.path)

@@ -3,8 +3,10 @@
 import shutil
 import sqlite3
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pfa_cli import files
 from pfa_cli.store.errors import DamagedDatabase, StoreError, no_results
@@ -52,7 +54,39 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     where no writer is at work the file is opened as immutable; ``Store.read`` looks afterwards whether it
     was.
     """
-    return _connect(path, "mode=ro&immutable=1" if at_rest(path) else "mode=ro")
+    return _connect(path, _reading(path))
+
+
+def _reading(path: Path) -> str:
+    return "mode=ro&immutable=1" if at_rest(path) else "mode=ro"
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.as_uri()}?{mode}"
+
+
+def connect_in_memory() -> sqlite3.Connection:
+    """A connection to a new database in memory."""
+    return sqlite3.connect(":memory:", uri=True, isolation_level=None, check_same_thread=False)
+
+
+@contextmanager
+def attached(connection: Any, path: Path) -> Iterator[None]:
+    """In the block, ``connection`` can read the database at ``path`` as the schema "other" (see ``connect_to_read``)."""
+    with suppress(OSError):
+        _connected.add(_identity(path))
+    _detach(connection)
+    connection.execute("ATTACH ? AS other", (_uri(path, _reading(path)),))
+    try:
+        yield
+    finally:
+        _detach(connection)
+
+
+def _detach(connection: Any) -> None:
+    """An error while "other" is read keeps it locked until the error is dealt with: then it is detached the next time."""
+    with suppress(sqlite3.OperationalError):
+        connection.execute("DETACH other")
 
 
 def at_rest(path: Path) -> bool:
@@ -159,7 +193,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     with suppress(OSError):  # SQLite says what is wrong with it
         _connected.add(_identity(path))
     return sqlite3.connect(
-        f"{path.as_uri()}?{mode}",
+        _uri(path, mode),
         uri=True,
         timeout=BUSY_TIMEOUT_SECONDS,
         isolation_level=None,  # transactions begin where engine.py says, not where the driver thinks

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Call
@@ -13,6 +14,7 @@ from sqlalchemy import text
 from store_cells import OWNER, beside, claimed, configuration, new_database, record, run_to_end
 
 from pfa_cli.errors import UsageError
+from pfa_cli.store import merge as merging
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import NoResults
@@ -204,6 +206,26 @@ def test_a_run_that_is_running_there_is_interrupted_here(ours: Store, theirs: St
     assert runs(theirs)[-1].state == "running"
 
 
+def test_what_is_written_there_during_a_merge_comes_whole_or_not_at_all(
+    ours: Store, theirs: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = claimed(theirs)
+    record_epoch(theirs, mine, record(0))
+    append = merging._append
+
+    def append_late(*arguments: Any) -> None:
+        record_epoch(theirs, mine, record(len(late) + 1))
+        late.append(None)
+        append(*arguments)
+
+    late: list[None] = []
+    monkeypatch.setattr(merging, "_append", append_late)
+    for expected in (MergeReport(added=1), MergeReport(extended=1)):
+        assert merge(str(ours.path), str(theirs.path)) == expected
+        assert check(str(ours.path)).ok
+    assert [row.epochs_done for row in runs(ours)] == [1]
+
+
 def test_an_attempt_that_was_under_way_ends_here_as_it_did_there(ours: Store, theirs: Store) -> None:
     mine = claimed(theirs)
     record_epoch(theirs, mine, record(0))
@@ -326,6 +348,12 @@ def test_a_folder_of_shards_is_looked_at_as_one_database(tmp_path: Path, call: C
     assert tables[0] == tables[1] and len(tables[0].splitlines()) == 1 + 2 * (4 + 4 + 1)
     assert call("figures", "--only", "table1", "--out", "t", "--db", str(shards)).code == 0
     assert {path: path.read_bytes() for path in shards.iterdir()} == before
+    several = ["--db", str(shards / "0.db"), "--db", str(shards / "1.db"), "--db", str(shards / "2.db")]
+    for command in (["status"], ["runs", "list"]):
+        assert json.loads(call(*command, "--json", *several).out) == status
+    assert json.loads(call("compare", "--json", *several).out)
+    answer = call("status", "--db", str(shards / "4.db"), *several)
+    assert answer.code == 1 and "no results yet at" in answer.err and "4.db" in answer.err
     with open_store(str(shards / "1.db"), write=True) as store:
         run_to_end(store, seed=0, accuracy=50.0)
     answer = call("status", "--db", str(shards))

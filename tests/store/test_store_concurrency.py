@@ -13,6 +13,7 @@ from store_cells import PROCESSES, configuration, record, together
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import NoResults
+from pfa_cli.store.merge import merge, open_to_look
 from pfa_cli.store.owner import Owner, process_started
 from pfa_cli.store.queries import RunRow, epochs_frame, layers_frame, runs
 from pfa_cli.store.writer import claim, ensure_run, finish, record_epoch, start_attempt
@@ -20,6 +21,7 @@ from pfa_cli.store.writer import claim, ensure_run, finish, record_epoch, start_
 N_WRITERS = 8
 N_SEEDS = 12
 N_EPOCHS = 3
+N_SHARD_EPOCHS = 10
 
 
 def alive(row: RunRow) -> bool:
@@ -72,6 +74,62 @@ def test_eight_workers_start_together_and_are_watched(tmp_path: Path) -> None:
     assert (epochs.groupby("run_id")["attempt_id"].nunique() == 1).all()  # no cell was trained by two workers
     assert (epochs["test_accuracy_percent"] - epochs["epoch"] == epochs["attempt_id"]).all()
     assert check(db).ok
+
+
+def write_a_shard(shard: Path, barrier: Barrier, done: Path, seed: int) -> None:
+    barrier.wait(30)
+    with open_store(str(shard), write=True) as store:
+        for algorithm in ("bp", "pfa"):
+            run_id = ensure_run(store, configuration(algorithm, epochs=N_SHARD_EPOCHS), seed)
+            mine = claim(store, run_id, Owner.current(), is_alive=alive)
+            assert mine is not None
+            start_attempt(store, mine, {"device": "cpu"})
+            for epoch in range(N_SHARD_EPOCHS + 1):
+                record_epoch(store, mine, record(epoch, accuracy=float(seed)))
+            finish(store, mine, "done")
+    done.touch()
+
+
+def look_at_shards(shards: Path, barrier: Barrier, done: list[Path], whole: Path | None) -> None:
+    """Looks at the folder as at one database, and brings it into ``whole``, until all is written."""
+    barrier.wait(30)
+    seen, finished = 0, False
+    while not finished:
+        finished = all(path.exists() for path in done)  # then one look more
+        try:
+            with open_to_look(str(shards)) as store:
+                rows, layers = runs(store), layers_frame(store)
+        except NoResults:
+            continue
+        assert len(layers) == 2 * sum(0 if row.epochs_done is None else row.epochs_done + 1 for row in rows)
+        assert len(layers) >= seen  # nothing that was seen is lost
+        seen = len(layers)
+        if whole is not None:
+            report = merge(str(whole), str(shards), str(shards / "none.db"))
+            assert report.conflicts == ()
+            assert all(
+                "no results" in line for line in report.left_out
+            )  # one that has only begun, or none.db
+            assert check(str(whole)).ok
+    assert seen == N_WRITERS * 2 * (N_SHARD_EPOCHS + 1) * 2
+
+
+def test_eight_shards_are_written_while_three_look_at_them_and_no_row_is_lost(tmp_path: Path) -> None:
+    """Also while two of the three merge them again and again."""
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    barrier = PROCESSES.Barrier(N_WRITERS + 3)
+    done = [tmp_path / f"done{i}" for i in range(N_WRITERS)]
+    writers = [(write_a_shard, (shards / f"{i}.db", barrier, path, i)) for i, path in enumerate(done)]
+    wholes = [None, tmp_path / "whole1.db", tmp_path / "whole2.db"]
+    together(*writers, *[(look_at_shards, (shards, barrier, done, whole)) for whole in wholes])
+    merge(str(tmp_path / "at_rest.db"), str(shards))
+    for db in ("at_rest.db", "whole1.db", "whole2.db"):
+        with open_store(str(tmp_path / db), write=False) as store:
+            assert [run.state for run in runs(store)] == ["done"] * 2 * N_WRITERS
+            epochs = epochs_frame(store)
+        assert len(epochs) == N_WRITERS * 2 * (N_SHARD_EPOCHS + 1)
+        assert (epochs["test_accuracy_percent"] - epochs["epoch"] == epochs["seed"]).all()
 
 
 def create(folder: Path, barrier: Barrier) -> None:

@@ -17,6 +17,7 @@ from pfa_cli.bench.contender import BP, LITERAL, PFA, VARIANTS, Setting
 from pfa_cli.bench.growth import Curve, Growth
 from pfa_cli.bench.pixels import which_pixels
 from pfa_cli.bench.report import Benchmark
+from pfa_cli.bench.storing import StoreBenchmark, measure_store
 from pfa_cli.bench.timing import LEAST_REPETITIONS, Job, Plan, measure, peak_bytes, pooled, seconds_per_image
 from pfa_cli.cores import physical_cores, usable_cores
 from pfa_cli.data import default_data_dir
@@ -89,6 +90,11 @@ def bench(
             yield LeftOut(
                 recipe.name, "a process was killed; if memory ran out, fewer --jobs leave more for each"
             )
+
+
+def bench_store(db: str | None, say: Callable[[str], None]) -> Iterator[StoreBenchmark]:
+    """Measures what storing and merging results costs (see ``measure_store``)."""
+    yield measure_store(db, machine(torch.device("cpu"), 1, torch.get_num_threads()), say)
 
 
 def _bench(setting: Setting, options: Options, device: torch.device, say: Callable[[str], None]) -> Benchmark:

@@ -12,6 +12,7 @@ from rich.text import Text
 from pfa_cli.bench.contender import BP, LITERAL, PFA, PLAIN, PRODUCTS
 from pfa_cli.bench.growth import Curve, ratio
 from pfa_cli.bench.pixels import Pixels, epoch_steps
+from pfa_cli.bench.storing import StoreBenchmark
 from pfa_cli.bench.timing import Samples
 from pfa_cli.configuration import Configuration
 from pfa_cli.store.engine import Store
@@ -167,22 +168,27 @@ def spread_percent(samples: Sequence[float]) -> float:
     return 100 * (high - low) / middle
 
 
-def as_json(benchmarks: Iterable[Benchmark], left_out: Mapping[str, str]) -> str:
+def as_json(benchmarks: Iterable[Benchmark | StoreBenchmark], left_out: Mapping[str, str]) -> str:
     """One document: every benchmark, and the recipes that were left out with the reasons."""
     found = [benchmark.facts() for benchmark in benchmarks]
     return json.dumps({"benchmarks": found, "left_out": dict(left_out)}, indent=1)
 
 
-def record(benchmark: Benchmark, store: Store) -> None:
+def record(benchmark: Benchmark | StoreBenchmark, store: Store) -> None:
     """Stores all numbers, with the machine."""
+    if isinstance(benchmark, StoreBenchmark):
+        record_benchmark(store, benchmark.machine, benchmark.recipe, benchmark.measurements())
+        return
     bp = benchmark.configurations[BP]
     measured = {"pixels": benchmark.pixels, "batch_size": bp.batch_size, "image_size": bp.image_size}
     machine = {**benchmark.machine, "measured": measured}
     record_benchmark(store, machine, benchmark.recipe, benchmark.measurements())
 
 
-def show(benchmark: Benchmark) -> Group:
+def show(benchmark: Benchmark | StoreBenchmark) -> RenderableType:
     """All numbers on a terminal: what a step costs, the ratios to quote, and how the cost grows."""
+    if isinstance(benchmark, StoreBenchmark):
+        return benchmark.show()
     ratios = benchmark.ratios()
     quoted = [f" {words}: {ratios[name]:.2f}" for name, words in RATIOS.items() if name in ratios]
     parts: list[RenderableType] = [

@@ -51,7 +51,7 @@ def bench(
         typer.Argument(
             parser=expanded_recipe,
             metavar="RECIPE",
-            help="Recipes by name or .toml file.",
+            help="Recipes by name or .toml file; store: what storing and merging results costs.",
             autocompletion=completion.of_one(completion.recipe_names),
             show_default="all there are",
         ),
@@ -90,23 +90,31 @@ def bench(
     """Time a training step of every algorithm against BP, plain torch and the matrix products alone.
 
     Nothing is downloaded: where a recipe's images are not at hand, random pixels of their shape take their place.
+    `pfa bench store` times the database: rows per second into a file, and on the server that --db names, and merging 100 files.
     """
     from contextlib import nullcontext
+    from itertools import chain
 
     from pfa_cli.bench import command, report
     from pfa_cli.recipes import list_recipes, load_recipe, parse_algorithms, parse_overrides
     from pfa_cli.store.engine import open_store
 
-    found = [load_recipe(name, recipe_dir) for name in recipes] if recipes else list_recipes(recipe_dir)
+    named = [name for name in recipes or () if name != "store"]
+    found = [load_recipe(name, recipe_dir) for name in named] if recipes else list_recipes(recipe_dir)
     options = command.Options(
         jobs, threads, repetitions, steps, minutes, device, data_dir, memory=memory, growth=growth
     )
     chosen, overrides = parse_algorithms(algos), parse_overrides(settings or [])
     if out is not None:
         _check_writable(out)
-    done, left_out = [], {}
+    results = chain(
+        command.bench_store(db, messages.say) if "store" in (recipes or ()) else (),
+        command.bench(found, chosen, overrides, options, messages.say, named=bool(recipes)),
+    )
+    done: list[report.Benchmark | report.StoreBenchmark] = []
+    left_out = {}
     with open_store(db, write=True) if store_it else nullcontext() as store:
-        for result in command.bench(found, chosen, overrides, options, messages.say, named=bool(recipes)):
+        for result in results:
             if isinstance(result, command.LeftOut):
                 left_out[result.recipe] = result.reason
                 messages.say(f"{result.recipe}: left out: {result.reason}")

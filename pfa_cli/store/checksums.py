@@ -105,8 +105,13 @@ def stored_values(
     if connection.dialect.name == "sqlite":
         raw: Any = connection.connection.driver_connection  # SQLAlchemy's rows would take five times as long
         return iter(raw.execute(query))
-    result = connection.execution_options(yield_per=10_000).exec_driver_sql(query)
-    return (tuple(_stored(value) for value in row) for row in result)
+    return _streamed(connection, query)
+
+
+def _streamed(connection: Connection, query: str) -> Iterator[tuple[Any, ...]]:
+    with connection.exec_driver_sql(query, execution_options={"yield_per": 10_000}) as result:
+        for row in result:
+            yield tuple(_stored(value) for value in row)
 
 
 def _as_stored(row: Row, names: list[str]) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,17 @@ from rich.console import Console
 from torch import nn
 
 from pfa_cli.algorithms import convert
-from pfa_cli.bench import contender, timing
+from pfa_cli.bench import command, contender, timing
 from pfa_cli.bench.command import TooSlow, affordable_step, smaller
 from pfa_cli.bench.contender import BP, LITERAL, PFA, PLAIN, PRODUCTS, Contender, Setting, matrix_products
 from pfa_cli.bench.growth import Curve, Growth, Point, admit
 from pfa_cli.bench.pixels import bench_dataset, epoch_images, which_pixels
 from pfa_cli.bench.report import QUANTITIES, Benchmark, as_json, show, spread_percent
+from pfa_cli.bench.storing import measure_store
 from pfa_cli.bench.timing import Job, Plan, Samples, peak, pooled, reset_peak, seconds_per_step
 from pfa_cli.recipes import load_recipe
+from pfa_cli.store.engine import open_store
+from pfa_cli.store.queries import benchmarks_frame, runs
 from pfa_cli.training.cuda_graph import EAGER_STEPS
 
 CPU = torch.device("cpu")
@@ -332,3 +336,28 @@ def test_the_command_needs_no_data_and_no_network(
     call("export", "--table", "benchmarks", "--out", "bench.csv", "--db", "b.db")
     stored = (tmp_path / "bench.csv").read_text()
     assert "pfa_per_bp" in stored and "cells/hour" in stored and "expansion=1000_per_base" in stored
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_storing_and_merging_are_measured_and_nothing_stays(
+    engine: str, tmp_path: Path, call: Call, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = str(tmp_path / "b.db") if engine == "sqlite" else request.getfixturevalue("server").new_database()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    small = partial(measure_store, n_shards=3, n_epochs=4, n_layers=2)
+    monkeypatch.setattr(command, "measure_store", small)
+    answer = call("bench", "store", "--json", "--store", "--db", db)
+    assert answer.code == 0, answer.err
+    (result,) = json.loads(answer.out)["benchmarks"]
+    names = {name for name in result if name.endswith(("_second", "_seconds"))}
+    expected = {"sqlite_rows_per_second", "merge_cpu_seconds", "merge_rows_per_cpu_second"}
+    assert names == expected | ({"postgresql_rows_per_second"} if engine == "postgresql" else set())
+    assert all(result[name] > 0 for name in names) and result["recipe"] == "store"
+    with open_store(db, write=False) as store:
+        assert set(benchmarks_frame(store)["measure"]) == names
+        assert runs(store) == []
+        if engine == "postgresql":
+            left = "SELECT count(*) FROM pg_namespace WHERE position('pfa_bench' in nspname) > 0"
+            assert store.read(lambda connection: connection.exec_driver_sql(left).scalar()) == 0
+    assert not list(tmp_path.glob("pfa-bench-*"))

@@ -1,11 +1,13 @@
 """A results database with plausible runs, written by the real writer: what the figures' tests draw."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from sqlalchemy import Connection
 
 from pfa_cli.recipes import load_recipe
 from pfa_cli.records import EpochRecord, LayerRecord
@@ -45,6 +47,38 @@ def add_run(
     **overrides: Any,
 ) -> int:
     """One run of ``epochs``; unfinished if it stops earlier, done if it diverges. Its id."""
+    with store.write() as connection:
+        whole = cast(Store, _OneTransaction(connection))
+        return _add_run(whole, recipe, algorithm, seed, epochs, stop_after, diverge_at, overrides)
+
+
+class _OneTransaction:
+    """A store whose transactions are parts of one: forty waits for the disk are most of a test's time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def read(self, query: Callable[[Connection], Any]) -> Any:
+        return query(self._connection)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        yield self._connection
+
+    def insist(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+
+def _add_run(
+    store: Store,
+    recipe: str,
+    algorithm: str,
+    seed: int,
+    epochs: int,
+    stop_after: int | None,
+    diverge_at: int | None,
+    overrides: dict[str, Any],
+) -> int:
     configuration = load_recipe(recipe).configuration(algorithm, {"epochs": epochs, **overrides})
     run = ensure_run(store, configuration, seed)
     owned = claim(store, run, OWNER, is_alive=lambda row: False)

@@ -31,6 +31,8 @@ QUANTITIES = {ANGLE: "angle, °", RATIO: "norm ratio"}
 REPLAYED = "The published run, replayed: seed 0, draw for draw"
 _PLACES = {RATIO: 3}
 _EPOCHS = "epochs equal / undecided / different"
+_TOGETHER = f"within {TOGETHER_DEGREES}° until epoch"
+_LARGEST = "largest difference of a layer's angle, °"
 _NUMBERS = (
     "epoch", "ours", "published", "deviation", "margin", "curve: mean, mean |·|, largest", _EPOCHS,
     "seeds' std: ours, published", "n",
@@ -39,6 +41,8 @@ _SHORT = {
     "test accuracy, %": "test %",
     "validation accuracy, %": "valid. %",
     _EPOCHS: "epochs equal /\nundecided /\ndifferent",
+    _TOGETHER: f"≤ {TOGETHER_DEGREES}°\nuntil",
+    _LARGEST: "largest, °",
 }
 
 
@@ -107,8 +111,7 @@ def replays(findings: Findings) -> Table:
         place = (task(one.recipe), described(one.algorithm).label, str(one.epochs), until)
         rows.append((*place, f"{one.start:.5f}", " / ".join(apart), one.settings, str(one.run_id)))
     head = (
-        "task", "algorithm", "epochs", f"within {TOGETHER_DEGREES}° until epoch", "at the start, °",
-        "largest difference of a layer's angle, °", "other settings", "run",
+        "task", "algorithm", "epochs", _TOGETHER, "at the start, °", _LARGEST, "other settings", "run",
     )  # fmt: skip
     return Table(REPLAYED, head, tuple(rows))
 
@@ -164,8 +167,10 @@ def terminal(findings: Findings) -> Group:
         short = {row[0]: row[0].removeprefix("Fig. ") for row in table.rows}
         parts.append(table.terminal(wraps, drop_first, _SHORT | short))
     if (table := replays(findings)).rows:
-        wraps = {"task": None, "algorithm": None, table.head[3]: None, table.head[5]: 40, table.head[6]: 20}
-        parts.append(table.terminal(wraps, [table.head[6], table.head[5]], _SHORT))
+        wraps = {
+            "task": None, "algorithm": None, "epochs": None, _TOGETHER: None, _LARGEST: 24, "other settings": 20,
+        }  # fmt: skip
+        parts.append(table.terminal(wraps, ["other settings", "epochs", _LARGEST], _SHORT))
     parts += [Text(line, style="dim") for line in (*_remarks_by_figure(findings), *not_run(findings))]
     parts.append(
         Text(f"{summary(findings)}. Rules, layers, runs, every column: --format md, or --json.", style="bold")

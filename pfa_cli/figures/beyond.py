@@ -7,6 +7,7 @@ errors go down by FA in a mixture of PFA, FA and KP, with the correlation R of d
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -35,6 +36,13 @@ _SHARES = ("fa_share", "pfa_share", "kp_share")
 _COLOURS = style.colours(("pfa", "pfa-o", "pfa-l", "mix"))
 _SECOND = style.PUBLISHED["color"]  # of the second axes
 _MARKERS = {"pfa": "o", "pfa-o": "s", "pfa-l": "^", "mix": "D", "b_density": "o", "r_density": "v"}
+_LINES = {"b_density": "--", "r_density": ":"}
+_ASIDE = 1.06  # by which a line's points are shifted, so that the intervals of several are seen
+_ABOVE: dict[str, Any] = {
+    "loc": "lower right",
+    "bbox_to_anchor": (1.0, 1.0),
+    "borderaxespad": 0.2,
+}  # a legend
 _HIDDEN_UNITS, _EXPANSION = 512, 10.0  # of the MLP's layers and of PFA, for the prediction of a sparse B
 
 
@@ -152,7 +160,7 @@ def _notes(comparison: Comparison | None, evidence: Evidence) -> list[str]:
         "same seed: mean over seeds and its 95 % interval (one seed has none); shaded: BP's level (10 % of its error rate)."
     )
     notes.append(
-        "(c): at expansion ratio 10; hollow: path angle, mean over layers; dashed and dotted: as predicted for 512 units. "
+        "(c): at expansion ratio 10; hollow: path angle, mean over layers; grey lines: as predicted for 512 units. "
         "(d): KP has 9 % of the units, PFA the rest; hollow: correlation R of the direct feedback weights with W over all "
         f"pairs, mean over layers; dashed: cortex, R = {correlation():.2f} ({angle_degrees(correlation()):.0f}°)."
     )
@@ -184,14 +192,15 @@ def _steps_panel(ax: Axes, rows: pd.DataFrame, comparison: Comparison | None) ->
 
 
 def _differences(ax: Axes, rows: pd.DataFrame, labels: dict[str, str], by: str) -> None:
-    """Accuracy minus BP's with its interval, a line per value of the column ``by``."""
+    """Accuracy minus BP's with its interval, a line per value of the column ``by``; the lines stand side by side."""
     own = rows[rows["quantity"] == ACCURACY]
-    for key, line in own.groupby(by, sort=False):
+    for place, (key, line) in enumerate(own.groupby(by, sort=False)):
         line = line.sort_values("value")
         half = (line["high"] - line["mean"]).fillna(0.0)
         ax.errorbar(
-            line["value"], line["mean"], half, color=_COLOURS[line["algorithm"].iloc[0]], marker=_MARKERS[str(key)],
-            markersize=3, linewidth=0.9, elinewidth=0.7, label=labels.get(str(key), str(key)),
+            line["value"] * _ASIDE**place, line["mean"], half, color=_COLOURS[line["algorithm"].iloc[0]],
+            marker=_MARKERS[str(key)], linestyle=_LINES.get(str(key), "-"), markersize=3, linewidth=0.9, elinewidth=0.7,
+            label=labels.get(str(key), str(key)),
         )  # fmt: skip
 
 
@@ -212,7 +221,7 @@ def _expansion_panel(ax: Axes, rows: pd.DataFrame, comparison: Comparison | None
     ax.set_xlim(0.015, 130)
     expansion_ticks(ax)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="lower right")
+        ax.legend(ncols=3, **_ABOVE)
 
 
 def _density_panel(ax: Axes, rows: pd.DataFrame, comparison: Comparison | None) -> None:
@@ -231,15 +240,15 @@ def _density_panel(ax: Axes, rows: pd.DataFrame, comparison: Comparison | None) 
         theory, trained = (own[own["source"] == source] for source in ("theory", "trained"))
         second.plot(
             theory["value"], theory["mean"], color=_SECOND, linewidth=0.8,
-            linestyle="--" if option == "b_density" else ":", label=f"angle predicted, {names[option]}",
+            linestyle=_LINES[option], label="its angle as predicted",
         )  # fmt: skip
         second.plot(
-            trained["value"], trained["mean"], color=_SECOND, linestyle="", marker=_MARKERS[option], markersize=4,
-            markerfacecolor="white",
+            trained["value"] * _ASIDE ** _SPARSE.index(option), trained["mean"], color=_SECOND, linestyle="",
+            marker=_MARKERS[option], markersize=4, markerfacecolor="white",
         )  # fmt: skip
     second.set_ylim(0, 90)
-    handles = [*ax.get_legend_handles_labels()[0], *second.get_legend_handles_labels()[0]]
-    second.legend(handles=handles, loc="upper right")
+    drawn = [*ax.get_legend_handles_labels()[0], *second.get_legend_handles_labels()[0]]
+    second.legend(handles=drawn, ncols=2, **_ABOVE)
 
 
 def _mixture_panel(ax: Axes, rows: pd.DataFrame, comparison: Comparison | None) -> None:
@@ -252,12 +261,13 @@ def _mixture_panel(ax: Axes, rows: pd.DataFrame, comparison: Comparison | None) 
     if len(own):
         second.errorbar(
             own["value"], own["mean"], own["std"].fillna(0.0), color=_SECOND, marker="D", markersize=3.5,
-            markerfacecolor="white", linewidth=0.8, elinewidth=0.6,
+            markerfacecolor="white", linewidth=0.8, elinewidth=0.6, label="correlation R",
         )  # fmt: skip
     cortex = float(rows.loc[rows["option"] == "cortex", "mean"].iloc[0])
     second.axhline(cortex, color=_SECOND, linewidth=0.8, linestyle="--", label=f"cortex, R = {cortex:.2f}")
     second.set_ylim(0, 0.5)
-    second.legend(loc="upper right")
+    drawn = [*ax.get_legend_handles_labels()[0], *second.get_legend_handles_labels()[0]]
+    second.legend(handles=drawn, ncols=3, **_ABOVE)
 
 
 def _second_axis(ax: Axes, label: str) -> Axes:

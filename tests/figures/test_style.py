@@ -1,6 +1,7 @@
 """The colours are told apart by people with any kind of colour vision, and nothing on a page is clipped or covered."""
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from synthetic import add_run
 
 from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.paper import paper
 from pfa_cli.figures import style
+from pfa_cli.figures.beyond import ACCURACY
 from pfa_cli.figures.catalogue import catalogue
-from pfa_cli.figures.drawing import Options
+from pfa_cli.figures.drawing import Drawing, Options
 from pfa_cli.registry import ALGORITHMS
+from pfa_cli.store.engine import open_store
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
 VISION = {
@@ -79,7 +83,45 @@ def test_published_curves_are_told_apart_from_every_algorithm(vision: str) -> No
 
 @pytest.mark.parametrize("name", paper().figures)
 def test_nothing_is_clipped_or_covered(name: str, evidence: Evidence) -> None:
-    drawing = catalogue(evidence)[name].draw(evidence, Options())
+    expect_clear(catalogue(evidence)[name].draw(evidence, Options()))
+
+
+@pytest.fixture(scope="module")
+def beyond(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
+    """All that Figure 6 shows."""
+    with open_store(str(tmp_path_factory.mktemp("beyond") / "pfa.db"), write=True) as store:
+        settings: list[tuple[str, dict[str, float]]] = [("bp", {})]
+        for name in ("pfa", "pfa-o", "pfa-l"):
+            settings += [(name, {"expansion": x}) for x in (0.02, 0.1, 0.5, 1.0, 10.0, 100.0)]
+        settings += [("pfa", {option: q}) for option in ("b_density", "r_density") for q in (0.02, 0.5)]
+        settings += [
+            ("mix", {"fa_share": x, "kp_share": 0.09, "pfa_share": 0.91 - x}) for x in (0.05, 0.22, 0.8)
+        ]
+        for name, options in settings:
+            for seed in range(2):
+                add_run(store, "mnist", name, seed, epochs=1, **options)
+        yield Evidence(store)
+
+
+@pytest.mark.parametrize("options", [Options(), Options(panels=["c"], width=89 / 25.4)])
+def test_figure_6_with_all_its_runs(options: Options, beyond: Evidence) -> None:
+    drawing = catalogue(beyond)["fig6"].draw(beyond, options)
+    expect_clear(drawing)
+    assert drawing is not None
+    trained = drawing.shown[(drawing.shown["source"] == "trained") & (drawing.shown["quantity"] == ACCURACY)]
+    counted = trained.groupby("panel")["value"].nunique().to_dict()
+    assert counted == {p: n for p, n in {"b": 6, "c": 3, "d": 3}.items() if p in (options.panels or "bcd")}
+    points = [
+        ax.transData.transform(line.get_xydata()) for ax in drawing.figure.axes for line in ax.get_lines()
+    ]
+    for legend in drawing.figure.findobj(Legend):
+        inside = legend.get_window_extent()
+        for line in points:
+            assert not any(inside.contains(*point) for point in line)
+
+
+def expect_clear(drawing: Drawing | None) -> None:
+    """All text is on the page, no text covers another, and no legend of the figure a panel."""
     with style.house_style(Options()):
         assert drawing is not None
         figure = drawing.figure

@@ -73,6 +73,8 @@ def small(few_runs: Path, tmp_path: Path) -> Path:
     """A folder with a small results/pfa.db."""
     (tmp_path / "results").mkdir()
     shutil.copyfile(few_runs, tmp_path / "results/pfa.db")
+    (style,) = blocks("docs/figures.md", "ini")
+    (tmp_path / "talk.mplstyle").write_text(style)
     return tmp_path
 
 

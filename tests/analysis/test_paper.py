@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from synthetic import add_grid
+from synthetic import add_grid, add_run
 
 from pfa_cli import recipes
 from pfa_cli.analysis import paper as module
@@ -94,10 +94,11 @@ DOCUMENTED = Path(__file__).parents[2] / "docs" / "figures.md"
 
 @pytest.fixture
 def extended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    own, _ = re.findall(r"```toml\n(.*?)```", DOCUMENTED.read_text(encoding="utf-8"), re.DOTALL)
-    text, original = module._text("paper.toml"), module._text
-    text = text.replace("[figures.fig2]", f"{own}\n[figures.fig2]", 1)
-    monkeypatch.setattr(module, "_text", lambda name: text if name == "paper.toml" else original(name))
+    own, beyond, _ = re.findall(r"```toml\n(.*?)```", DOCUMENTED.read_text(encoding="utf-8"), re.DOTALL)
+    texts = {name: module._text(name) for name in ("paper.toml", "beyond.toml")}
+    texts["paper.toml"] = texts["paper.toml"].replace("[figures.fig2]", f"{own}\n[figures.fig2]", 1)
+    texts["beyond.toml"] += beyond
+    monkeypatch.setattr(module, "_text", texts.__getitem__)
     paper.cache_clear()
     yield
     monkeypatch.undo()
@@ -114,3 +115,15 @@ def test_a_figure_and_a_claim_are_one_table_each(new_store: Store) -> None:
     (claim,) = [one for one in find(evidence).claims if one.claim == "KP = BP on MNIST"]
     assert (claim.source, claim.verdict) == ("Fig. 2a", "trial only")
     assert "2 epochs in place of 40" in claim.remark
+
+
+@pytest.mark.usefixtures("extended")
+def test_a_claim_beyond_the_paper_is_one_of_our_own(new_store: Store) -> None:
+    add_grid(new_store, "mnist", ["bp"], range(2), epochs=2)
+    for seed in range(2):
+        add_run(new_store, "mnist", "mix", seed, epochs=2, fa_share=0.5, kp_share=0.09, pfa_share=0.41)
+    found = find(Evidence(new_store))
+    says = "mix = BP on MNIST, one half of the units by FA"
+    (claim,) = [one for one in found.own_claims if one.claim == says]
+    assert (claim.source, claim.verdict, claim.n) == ("Fig. 6d", "trial only", 2)
+    assert says not in [one.claim for one in found.claims]

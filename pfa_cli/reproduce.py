@@ -1,14 +1,12 @@
 """`pfa reproduce`: every experiment of the paper whose data can be had, then figures, Table 1, the comparison, the report."""
 
 import math
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-import torch
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -20,10 +18,10 @@ from pfa_cli.cores import physical_cores
 from pfa_cli.data import default_data_dir, prepare_data
 from pfa_cli.data.fetch import NotFetched, without_fetching
 from pfa_cli.errors import PfaError, UsageError
-from pfa_cli.networks import build_network
 from pfa_cli.recipes import Recipe
 from pfa_cli.registry import TABLE_1
 from pfa_cli.report import build, compare, write_comparison, write_report
+from pfa_cli.runs.checkpoints import disk_needed, free_bytes
 from pfa_cli.runs.launch import run_cells
 from pfa_cli.runs.plan import Plan, make_plan, make_sweep_plan, united
 from pfa_cli.runs.wording import count, duration
@@ -31,10 +29,6 @@ from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import NoResults
 from pfa_cli.terminal import Terminal, table
 from pfa_cli.training.device import choose_device
-
-_STATES_KEPT = 3  # tensors of each weight in a checkpoint, about: itself, its momentum, its feedback
-_ROW_BYTES = 200  # of the database, per epoch and layer
-_FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -60,16 +54,6 @@ class Part:
                     return None
                 total += self.seconds[cell.algorithm] * cell.epochs_left / 3600
         return total
-
-    def bytes(self, workers: int) -> float:
-        """Of checkpoints and rows, about: each cell keeps its last state; cells in training keep two, with momentum."""
-        left = [cell for cell in self.plan.cells if cell.epochs_left]
-        if not left:
-            return 0
-        layers, weights = _size(left[0].configuration)
-        state = _STATES_KEPT * _FLOAT * weights
-        rows = sum(cell.epochs_left for cell in left) * (layers + 1) * _ROW_BYTES
-        return len(left) * 2 / 3 * state + 2 * min(workers, len(left)) * state + rows
 
 
 def parts(store: Store | None, recipes: Iterable[Recipe], seeds: Sequence[int], data_dir: Path) -> list[Part]:
@@ -118,7 +102,8 @@ def overview(found: Sequence[Part], db_folder: Path, device: str) -> RenderableT
             continue
         cells, hours = part.plan.cells, part.hours()
         whole_hours += (hours or 0) / workers
-        whole_bytes += part.bytes(workers)
+        needed = disk_needed(None, cells, kept=1, at_a_time=workers)
+        whole_bytes += needed
         rows.append(
             (
                 part.recipe.name,
@@ -126,12 +111,12 @@ def overview(found: Sequence[Part], db_folder: Path, device: str) -> RenderableT
                 str(sum(cell.state == "done" for cell in cells)),
                 str(sum(cell.epochs_left for cell in cells)),
                 "unknown" if hours is None else duration(3600 * hours / workers),
-                f"{part.bytes(workers) / 1e6:,.0f} MB",
+                f"{needed / 1e6:,.0f} MB",
                 "to be fetched" if part.to_fetch else "here",
             )
         )
     headings = ("recipe", "cells", "done", "epochs left", "time here", "disk", "data")
-    free = shutil.disk_usage(_existing(db_folder)).free
+    free = free_bytes(db_folder)
     told = f"{duration(3600 * whole_hours)} with {count(workers, 'cell')} at a time, {whole_bytes / 1e6:,.0f} MB of "
     notes.insert(0, f"{told}{free / 1e6:,.0f} MB that are free; then figures, Table 1, comparison and report")
     if whole_bytes > free:
@@ -219,19 +204,3 @@ def _epoch_seconds(benchmark: Benchmark, part: Part) -> dict[str, float]:
         step = median(benchmark.samples.steps[name])
         seconds[name] = epoch_images(whole)[0] * step / small.batch_size * pixels
     return seconds
-
-
-def _size(configuration: Configuration) -> tuple[int, int]:
-    """Layers and weights of the network; of one whose data have to be read first, none."""
-    shape, n_classes = configuration.input_shape, configuration.dataset_entry.n_classes
-    if shape is None or n_classes is None:
-        return 0, 0
-    with torch.device("meta"):
-        network = build_network(configuration, n_classes, shape)
-    weights = list(network.parameters())
-    return sum(w.ndim > 1 for w in weights), sum(w.numel() for w in weights)
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    return folder if folder.exists() or folder == folder.parent else _existing(folder.parent)

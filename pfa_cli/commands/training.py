@@ -151,9 +151,19 @@ def run(
     if dry_run:
         from pfa_cli.runs.launch import dry_run as check
 
-        check(db, plan, device=device, data_dir=data_dir, checkpoint_dir=checkpoint_dir, ranks=ranks)
+        disk = check(
+            db,
+            plan,
+            device=device,
+            data_dir=data_dir,
+            checkpoint_dir=checkpoint_dir,
+            ranks=ranks,
+            jobs=jobs,
+            kept=kept.number,
+        )
         if first:
             output.print(plan.table())
+            output.say(disk)
         return
     if first:  # torch takes seconds to import
         output.say(f"{names}: {plan.summary()}; starting")

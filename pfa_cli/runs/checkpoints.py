@@ -9,10 +9,12 @@ from pathlib import Path
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.errors import UsageError
+from pfa_cli.runs.plan import Cell
 from pfa_cli.store import server, writer
 from pfa_cli.store.engine import Store, database_file
 from pfa_cli.store.queries import RunRow, runs
 
+_ROW_BYTES = 130  # of the database, per epoch and layer: measured with all metrics
 _CELL = re.compile(r".+-seed\d+-[0-9a-f]{16}")  # the names of cells' folders
 
 
@@ -141,6 +143,63 @@ def unneeded(store: Store) -> Iterator[Unneeded]:
             size += checkpoint.momentum_bytes(folder, last)
         if size:
             yield Unneeded(folder, reason, there, size, last)
+
+
+def disk_needed(store: Store | None, cells: Iterable[Cell], *, kept: int, at_a_time: int) -> float:
+    """Bytes that the cells will still take, about: rows of the database, and checkpoints.
+
+    Of a done cell ``kept`` checkpoints stay, the last without momentum; a cell in training has two. How large one is, a
+    done cell of the same recipe and algorithm in ``store`` says; else it is taken to hold each weight with two of feedback.
+    """
+    measured = {} if store is None else _sizes(store)
+    rows, stay, training = 0.0, 0.0, []
+    sizes: dict[str, tuple[int, int]] = {}
+    for cell in cells:
+        if not cell.epochs_left:
+            continue
+        if cell.configuration.hash not in sizes:
+            sizes[cell.configuration.hash] = _size(cell.configuration)
+        layers, weights = sizes[cell.configuration.hash]
+        last = measured.get((cell.configuration.recipe, cell.algorithm), 3 * 4 * weights)
+        whole = last + 4 * weights * (cell.configuration.momentum > 0)
+        rows += cell.epochs_left * (layers + 1) * _ROW_BYTES
+        stay += last * (kept > 0) + whole * (kept > 1)
+        training.append(2 * whole)
+    return rows + stay + sum(sorted(training, reverse=True)[:at_a_time])
+
+
+def free_bytes(folder: Path) -> int:
+    """How much room there is where ``folder`` is, or will be."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def _sizes(store: Store) -> dict[tuple[str, str], int]:
+    """Bytes of a done cell's last checkpoint, by recipe and algorithm."""
+    from pfa_cli.training import checkpoint
+
+    found = {}
+    for row in runs(store):
+        if row.state == "done" and row.checkpoint is not None:
+            files = checkpoint.paths(folder_of(store, row), row.checkpoint)
+            if all(path.is_file() for path in files):
+                found[row.recipe, row.algorithm] = sum(path.stat().st_size for path in files)
+    return found
+
+
+def _size(configuration: Configuration) -> tuple[int, int]:
+    """Layers and weights of the network; of one whose data have to be read first, none."""
+    import torch
+
+    from pfa_cli.networks import build_network
+
+    shape, n_classes = configuration.input_shape, configuration.dataset_entry.n_classes
+    if shape is None or n_classes is None:
+        return 0, 0
+    with torch.device("meta"):
+        network = build_network(configuration, n_classes, shape)
+    weights = list(network.parameters())
+    return sum(w.ndim > 1 for w in weights), sum(w.numel() for w in weights)
 
 
 def _folder(store: Store, checkpoint_dir: str | None) -> Path:

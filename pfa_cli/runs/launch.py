@@ -11,13 +11,14 @@ import torch
 from rich.console import Console
 
 from pfa_cli.configuration import Configuration
+from pfa_cli.cores import physical_cores
 from pfa_cli.data import check_data, default_data_dir, prepare_data
 from pfa_cli.errors import PfaError
 from pfa_cli.launched import launched
 from pfa_cli.networks import check_network
 from pfa_cli.ranks import Ranks
 from pfa_cli.runs.backend import Backend, Setup, Task
-from pfa_cli.runs.checkpoints import check_checkpoint_dir, keep_checkpoints_in
+from pfa_cli.runs.checkpoints import check_checkpoint_dir, disk_needed, free_bytes, keep_checkpoints_in
 from pfa_cli.runs.distributed import Distributed, follow
 from pfa_cli.runs.events import Broken, Ended, Event, Said
 from pfa_cli.runs.gpu import Gpu
@@ -31,7 +32,7 @@ from pfa_cli.runs.wording import count
 from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.source import commit
 from pfa_cli.store import writer
-from pfa_cli.store.engine import Store, check_writable, open_store
+from pfa_cli.store.engine import Store, check_writable, open_if_there, open_store, results_folder
 from pfa_cli.store.queries import runs
 from pfa_cli.store.schema import STATES
 from pfa_cli.store.sqlite import network_warning
@@ -100,13 +101,24 @@ def dry_run(
     data_dir: Path | None,
     checkpoint_dir: Path | None = None,
     ranks: int | None = None,
-) -> None:
-    """Raises what `run_cells` would raise before it touches a cell, and changes nothing."""
+    jobs: int | None = None,
+    kept: int = 1,
+) -> str:
+    """The disk that the cells will take, in words. Raises what `run_cells` would raise before it touches a cell.
+
+    Changes nothing.
+    """
     check_checkpoint_dir(db, checkpoint_dir)
     check(plan.cells, choose_device(device), ranks or launched().size)
     check_writable(db)
     for configuration in _data_sets(plan.cells):
         check_data(configuration, data_dir or default_data_dir())
+    at_a_time = jobs or (physical_cores() if choose_device(device).type == "cpu" else 1)
+    with open_if_there(db) as store:
+        needed = disk_needed(store, plan.cells, kept=kept, at_a_time=at_a_time)
+    free = free_bytes(checkpoint_dir or results_folder(db))
+    small = "; that is too little: name another place by --db or --checkpoint-dir" if needed > free else ""
+    return f"disk: about {needed / 1e6:,.0f} MB of {free / 1e6:,.0f} MB that are free{small}"
 
 
 def choose_backend(setup: Setup) -> Backend:

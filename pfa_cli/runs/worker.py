@@ -27,7 +27,7 @@ from pfa_cli.runs.pruning import behind
 from pfa_cli.signals import Stopped, interruptible
 from pfa_cli.store import writer
 from pfa_cli.store.engine import Store, open_store
-from pfa_cli.store.errors import LostCell, StoreError
+from pfa_cli.store.errors import LostCell, ServerLost, StoreError
 from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.training import checkpoint
@@ -154,16 +154,29 @@ class Worker:
         with interruptible():
             trainer = self._trainer(task, claim, dataset, folder)
         self._report(Started(task.cell, trainer.epochs_done))
-        diverged, pruned = None, None
+        diverged, pruned, late = None, None, None
         for record in trainer.epochs(self._should_stop, self._on_step(task, lost)):
+            if (
+                late is not None
+            ):  # the checkpoint before it goes with the next one, so no more than one may be late
+                writer.record_epoch(self._store, claim, *late)
             name = self._save(folder, trainer)
-            writer.record_epoch(self._store, claim, record, name)
+            late = record, name
+            try:
+                writer.record_epoch(self._store, claim, *late, wait=False)
+                late = None
+            except ServerLost as error:
+                self._report(
+                    Note(task.cell, f"{error}: trains on, and stores epoch {record.epoch} after the next")
+                )
             self._report(EpochDone(task.cell, record))
             diverged = record.epoch if record.diverged else None
             if self._prune:
                 pruned = behind(self._store, task.run_id, task.configuration, record.epoch)
             if self._ranks.any(self._should_stop() or pruned is not None):
                 break
+        if late is not None:
+            writer.record_epoch(self._store, claim, *late)
         if trainer.finished:
             writer.finish(self._store, claim, "done")
             checkpoint.keep_newest(folder, self._kept)

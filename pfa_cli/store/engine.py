@@ -35,6 +35,7 @@ T = TypeVar("T")
 DEFAULT_DATABASE = "results/pfa.db"
 PATIENCE_SECONDS = 600.0
 """How long a server that was there is waited for."""
+_BRIEF_SECONDS = 2.0
 _READ_ATTEMPTS = 20
 # Revisions that are nothing to a viewer but columns which may be empty: to read, these are added without alembic, which
 # takes 0.6 s to import.
@@ -112,8 +113,10 @@ class Store:
             explanation.place = self.name
             raise explanation from error
 
-    def insist(self, work: Callable[[], T]) -> T:
+    def insist(self, work: Callable[[], T], *, briefly: bool = False) -> T:
         """What ``work`` gives. While the server of the database is away, ``work`` is repeated, for ten minutes at most.
+
+        ``briefly``: for two seconds, then ServerLost.
 
         ``work`` has to be one transaction that may be done twice: the answer to its COMMIT can get lost.
         """
@@ -123,8 +126,8 @@ class Store:
                 return work()
             except ServerLost as error:
                 if deadline is None:
-                    deadline = time.monotonic() + PATIENCE_SECONDS
-                    if self.opened:
+                    deadline = time.monotonic() + (_BRIEF_SECONDS if briefly else PATIENCE_SECONDS)
+                    if self.opened and not briefly:
                         self.notify(f"{error}: waits for it, up to {PATIENCE_SECONDS / 60:.0f} minutes")
                 if not self.opened or time.monotonic() > deadline or stop_requested():
                     raise

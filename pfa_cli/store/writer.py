@@ -209,9 +209,12 @@ def _job_columns(job: Job | None) -> dict[str, Any]:
     return {name: getattr(job, name) for name in names} if job else {}
 
 
-@_patient
-def record_epoch(store: Store, claim: Claim, record: EpochRecord, checkpoint: str | None = None) -> None:
+def record_epoch(
+    store: Store, claim: Claim, record: EpochRecord, checkpoint: str | None = None, *, wait: bool = True
+) -> None:
     """Stores an epoch with its layers, and the name of the checkpoint saved after it (None: keep the old).
+
+    ``wait``: for a server that is away (see ``Store.insist``); else raises ServerLost after two seconds.
 
     Epochs from this one on that are there already come from an attempt that went further than the checkpoint
     it left; they are replaced, so that a run's epochs are always those of one training.
@@ -229,17 +232,21 @@ def record_epoch(store: Store, claim: Claim, record: EpochRecord, checkpoint: st
         for layer in sorted(record.layers, key=lambda layer: layer.index)
     ]
     checksum = checksums.of_epoch(claim.cell_checksum, epoch_row, layer_rows)
-    with store.write() as connection:
-        _update_own(connection, claim, **changes)
-        for table in (layers, epochs):
-            connection.execute(delete(table).where(table.c.run_id == claim.run_id, table.c.epoch >= e))
-        attempt = select(attempts.c.id).where(attempts.c.token == claim.token).scalar_subquery()
-        of_run = {"run_id": claim.run_id}
-        connection.execute(
-            insert(epochs).values(**of_run, **epoch_row, attempt_id=attempt, checksum=checksum)
-        )
-        if layer_rows:
-            connection.execute(insert(layers), [of_run | row for row in layer_rows])
+
+    def transaction() -> None:
+        with store.write() as connection:
+            _update_own(connection, claim, **changes)
+            for table in (layers, epochs):
+                connection.execute(delete(table).where(table.c.run_id == claim.run_id, table.c.epoch >= e))
+            attempt = select(attempts.c.id).where(attempts.c.token == claim.token).scalar_subquery()
+            of_run = {"run_id": claim.run_id}
+            connection.execute(
+                insert(epochs).values(**of_run, **epoch_row, attempt_id=attempt, checksum=checksum)
+            )
+            if layer_rows:
+                connection.execute(insert(layers), [of_run | row for row in layer_rows])
+
+    store.insist(transaction, briefly=not wait)
 
 
 def _measured(table: Table, record: EpochRecord | LayerRecord, but: tuple[str, ...]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import os
 import signal
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 import pytest
 import run_cases
@@ -12,6 +14,7 @@ from postgres import Server
 from pfa_cli.runs.checkpoints import folder_of
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.queries import attempts_frame, runs
+from pfa_cli.training import checkpoint
 
 EPOCHS = 60  # so many that the kill comes before the last, also on a quick machine
 
@@ -46,6 +49,30 @@ def test_a_run_survives_a_restart_of_its_server_and_goes_on_elsewhere_after_a_ki
     assert list(there.iterdir()) == []
     alone = tmp_path / "alone.db"
     assert run_cases.train(alone, run_cases.plan(["bp"], epochs=EPOCHS))[0] == 0
+    assert run_cases.results(url) == run_cases.results(alone)
+
+
+def test_while_its_server_is_away_a_cell_trains_on_for_an_epoch_and_loses_none(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server stops when epoch 1 is to be stored, and is back when epoch 2 has been trained."""
+    url, saved = server.new_database(), []
+    save = checkpoint.save
+
+    def stop_and_start(*arguments: Any, **named: Any) -> str:
+        name: str = save(*arguments, **named)
+        saved.append(name)
+        if len(saved) == 2:  # after that of epoch 0
+            server.stop("immediate")
+            Timer(3, server.start).start()  # later than the two seconds
+        return name
+
+    monkeypatch.setattr(checkpoint, "save", stop_and_start)
+    folder = tmp_path / "all"
+    code, said = run_cases.train(url, run_cases.plan(["bp"]), checkpoint_dir=folder)
+    assert code == 0 and "trains on, and stores epoch 1 after the next" in said
+    alone = tmp_path / "alone.db"
+    assert run_cases.train(alone, run_cases.plan(["bp"]))[0] == 0
     assert run_cases.results(url) == run_cases.results(alone)
 
 

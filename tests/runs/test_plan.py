@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import run_cases
+from command_line import Call
 from rich.console import Console
 
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import load_recipe, parse_grid
 from pfa_cli.records import EpochRecord
+from pfa_cli.runs import launch
+from pfa_cli.runs.checkpoints import disk_needed
 from pfa_cli.runs.plan import Plan, make_plan, make_sweep_plan, refreshed, united
 from pfa_cli.store import writer
 from pfa_cli.store.engine import open_store
@@ -135,3 +138,24 @@ def test_a_diverged_run_has_nothing_left(tmp_path: Path) -> None:
         writer.finish(store, claim, "done")
         (cell,) = refreshed(plan, store).cells
     assert (cell.state, cell.epochs_left, cell.expected_hours) == ("done", 0, 0)
+
+
+@pytest.mark.parametrize(("kept", "n"), [("none", 0), ("last", 1), ("2", 2)])
+def test_as_many_checkpoints_stay_as_asked_and_take_the_disk_that_was_foretold(
+    kept: str, n: int, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "ensure", lambda store: 0)  # Figure 3's simulations: seconds
+    small = ["--epochs=3", "--set=train_images=64", "--set=test_images=64", "--device=cpu", "--jobs=1"]
+    command = ["run", "mnist", "--algos=pal", *small, "--db=a.db", f"--keep-checkpoints={kept}"]
+    assert "disk: about " in call(*command, "--dry-run").out
+    assert call(*command).code == 0
+    files = [path for path in (tmp_path / "a.db.checkpoints").rglob("*") if path.is_file()]
+    assert len(files) == 2 * n
+    recipe, settings = load_recipe("mnist"), {"epochs": 3, "train_images": 64, "test_images": 64}
+    with open_store("a.db", write=False) as store:
+        for known in [None, store] if n else [None]:  # from the network's size, and from what lies there
+            (cell,) = make_plan(known, recipe, ["pal"], [1], settings).cells
+            expected = disk_needed(known, [cell], kept=n, at_a_time=0)
+            assert expected >= 0.95 * sum(path.stat().st_size for path in files)
+            assert expected <= (1.05 if known else 1.6) * sum(path.stat().st_size for path in files) + 10_000
+        assert disk_needed(known, [cell], kept=n, at_a_time=1) > expected + 5_000_000

@@ -65,7 +65,7 @@ class _OneTransaction:
     def write(self) -> Iterator[Connection]:
         yield self._connection
 
-    def insist(self, work: Callable[[], Any]) -> Any:
+    def insist(self, work: Callable[[], Any], *, briefly: bool = False) -> Any:
         return work()
 
 

@@ -14,6 +14,7 @@ from pfa_cli.algorithms.base import FeedbackLayer
 from pfa_cli.bench.pixels import epoch_images
 from pfa_cli.configuration import Configuration
 from pfa_cli.data.in_memory import InMemoryDataset
+from pfa_cli.errors import UsageError
 from pfa_cli.networks import build_network
 from pfa_cli.randomness import generator
 from pfa_cli.recipes import Recipe
@@ -30,6 +31,8 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "wm wishart": ("wm", {"mirror_noise": "wishart"}),
 }
 """Measured beside an algorithm that is: by label, the algorithm and its options."""
+
+_LONGEST_PERIOD = 100  # steps
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class Cell:
         self.trainer = Trainer(configuration, dataset, 0, device)
         self.trainer.begin_epoch(2)
         self.batch_size, self.period = configuration.batch_size, self.trainer.algorithm.period
+        if self.period > _LONGEST_PERIOD:
+            raise UsageError(
+                f"the steps of {configuration.algorithm} are alike again after {self.period} only, and a sample must hold all "
+                f"of them: pfa bench measures up to {_LONGEST_PERIOD}"
+            )
 
     def step(self, *request: Tensor) -> None:
         """One training step of `pfa run`."""

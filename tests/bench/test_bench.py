@@ -27,6 +27,7 @@ from pfa_cli.bench.pixels import bench_dataset, epoch_images, which_pixels
 from pfa_cli.bench.report import QUANTITIES, Benchmark, as_json, show, spread_percent
 from pfa_cli.bench.storing import measure_store
 from pfa_cli.bench.timing import Job, Plan, Samples, peak, pooled, reset_peak, seconds_per_step
+from pfa_cli.errors import UsageError
 from pfa_cli.recipes import load_recipe
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.queries import benchmarks_frame, runs
@@ -190,6 +191,13 @@ def test_contenders_take_turns_and_the_time_given_ends_them_after_three() -> Non
     warm_up, counted = ["aTrue"] * 2 + ["bTrue"] * 6, ["aTrue"] * (1 + 2) + ["bTrue"] * (1 + 3)
     assert taken == warm_up + 3 * counted
     assert {name: len(samples) for name, samples in times.items()} == {"a": 3, "b": 3}
+
+
+def test_a_period_too_long_to_be_sampled_is_wrong_usage() -> None:
+    configuration = setting(train_images=64, mirror_every=10**9).configuration("wm")
+    dataset = bench_dataset(configuration, "random", Path(), CPU)
+    with pytest.raises(UsageError, match="after 1000000000 only"):
+        contender.Cell(configuration, dataset, CPU)
 
 
 class OnGpu:

@@ -209,7 +209,9 @@ class Evidence:
             words = {str(value) for value in values}
             kept = [any(one in values or str(one) in words for one in several) for several in held]
             if known and not any(kept):
-                raise unknown(f"{key} of a run", ", ".join(words), {str(one) for own in held for one in own})
+                raise unknown(
+                    f"{key} of a run", ", ".join(sorted(words)), {str(one) for own in held for one in own}
+                )
             runs = runs[pd.Series(kept, runs.index, dtype=bool)]
         ranked = runs.assign(done=runs["state"] == "done").sort_values(
             ["done", "epochs_done", "run_id"], ascending=[False, False, True]

@@ -42,7 +42,7 @@ class Algorithm:
         self.parts = 1  # in which a batch passes, one after the other (accumulated gradients)
         self.observing = True  # False while a probe passes that nothing may learn from
         self.generator: torch.Generator | None = None  # of the noise; None before the first is drawn
-        self.steps = 0  # taken so far; counted where they are not all of one kind (`step_kind`)
+        self.steps = 0  # taken so far, where they are not all of one kind (`step_kind`); a trainer sets it
         self._epoch = 0
         self.ignored: frozenset[str] = (
             frozenset()
@@ -223,12 +223,11 @@ class Algorithm:
         """Tensors and plain values, beside the layers' buffers, that a resumed run needs."""
         stream = {} if self.generator is None else {"generator": self.generator.get_state()}
         device = None if self.generator is None else str(self.generator.device)
-        return stream, {"noise_epoch": self._epoch, "noise_device": device, "steps": self.steps}
+        return stream, {"noise_epoch": self._epoch, "noise_device": device}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
         self._epoch, self.generator = facts["noise_epoch"], None
-        self.steps = facts.get("steps", 0)  # checkpoints of before 0.2 have none
         if facts["noise_device"] is not None:
             state, device = tensors["generator"].cpu(), self.layers[0].weight.device
             if torch.device(facts["noise_device"]).type == device.type:

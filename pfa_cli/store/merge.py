@@ -7,7 +7,7 @@ again changes nothing.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
@@ -113,6 +113,10 @@ class _Other:
             for what in broken_pages(self.connection, "other" if self.attached else "main"):
                 raise DamagedValue(what)
         checksums.verify(self.connection, self.tables)
+        self.rows("attempts")
+        gaps = f"SELECT run_id FROM {self.tables['epochs'].fullname} GROUP BY run_id HAVING count(*) <= max(epoch)"
+        for (run_id,) in self.connection.exec_driver_sql(gaps):
+            raise DamagedValue(f"run {run_id} lacks an epoch")
         for run_id, fingerprint in fingerprints.items():
             if fingerprint is None:  # without checksums, only the values' types tell damage
                 self.history(run_id)
@@ -140,15 +144,21 @@ class _Other:
 def merge(db: str | None, *others: str) -> MergeReport:
     """Brings runs, simulations and benchmarks of ``others`` into ``db``, made if missing; the others are only read.
 
-    A folder stands for the databases in it (``*.db``). Each of them is one transaction, so a merge that is interrupted
-    can simply be repeated. Checkpoints stay where they are: a run that was not finished there starts from the beginning
-    if it is continued here. A run that is running there counts as interrupted here.
+    A folder stands for the databases in it (``*.db``), but not for ``db`` itself. Each of them is one transaction, so a
+    merge that is interrupted can simply be repeated. Checkpoints stay where they are: a run that was not finished there
+    starts from the beginning if it is continued here. A run that is running there counts as interrupted here.
 
     Of several others, one that is damaged, empty or none of pfa's is named in the report and left out. Of a single one,
     raises what is wrong with it: NoResults or StoreError (see ``open_store``), UsageError if both are the same database.
     """
-    names = [name for other in others for name in databases_in(other)]
-    report = MergeReport()
+    names, report = [], MergeReport()
+    for other in others:
+        try:
+            names += databases_in(other)
+        except NoResults as error:
+            if len(others) == 1:
+                raise
+            report.left_out += (str(error),)
     if len(names) == 1:
         _open_other(names[0]).close()  # before ours is made
     with open_store(db, write=True) as store:
@@ -156,10 +166,11 @@ def merge(db: str | None, *others: str) -> MergeReport:
         known = {fingerprint for fingerprint in here.values() if fingerprint is not None}
         for name in names:
             try:
-                with _open_other(name) as other:
-                    report.add(_bring_in(store, other, known))
+                with _open_other(name) as opened:
+                    if name in others or not _same(store, opened):
+                        report.add(_bring_in(store, opened, known))
             except PfaError as error:
-                if len(names) == 1 or getattr(error, "place", None) == store.name:
+                if len(names) == len(others) == 1 or getattr(error, "place", None) == store.name:
                     raise
                 report.left_out += (str(error),)
     return report
@@ -214,7 +225,8 @@ def _bring_in(store: Store, other: Store, known: set[_Fingerprint], *, live: boo
         raise UsageError(f"{other.name} is the database to merge into; name another one.")
 
     def transaction(check: Callable[[], None]) -> tuple[MergeReport, set[_Fingerprint]]:
-        with _both(store, other) as (ours, theirs):
+        # To look, nothing but memory is written: any damage is the other's.
+        with _both(store, other) as (ours, theirs), other.explained() if live else nullcontext():
             with other.explained():
                 fingerprints = theirs.fingerprints()
                 if not live:
@@ -247,14 +259,19 @@ def _bring_in(store: Store, other: Store, known: set[_Fingerprint], *, live: boo
 def _both(store: Store, other: Store) -> Iterator[tuple[Connection, _Other]]:
     """A transaction of ours in which all that is read of the other is of one state.
 
-    A file is attached to ours, so that SQLite copies its rows by itself, in a quarter of the time.
+    A file is attached to ours, so that SQLite copies its rows by itself, in a quarter of the time. It does so only where
+    both store texts in the same encoding.
     """
-    if store.path and other.path and not other.in_memory:
+    if store.path and other.path and not other.in_memory and store.read(_encoding) == other.read(_encoding):
         with store.write(other.path) as ours:
             yield ours, _Other(ours, attached=True)
     else:
         with store.write() as ours, other.engine.connect() as connection:
             yield ours, _Other(connection if other.path else reading(connection), attached=False)
+
+
+def _encoding(connection: Connection) -> str:
+    return str(connection.exec_driver_sql("PRAGMA encoding").scalar_one())
 
 
 def _merge_run(connection: Connection, other: _Other, theirs: Row, report: MergeReport) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pfa_cli.errors import UsageError
 from pfa_cli.store import merge as merging
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import Store, open_store
-from pfa_cli.store.errors import NoResults
+from pfa_cli.store.errors import NoResults, StoreError
 from pfa_cli.store.merge import MergeReport, merge
 from pfa_cli.store.queries import runs
 from pfa_cli.store.tables import TABLES, table
@@ -313,17 +314,65 @@ def test_of_several_shards_the_damaged_and_the_foreign_are_named_and_left_out(
         connection.execute("CREATE TABLE cities (name TEXT)")
     connection.close()
     (shards / "readme.txt").write_text("not a database")
-    answer = call("merge", str(shards), str(tmp_path / "nowhere.db"), "--db", str(ours.path))
+    (tmp_path / "empty").mkdir()
+    others = [str(tmp_path / name) for name in ("empty", "shards", "nowhere.db")]
+    answer = call("merge", *others, "--db", str(ours.path))
     assert answer.code == 1
     added, *left_out = answer.out.splitlines()
     assert added.startswith("3 runs added, 0 extended, 1 unchanged")
-    assert [line.startswith("left out: ") for line in left_out] == [True] * 3
-    assert all(
-        name in line for name, line in zip(("2.db", "foreign.db", "nowhere.db"), left_out, strict=True)
-    )
+    assert [line.startswith("left out: ") for line in left_out] == [True] * 4
+    named = ("empty", "2.db", "foreign.db", "nowhere.db")
+    assert all(name in line for name, line in zip(named, left_out, strict=True))
     assert {(row.algorithm, row.seed) for row in runs(ours)} == {("pfa", 0), ("bp", 0), ("bp", 1)}
     with pytest.raises(NoResults, match="a folder without databases"):
         merge(str(ours.path), str(ours.path.parent.parent / "ours" / ".."))  # a folder of folders
+
+
+def test_damage_is_the_others_in_whatever_table_it_is(ours: Store, tmp_path: Path, call: Call) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    for seed, name in enumerate(("damaged.db", "whole.db")):
+        with open_store(str(others / name), write=True) as store:
+            run_to_end(store, algorithm="bp", seed=seed)
+    with sqlite3.connect(others / "damaged.db") as connection:
+        connection.execute("UPDATE attempts SET started_at = 'one day'")
+    connection.close()
+    answer = call("merge", str(others), "--db", str(ours.path))
+    assert answer.code == 1 and "1 runs added" in answer.out
+    assert re.search(r"left out: the database \S*damaged\.db is damaged \(attempts\.started_at", answer.out)
+    answer = call("status", "--db", str(others))
+    assert answer.code == 1 and re.search(r"the database \S*damaged\.db is damaged", answer.err)
+
+
+def test_a_folder_that_holds_our_database_too_is_merged_again_without_a_word(tmp_path: Path) -> None:
+    with open_store(str(tmp_path / "shard.db"), write=True) as store:
+        run_to_end(store)
+    whole = str(tmp_path / "whole.db")
+    assert merge(whole, str(tmp_path)) == MergeReport(added=1)
+    assert merge(whole, str(tmp_path)) == MergeReport(unchanged=1)
+
+
+def test_a_run_that_lacks_an_epoch_there_is_not_brought_in(ours: Store, theirs: Store) -> None:
+    run_to_end(theirs, algorithm="bp")
+    with theirs.write() as connection:
+        for name in ("layers", "epochs"):
+            connection.execute(text(f"DELETE FROM {name} WHERE epoch = 1"))
+    with pytest.raises(StoreError, match="run 1 lacks an epoch"):
+        merge(str(ours.path), str(theirs.path))
+    assert runs(ours) == []
+
+
+def test_a_database_that_stores_its_texts_in_another_encoding_is_merged_too(tmp_path: Path) -> None:
+    other, ours = tmp_path / "other.db", tmp_path / "ours.db"
+    with sqlite3.connect(other) as connection:
+        connection.execute("PRAGMA encoding = 'UTF-16'")
+        connection.execute("CREATE TABLE x (y)")
+        connection.execute("DROP TABLE x")
+    connection.close()
+    with open_store(str(other), write=True) as store:
+        run_to_end(store)
+    assert merge(str(ours), str(other)) == MergeReport(added=1)
+    assert check(str(ours)).ok
 
 
 def test_a_folder_of_shards_is_looked_at_as_one_database(tmp_path: Path, call: Call) -> None:

@@ -5,14 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pfa_cli.bench import command
-from pfa_cli.bench.pixels import epoch_images
-from pfa_cli.bench.report import Benchmark
 from pfa_cli.configuration import Configuration
 from pfa_cli.cores import physical_cores
 from pfa_cli.data import default_data_dir, prepare_data
@@ -39,9 +36,8 @@ class Part:
     plan: Plan
     left_out: str = ""
     to_fetch: bool = False
-    seconds: Mapping[str, float] = field(
-        default_factory=dict
-    )  # of an epoch by algorithm, where none was measured
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of an epoch, by algorithm, from a trial: of those whose cells the database has no time for."""
 
     def hours(self) -> float | None:
         """On one worker; None if it is not known of some cells."""
@@ -78,18 +74,18 @@ def parts(store: Store | None, recipes: Iterable[Recipe], seeds: Sequence[int], 
 
 
 def estimated(part: Part, device: str, data_dir: Path, say: Callable[[str], None]) -> Part:
-    """``part`` with the seconds of an epoch, of a trial of some seconds where the database has none."""
+    """``part`` with the seconds of an epoch, from a step or two of the algorithms of which the database has no epoch."""
     if part.left_out or part.hours() is not None:
         return part
-    options = command.Options(
-        processes=None, threads=1, repetitions=3, steps=None, minutes=0.3, device=device, data_dir=data_dir,
-        memory=False, growth=False,
-    )  # fmt: skip
-    for result in command.bench([part.recipe], list(TABLE_1), {}, options, say, named=False):
-        if isinstance(result, Benchmark):
-            return replace(part, seconds=_epoch_seconds(result, part))
-        say(f"{part.recipe.name}: its time cannot be told: {result.reason}")
-    return part
+    cells = [cell for cell in part.plan.cells if cell.epochs_left and cell.expected_hours is None]
+    names = list(dict.fromkeys(cell.algorithm for cell in cells))
+    say(f"{part.recipe.name}: no epoch of {', '.join(names)} is stored; trying a few steps")
+    try:
+        seconds = command.epoch_seconds(part.recipe, names, choose_device(device), data_dir)
+    except command.TooSlow as error:
+        say(f"{part.recipe.name}: its time cannot be told: {error}")
+        return part
+    return replace(part, seconds=seconds)
 
 
 def overview(found: Sequence[Part], db_folder: Path, device: str) -> RenderableType:
@@ -102,6 +98,9 @@ def overview(found: Sequence[Part], db_folder: Path, device: str) -> RenderableT
             continue
         cells, hours = part.plan.cells, part.hours()
         whole_hours += (hours or 0) / workers
+        if part.seconds:
+            tried = ", ".join(part.seconds)
+            notes.append(f"{part.recipe.name}: the time of {tried} is from a trial of a few steps")
         needed = disk_needed(None, cells, kept=1, at_a_time=workers)
         whole_bytes += needed
         rows.append(
@@ -189,18 +188,3 @@ def _work(part: Part) -> float:
     configuration = part.plan.cells[0].configuration
     images = configuration.train_images or configuration.dataset_entry.train_images or 0
     return configuration.epochs * images * math.prod(configuration.input_shape or ())
-
-
-def _epoch_seconds(benchmark: Benchmark, part: Part) -> dict[str, float]:
-    """Seconds of an epoch of each algorithm; of a recipe made smaller for the trial, by its images and pixels."""
-    rows = {row["contender"]: row for row in benchmark.rows()}
-    seconds = {}
-    for name in {cell.algorithm for cell in part.plan.cells} & rows.keys():
-        if "seconds_per_epoch" in rows[name]:
-            seconds[name] = float(rows[name]["seconds_per_epoch"])
-            continue
-        small, whole = benchmark.configurations[name], part.recipe.configuration(name)
-        pixels = math.prod(whole.input_shape or (1,)) / math.prod(small.input_shape or (1,))
-        step = median(benchmark.samples.steps[name])
-        seconds[name] = epoch_images(whole)[0] * step / small.batch_size * pixels
-    return seconds

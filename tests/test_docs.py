@@ -30,7 +30,7 @@ ADDED = {
 }
 PARSED_ONLY = {
     "bench": "tests/bench/test_bench.py runs it on smaller steps",
-    "reproduce": "its dry run tries every recipe for a minute",
+    "reproduce": "its dry run takes steps of every algorithm; tests/test_reproduce.py runs it on a small recipe",
     "torchrun": "needs a folder of photographs; tests/runs/test_distributed.py runs one",
 }
 OTHER_TESTS = {

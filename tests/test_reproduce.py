@@ -1,6 +1,7 @@
 """`pfa reproduce`: what it would run, what it leaves out, and that it ends in figures and the report."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from command_line import Call
 from pfa_cli import reproduce
 from pfa_cli.bench import command
 from pfa_cli.recipes import list_recipes
+from pfa_cli.runs.plan import Plan
 
 SMALL = """
 title = "a small MNIST"
@@ -70,18 +72,50 @@ def test_the_papers_cells_with_the_shortest_recipe_first(tmp_path: Path) -> None
 def test_a_dry_run_shows_hours_and_disk_and_trains_nothing(
     call: Call, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trial(recipes: object, algorithms: list[str], *_: object, **__: object) -> list[command.LeftOut]:
-        assert algorithms == ["bp", "pfa"]
-        return [command.LeftOut("mnist", "it is too slow")]
-
-    monkeypatch.setattr(command, "bench", trial)
-    done = call("reproduce", "mnist", "imagenet", "--seeds=2", "--dry-run", f"--recipe-dir={folder}")
+    command_line = ("reproduce", "mnist", "imagenet", "--seeds=2", "--dry-run", f"--recipe-dir={folder}")
+    done = call(*command_line)
     assert done.code == 0, done.err
-    assert "mnist: its time cannot be told: it is too slow" in done.err
+    assert "mnist: no epoch of bp, pfa is stored; trying a few steps" in done.err
+    row = next(line.split() for line in done.out.splitlines() if line.startswith(" mnist"))
+    assert row[:4] == ["mnist", "5", "0", "10"] and "unknown" not in row
+    told = " ".join(done.out.split())
+    assert "mnist: the time of bp, pfa is from a trial of a few steps" in told
+    assert "imagenet: left out: no photographs in" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["recipes"]
+
+    monkeypatch.setattr(command, "_TRIAL_STEP", 0.0)
+    done = call(*command_line)
+    assert done.code == 0 and "mnist: its time cannot be told: a step of BP takes about" in done.err
     row = next(line.split() for line in done.out.splitlines() if line.startswith(" mnist"))
     assert row[:5] == ["mnist", "5", "0", "10", "unknown"] and row[6] == "MB"
-    assert "imagenet: left out: no photographs in" in " ".join(done.out.split())
-    assert [path.name for path in tmp_path.iterdir()] == ["recipes"]
+
+
+def test_only_algorithms_without_a_stored_epoch_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def trial(recipe: object, names: list[str], *_: object) -> dict[str, float]:
+        tried.append(names)
+        return dict.fromkeys(names, 7.0)
+
+    monkeypatch.setattr(command, "epoch_seconds", trial)
+    (mnist,) = (recipe for recipe in list_recipes() if recipe.name == "mnist")
+    (part,) = reproduce.parts(None, [mnist], [0], tmp_path)
+    cells = [
+        replace(cell, expected_hours=None if cell.algorithm == "pal" else 1.0) for cell in part.plan.cells
+    ]
+    part = replace(part, plan=Plan(cells))
+    found = reproduce.estimated(part, "cpu", tmp_path, print)
+    assert tried == [["pal"]]
+    assert found.hours() == pytest.approx(len(cells) - 1 + 40 * 7 / 3600)
+    reproduce.estimated(
+        replace(part, plan=Plan([replace(cell, expected_hours=1.0) for cell in cells])),
+        "cpu",
+        tmp_path,
+        print,
+    )
+    assert len(tried) == 1, "all of it was stored"
 
 
 def test_it_trains_and_ends_in_figures_and_the_report_and_goes_on(

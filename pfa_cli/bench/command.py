@@ -1,10 +1,12 @@
 """From the command line's words to finished benchmarks, one recipe after the other."""
 
+import math
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -13,12 +15,21 @@ from typing import Any
 import psutil
 import torch
 
-from pfa_cli.bench.contender import BP, LITERAL, PFA, VARIANTS, Setting
+from pfa_cli.bench.contender import BP, LITERAL, PFA, VARIANTS, Cell, Setting
 from pfa_cli.bench.growth import Curve, Growth
-from pfa_cli.bench.pixels import which_pixels
+from pfa_cli.bench.pixels import epoch_images, which_pixels
 from pfa_cli.bench.report import Benchmark
 from pfa_cli.bench.storing import StoreBenchmark, measure_store
-from pfa_cli.bench.timing import LEAST_REPETITIONS, Job, Plan, measure, peak_bytes, pooled, seconds_per_image
+from pfa_cli.bench.timing import (
+    LEAST_REPETITIONS,
+    Job,
+    Plan,
+    measure,
+    peak_bytes,
+    pooled,
+    seconds_per_image,
+    seconds_per_step,
+)
 from pfa_cli.cores import physical_cores, usable_cores
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import UsageError
@@ -29,6 +40,7 @@ from pfa_cli.training.device import choose_device
 
 _SLOW_STEP = 0.1  # seconds; a sample of such steps needs one only
 _GROWTH = 1 / 3  # of the time
+_TRIAL_STEP = 1.0  # seconds that a step of BP may take where only an estimate is asked for
 _BP_STEPS = 2  # what a step of a contender costs, in steps of BP and on average
 _SMALLER = ((32, None), (32, 64), (16, 64))  # batch size, side of a photograph in pixels
 
@@ -136,6 +148,38 @@ def _bench(setting: Setting, options: Options, device: torch.device, say: Callab
         peaks = peak_bytes(job, at_a_time)
     about = machine(device, processes, options.threads)
     return Benchmark(name, about, pixels, reduced, configurations, samples, peaks, curves)
+
+
+def epoch_seconds(
+    recipe: Recipe, algorithms: Iterable[str], device: torch.device, data_dir: Path
+) -> dict[str, float]:
+    """About how many seconds an epoch takes, by algorithm: from one sample of each, taken in this process.
+
+    A recipe whose BP step takes over a second is tried on a smaller version, and its cost taken as proportional to images
+    and pixels. Evaluation is the forward pass, counted as a third of a training step.
+
+    Raises:
+        TooSlow: a step of the smallest version takes over a second, too.
+    """
+    setting = Setting(recipe, {}, {name: name for name in algorithms})
+    whole = setting.configuration(BP)
+    job = Job(
+        {BP: whole}, which_pixels(whole, data_dir), data_dir, device, 1, Plan(1, 1, 0.0), measuring=False
+    )
+    per_image = seconds_per_image(job)
+    changes, _ = smaller(setting, per_image, _TRIAL_STEP)
+    small = setting.configuration(BP, **changes)
+    pixels = math.prod(whole.input_shape or (1,)) / math.prod(small.input_shape or (1,))
+    trained, evaluated = epoch_images(whole)
+    plan = Plan(1, 1 if per_image * small.batch_size > _SLOW_STEP else 4, 0.0)
+    found = {}
+    with job.settled():
+        dataset = job.dataset(small)
+        for name in setting.references:
+            build = partial(Cell, setting.configuration(name, **changes), dataset, device)
+            (seconds,) = seconds_per_step({name: build}, dataset, plan)[name]
+            found[name] = (trained + evaluated / 3) * seconds / small.batch_size * pixels
+    return found
 
 
 def affordable_step(contenders: int, seconds: float) -> float:

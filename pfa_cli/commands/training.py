@@ -243,7 +243,11 @@ def reproduce(
     ] = None,
     device: Device = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show cells, hours and disk, by a trial of a minute.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only show cells, hours and disk: from stored epochs, else from a few steps of each algorithm.",
+        ),
     ] = False,
     out: Out = None,
     db: Db = None,

@@ -100,7 +100,9 @@ def overview(found: Sequence[Part], db_folder: Path, device: str) -> RenderableT
         whole_hours += (hours or 0) / workers
         if part.seconds:
             tried = ", ".join(part.seconds)
-            notes.append(f"{part.recipe.name}: the time of {tried} is from a trial of a few steps")
+            notes.append(
+                f"{part.recipe.name}: the time of {tried} is from a trial of a few steps, as if nothing else ran"
+            )
         needed = disk_needed(None, cells, kept=1, at_a_time=workers)
         whole_bytes += needed
         rows.append(

@@ -2,6 +2,7 @@
 
 import math
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -156,22 +157,24 @@ def epoch_seconds(
     """About how many seconds an epoch takes, by algorithm: from one sample of each, taken in this process.
 
     A recipe whose BP step takes over a second is tried on a smaller version, and its cost taken as proportional to images
-    and pixels. Evaluation is the forward pass, counted as a third of a training step.
+    and pixels. Evaluation is the forward pass, counted as a third of a training step. On a CPU its time alone counts, as if
+    nothing else were at work.
 
     Raises:
         TooSlow: a step of the smallest version takes over a second, too.
     """
     setting = Setting(recipe, {}, {name: name for name in algorithms})
     whole = setting.configuration(BP)
-    job = Job(
-        {BP: whole}, which_pixels(whole, data_dir), data_dir, device, 1, Plan(1, 1, 0.0), measuring=False
-    )
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    plan = Plan(1, 1, 0.0, clock)
+    job = Job({BP: whole}, which_pixels(whole, data_dir), data_dir, device, 1, plan, measuring=False)
     per_image = seconds_per_image(job)
     changes, _ = smaller(setting, per_image, _TRIAL_STEP)
     small = setting.configuration(BP, **changes)
     pixels = math.prod(whole.input_shape or (1,)) / math.prod(small.input_shape or (1,))
     trained, evaluated = epoch_images(whole)
-    plan = Plan(1, 1 if per_image * small.batch_size > _SLOW_STEP else 4, 0.0)
+    if per_image * small.batch_size <= _SLOW_STEP:
+        plan = replace(plan, steps=4)
     found = {}
     with job.settled():
         dataset = job.dataset(small)

@@ -33,11 +33,15 @@ Build = Callable[[], Contender | Cell]
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure: ``repetitions`` samples of ``steps`` steps; fewer, but three, where ``seconds`` are over."""
+    """How long to measure: ``repetitions`` samples of ``steps`` steps; fewer, but three, where ``seconds`` are over.
+
+    ``clock``: by which a sample is timed.
+    """
 
     repetitions: int
     steps: int
     seconds: float
+    clock: Callable[[], float] = time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def seconds_per_image(job: Job) -> float:
     with job.settled():
         dataset = job.dataset(small)
         builds = {BP: partial(Cell, small, dataset, job.device)}
-        (seconds,) = seconds_per_step(builds, dataset, Plan(1, 1, 0.0))[BP]
+        (seconds,) = seconds_per_step(builds, dataset, replace(job.plan, repetitions=1, steps=1))[BP]
     return seconds / small.batch_size
 
 
@@ -177,12 +181,12 @@ def _by_turns(
 
     def sample(contender: Contender | Cell, steps: int) -> float:
         """Seconds for ``steps`` steps; fetching their batches is part of it."""
-        since = time.perf_counter()
+        since = plan.clock()
         for request in islice(batches[contender.batch_size], steps):
             contender.step(*request)
         if dataset.device.type == "cuda":
             torch.cuda.synchronize(dataset.device)
-        return time.perf_counter() - since
+        return plan.clock() - since
 
     for contender in contenders.values():
         warm_up = max(plan.steps, EAGER_STEPS + 1) if dataset.device.type == "cuda" else plan.steps

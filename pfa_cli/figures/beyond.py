@@ -240,7 +240,7 @@ def _density_panel(ax: Axes, rows: pd.DataFrame, comparison: Comparison | None) 
         theory, trained = (own[own["source"] == source] for source in ("theory", "trained"))
         second.plot(
             theory["value"], theory["mean"], color=_SECOND, linewidth=0.8,
-            linestyle=_LINES[option], label="its angle as predicted",
+            linestyle=_LINES[option], label=f"{names[option][0]}: angle as predicted",
         )  # fmt: skip
         second.plot(
             trained["value"] * _ASIDE ** _SPARSE.index(option), trained["mean"], color=_SECOND, linestyle="",

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import SubFigure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
 from pfa_cli.analysis.curves import (
@@ -160,7 +162,6 @@ def _accuracy(
     """Panel (a), its end enlarged where all curves end close together, and below it the legend."""
     ends = _ends(curves)
     axes = part.subplots(2 if ends else 1, 1, sharex=True, squeeze=False)[:, 0]
-    part.supylabel(label, fontsize="medium")
     lines = accuracy_panel(axes[0], curves, epochs, colours)
     style.label_panel(axes[0], "a")
     if ends:
@@ -176,6 +177,11 @@ def _accuracy(
         part.legend(
             handles=lines, title=f"at epoch {epochs} (mean ± std)", alignment="left", loc="outside lower left"
         )
+    small = FontProperties(size=rcParams["legend.fontsize"]).get_size_in_points() / 72  # inches
+    legend = (len(lines) + 1) * 1.5 * small * part.dpi / part.bbox.height if lines else 0.0
+    part.supylabel(
+        label, y=(1 + min(legend, 0.8)) / 2, fontsize="medium"
+    )  # beside the axes, above the legend
 
 
 def _ends(curves: pd.DataFrame) -> tuple[float, float] | None:

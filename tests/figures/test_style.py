@@ -86,6 +86,12 @@ def test_nothing_is_clipped_or_covered(name: str, evidence: Evidence) -> None:
     expect_clear(catalogue(evidence)[name].draw(evidence, Options()))
 
 
+def test_nothing_is_covered_in_large_words(evidence: Evidence) -> None:
+    expect_clear(
+        catalogue(evidence)["fig2"].draw(evidence, Options(panels=["a", "d"], width=10, font_size=14))
+    )
+
+
 @pytest.fixture(scope="module")
 def beyond(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
     """All that Figure 6 shows."""

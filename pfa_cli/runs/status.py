@@ -193,10 +193,17 @@ def _settings(row: RunRow) -> dict[str, Any]:
 
 
 def _variants(found: Iterable[RunRow]) -> dict[int, str]:
-    """By run id, the settings that are not the same in all runs of its recipe and algorithm."""
+    """By run id, the settings that are not the same in all runs of its recipe and algorithm.
+
+    How many images a trial has is named, too, where it is not the same in all runs of the recipe: their accuracies stand
+    in one column.
+    """
     groups: dict[tuple[str, str], list[RunRow]] = defaultdict(list)
+    images: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in found:
         groups[row.recipe, row.algorithm].append(row)
+        for name in ("train_images", "test_images"):
+            images[row.recipe, name].add(repr(flat(row.configuration).get(name)))
     variants: dict[int, str] = {}
     for group in groups.values():
         settings = {row.id: _differing(flat(row.configuration)) for row in group}
@@ -210,7 +217,11 @@ def _variants(found: Iterable[RunRow]) -> dict[int, str]:
         for own in settings.values():
             for name, value in own.items():
                 values[name][repr(value)] += 1
-        differing = [name for name, seen in values.items() if max(seen.values()) < len(group)]
+        differing = [
+            name
+            for name, seen in values.items()
+            if max(seen.values()) < len(group) or len(images[group[0].recipe, name]) > 1
+        ]
 
         def named(
             names: Sequence[str], settings: Mapping[int, Mapping[str, Any]] = settings

@@ -88,6 +88,18 @@ def test_settings_in_which_runs_differ_are_named(store: Store) -> None:
     assert [row.variant for row in status.rows(store)] == ["epochs=10", "epochs=40", ""]
 
 
+def test_the_images_of_trials_are_named_where_runs_of_the_recipe_differ_in_them(store: Store) -> None:
+    run(store, "bp", settings={"train_images": 2000})
+    run(store, "fa", settings={"train_images": 2000})
+    assert [row.variant for row in status.rows(store)] == ["", ""]
+    run(store, "mix", settings={"train_images": 1000})
+    run(store, "pfa")
+    named = {row.algorithm: row.variant for row in status.rows(store)}
+    assert named == {
+        "bp": "train_images=2000", "fa": "train_images=2000", "mix": "train_images=1000", "pfa": "train_images=640",
+    }  # fmt: skip
+
+
 def test_milestones_tell_runs_apart_where_nothing_else_does(store: Store) -> None:
     for settings in ({"milestones": [3]}, {"milestones": [5]}, {"epochs": 20}):
         run(store, "bp", settings=settings)

@@ -26,9 +26,9 @@ from pfa_cli.store.schema import epochs, layers, runs
 from pfa_cli.store.writer import Measurement
 
 WORDS = {
-    "sqlite_rows_per_second": "rows stored in a file, an epoch with its layers at a time",
-    "postgresql_rows_per_second": "rows stored on the server, an epoch with its layers at a time",
-    "merge_cpu_seconds": "CPU time of merging the files",
+    "sqlite_rows_per_second": "rows stored per second in a file, an epoch with its layers at a time",
+    "postgresql_rows_per_second": "rows stored per second on the server, an epoch with its layers at a time",
+    "merge_cpu_seconds": "seconds of CPU time for merging the files",
     "merge_rows_per_cpu_second": "rows merged per second of CPU time",
 }
 

@@ -18,8 +18,8 @@ from sqlalchemy.engine import make_url
 from pfa_cli.configuration import Configuration
 from pfa_cli.recipes import load_recipe
 from pfa_cli.records import EpochRecord, LayerRecord, metrics
-from pfa_cli.store import checksums, writer
-from pfa_cli.store.engine import database_file, open_store
+from pfa_cli.store import checksums, server, writer
+from pfa_cli.store.engine import Store, database_file, database_name, open_store
 from pfa_cli.store.merge import merge
 from pfa_cli.store.owner import Owner
 from pfa_cli.store.schema import epochs, layers, runs
@@ -82,12 +82,12 @@ def measure_store(
     with tempfile.TemporaryDirectory(prefix="pfa-bench-") as folder:
         shards = Path(folder, "shards")
         shards.mkdir()
-        say("store: rows into a file")
-        values["sqlite_rows_per_second"] = rows / _write(str(shards / "0.db"), configuration, n_layers)
         if database_file(db) is None:
             say("store: rows into the server's database")
-            with _schema_of_its_own(str(db)) as url:
+            with _schema_of_its_own(db) as url:
                 values["postgresql_rows_per_second"] = rows / _write(url, configuration, n_layers)
+        say("store: rows into a file")
+        values["sqlite_rows_per_second"] = rows / _write(str(shards / "0.db"), configuration, n_layers)
         say(f"store: merging {n_shards} files")
         _copies(shards, n_shards)
         whole = str(Path(folder, "whole.db"))
@@ -146,10 +146,10 @@ def _copies(shards: Path, n_shards: int) -> None:
 
 
 @contextmanager
-def _schema_of_its_own(db: str) -> Iterator[str]:
+def _schema_of_its_own(db: str | None) -> Iterator[str]:
     """The URL of a new and empty schema of the server's database; it is dropped afterwards."""
     name = f"pfa_bench_{secrets.token_hex(4)}"
-    with open_store(db, write=True) as store:
+    with Store(server.engine(server.parse(database_name(db))), None, writable=True) as store:
         with store.write() as connection:
             connection.execute(text(f"CREATE SCHEMA {name}"))
         url = make_url(store.engine.url).update_query_dict({"options": f"-csearch_path={name}"})

@@ -19,6 +19,7 @@ from pfa_cli.figures.style import house_style
 from pfa_cli.plugins import installed, load_installed
 
 GROUP = "pfa.figures"
+_LONGEST = 200  # characters of a recipe's name in that of a file, which may have 255
 _KINDS = {"training": training.draw, "expansion": expansion.draw, "beyond": beyond.draw}
 
 
@@ -52,8 +53,8 @@ def catalogue(evidence: Evidence) -> dict[str, Entry]:
 
 
 def of_recipe(evidence: Evidence, recipe: str) -> dict[str, Entry]:
-    """The training figure of all algorithms that ``recipe`` was run with, under its name."""
-    name = f"training-{re.sub(r'[^A-Za-z0-9._-]', '_', recipe)}"
+    """The training figure of all algorithms that ``recipe`` was run with, under its name, as far as a file's can hold it."""
+    name = f"training-{re.sub(r'[^A-Za-z0-9._-]', '_', recipe)[:_LONGEST]}"
     return {name: _declared(name, training.declaration(evidence, recipe))}
 
 

@@ -10,9 +10,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.colors import is_color_like, to_hex
 
-from pfa_cli.errors import UsageError
+from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.errors import shown as printable
 from pfa_cli.figures.drawing import Options
+from pfa_cli.files import refuse_special
 from pfa_cli.registry import described, in_order
 
 # For algorithms that declare no colour, by the order of their names. Told apart from all others with every kind of colour
@@ -25,6 +26,7 @@ THEORY: dict[str, Any] = {"color": "#404040", "linewidth": 0.8, "linestyle": (0,
 SHADE: dict[str, Any] = {"facecolor": "#ECECF2", "edgecolor": "none", "zorder": 0}
 BAND_ALPHA = 0.18
 FONT_SIZE = 7.5
+_NO_ROOM = "constrained_layout not applied"  # how matplotlib's warning begins
 
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
@@ -63,21 +65,36 @@ def house_style(options: Options) -> Iterator[None]:
     """Matplotlib's defaults, ours, and what was asked for; the user's own matplotlibrc must not change the pictures.
 
     A character that the font lacks, in the name of a recipe, is drawn as a box, without a warning. UsageError if the style
-    file cannot be read.
+    file cannot be read or nothing can be drawn with it, or if the labels leave no room for the axes.
     """
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("error", _NO_ROOM)
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS | {"figure.figsize": (options.width, 0.6 * options.width)})
         if options.style is not None:
             mpl.rcParams.update(_style_file(options.style))
         asked: Any = {"font.size": options.font_size, "savefig.dpi": options.dpi}
         mpl.rcParams.update({key: value for key, value in asked.items() if value is not None})
-        yield
+        try:
+            yield
+        except PfaError:
+            raise
+        except Exception as error:
+            if isinstance(error, UserWarning) and str(error).startswith(_NO_ROOM):
+                raise UsageError(
+                    "the labels leave no room to draw: a larger --width or a smaller --font-size"
+                ) from error
+            if options.style is None:
+                raise
+            raise UsageError(
+                f"--style {options.style}: nothing can be drawn with it ({type(error).__name__}: {error})"
+            ) from error
 
 
 def _style_file(path: Path) -> mpl.RcParams:
     try:
+        refuse_special(path)
         return mpl.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
     except Exception as error:  # matplotlib raises what its validators raise
         raise UsageError(f"--style {path}: not a matplotlib style file: {error}") from error

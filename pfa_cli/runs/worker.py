@@ -156,14 +156,12 @@ class Worker:
         self._report(Started(task.cell, trainer.epochs_done))
         diverged, pruned, late = None, None, None
         for record in trainer.epochs(self._should_stop, self._on_step(task, lost)):
-            if (
-                late is not None
-            ):  # the checkpoint before it goes with the next one, so no more than one may be late
+            if late is not None:  # the checkpoint before it goes with the next one: only one may be late
                 writer.record_epoch(self._store, claim, *late)
             name = self._save(folder, trainer)
             late = record, name
             try:
-                writer.record_epoch(self._store, claim, *late, wait=False)
+                writer.record_epoch(self._store, claim, *late, wait=trainer.finished)
                 late = None
             except ServerLost as error:
                 self._report(
@@ -171,7 +169,7 @@ class Worker:
                 )
             self._report(EpochDone(task.cell, record))
             diverged = record.epoch if record.diverged else None
-            if self._prune:
+            if self._prune and late is None:  # it judges by what is stored
                 pruned = behind(self._store, task.run_id, task.configuration, record.epoch)
             if self._ranks.any(self._should_stop() or pruned is not None):
                 break

@@ -114,7 +114,7 @@ class _Other:
                 raise DamagedValue(what)
         checksums.verify(self.connection, self.tables)
         self.rows("attempts")
-        gaps = f"SELECT run_id FROM {self.tables['epochs'].fullname} GROUP BY run_id HAVING count(*) <= max(epoch)"
+        gaps = f"SELECT run_id FROM {self.tables['epochs'].fullname} GROUP BY run_id HAVING count(*) <= max(epoch) - min(epoch)"
         for (run_id,) in self.connection.exec_driver_sql(gaps):
             raise DamagedValue(f"run {run_id} lacks an epoch")
         for run_id, fingerprint in fingerprints.items():

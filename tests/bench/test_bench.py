@@ -355,7 +355,8 @@ def test_storing_and_merging_are_measured_and_nothing_stays(
     monkeypatch.setattr(tempfile, "tempdir", None)
     small = partial(measure_store, n_shards=3, n_epochs=4, n_layers=2)
     monkeypatch.setattr(command, "measure_store", small)
-    answer = call("bench", "store", "--json", "--store", "--db", db)
+    monkeypatch.setenv("PFA_DB", db)
+    answer = call("bench", "store", "--json", "--store")
     assert answer.code == 0, answer.err
     (result,) = json.loads(answer.out)["benchmarks"]
     names = {name for name in result if name.endswith(("_second", "_seconds"))}

@@ -1,5 +1,6 @@
 """Each option of `pfa figures` changes what it says, and nothing else; a bad value is a usage error with its cure."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,9 @@ def test_style_is_on_top_of_ours(draw: Draw, usual: Path, tmp_path: Path) -> Non
         (["--font-size", "200"], "less than or equal to 40"),
         (["--style", "none.mplstyle"], "not a matplotlib style file"),
         (["--style", "wrong.mplstyle"], "not a matplotlib style file"),
+        (["--style", "pipe.mplstyle"], "not a matplotlib style file"),
+        (["--style", "no_colours.mplstyle"], "nothing can be drawn with it"),
+        (["--font-size", "40", "--width", "40mm", "--no-notes"], "a larger --width or a smaller --font-size"),
         (["--panel", "q"], "fig2 has no panel q; it has a, b, c, d, e"),
         (["--algos", "pfaa"], "did you mean 'pfa'"),
         (["--recipe", "minst"], "did you mean 'mnist'"),
@@ -179,6 +183,8 @@ def test_bad_values_name_the_cure(
     call: Call, small: Path, tmp_path: Path, options: list[str], cure: str
 ) -> None:
     (tmp_path / "wrong.mplstyle").write_text("axes.facecolor: no colour\n")
+    (tmp_path / "no_colours.mplstyle").write_text("axes.prop_cycle: cycler('color', [])\n")
+    os.mkfifo(tmp_path / "pipe.mplstyle")
     answer: Answer = call("figures", "--db", str(small), "--out", "out", "--only", "fig2", *options)
     assert answer.code == 2
     assert cure in " ".join(answer.err.replace("│", " ").split())

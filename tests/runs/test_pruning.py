@@ -3,16 +3,20 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import run_cases
 from command_line import Call
 from run_cases import add_run
 from sqlalchemy import select, update
 
 from pfa_cli.recipes import load_recipe
+from pfa_cli.runs import worker
 from pfa_cli.runs.pruning import LEAST_RUNS, behind
-from pfa_cli.store import schema
+from pfa_cli.store import schema, writer
 from pfa_cli.store.engine import Store, open_store
+from pfa_cli.store.errors import ServerLost
 
 RATES = (0.1, 0.2, 0.3, 0.4)
 
@@ -95,6 +99,28 @@ def test_a_pruned_cell_is_said_and_skipped_and_goes_on_without_prune(call: Call)
     assert again.code == 0 and "nothing to do: 5 cells done or pruned already" in again.out
     without = call(*GRID)
     assert without.code == 0 and "5 cells: 5 done" in without.out
+
+
+def test_a_cell_is_not_judged_by_an_epoch_that_is_not_stored_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is away when epoch 1 is to be stored: it is stored after epoch 2, before that one."""
+    judged, store_epoch = [], writer.record_epoch
+
+    def record_epoch(store: Store, claim: writer.Claim, record: Any, name: str, *, wait: bool = True) -> None:
+        if record.epoch == 1 and not wait:
+            raise ServerLost("the server does not answer")
+        store_epoch(store, claim, record, name)
+
+    def behind(store: Store, run_id: int, configuration: object, epoch: int) -> None:
+        judged.append(epoch)
+
+    monkeypatch.setattr(writer, "record_epoch", record_epoch)
+    monkeypatch.setattr(worker, "behind", behind)
+    cell = run_cases.plan(["bp"], epochs=3, validation_images=64)
+    code, said = run_cases.train(tmp_path / "new.db", cell, prune=True)
+    assert code == 0 and "stores epoch 1 after the next" in said
+    assert judged == [0, 2, 3]
 
 
 def test_prune_needs_validation_images(call: Call) -> None:

@@ -1,15 +1,15 @@
 """`pfa reproduce`: every experiment of the paper whose data can be had, then figures, Table 1, the comparison, the report."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from pfa_cli.bench import command
+from pfa_cli.bench.command import with_times
 from pfa_cli.configuration import Configuration
 from pfa_cli.cores import physical_cores
 from pfa_cli.data import default_data_dir, prepare_data
@@ -20,7 +20,7 @@ from pfa_cli.registry import TABLE_1
 from pfa_cli.report import build, compare, write_comparison, write_report
 from pfa_cli.runs.checkpoints import disk_needed, free_bytes
 from pfa_cli.runs.launch import run_cells
-from pfa_cli.runs.plan import Plan, make_plan, make_sweep_plan, united
+from pfa_cli.runs.plan import Plan, make_plan, make_sweep_plan, refreshed, united
 from pfa_cli.runs.wording import count, duration
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import NoResults
@@ -36,31 +36,26 @@ class Part:
     plan: Plan
     left_out: str = ""
     to_fetch: bool = False
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    """Of an epoch, by algorithm, from a trial: of those whose cells the database has no time for."""
 
     def hours(self) -> float | None:
         """On one worker; None if it is not known of some cells."""
-        total = 0.0
-        for cell in self.plan.cells:
-            if cell.epochs_left and cell.expected_hours is not None:
-                total += cell.expected_hours
-            elif cell.epochs_left:
-                if cell.algorithm not in self.seconds:
-                    return None
-                total += self.seconds[cell.algorithm] * cell.epochs_left / 3600
-        return total
+        if self.plan.without_time:
+            return None
+        return sum(cell.expected_hours or 0 for cell in self.plan.cells if cell.epochs_left)
 
 
-def parts(store: Store | None, recipes: Iterable[Recipe], seeds: Sequence[int], data_dir: Path) -> list[Part]:
+def parts(
+    store: Store | None, recipes: Iterable[Recipe], seeds: Sequence[int], data_dir: Path, device: str = "auto"
+) -> list[Part]:
     """The paper's algorithms and sweeps of each recipe, the recipe with the least work first. Fetches nothing."""
+    kind = choose_device(device).type
     found = []
     for recipe in recipes:
         plans = [make_plan(store, recipe, TABLE_1, seeds)]
         for name, sweep in recipe.sweeps.items():
             if sweep.paper:
                 plans.append(make_sweep_plan(store, recipe, name, seeds[: sweep.seeds]))
-        part = Part(recipe, united(plans))
+        part = Part(recipe, refreshed(united(plans), store, kind))
         try:
             with without_fetching():
                 for configuration in _data_sets(part.plan):
@@ -74,18 +69,10 @@ def parts(store: Store | None, recipes: Iterable[Recipe], seeds: Sequence[int], 
 
 
 def estimated(part: Part, device: str, data_dir: Path, say: Callable[[str], None]) -> Part:
-    """``part`` with the seconds of an epoch, from a step or two of the algorithms of which the database has no epoch."""
-    if part.left_out or part.hours() is not None:
+    """``part`` with hours also for the algorithms of which the database has no epoch, from a few steps of each."""
+    if part.left_out:
         return part
-    cells = [cell for cell in part.plan.cells if cell.epochs_left and cell.expected_hours is None]
-    names = list(dict.fromkeys(cell.algorithm for cell in cells))
-    say(f"{part.recipe.name}: no epoch of {', '.join(names)} is stored; trying a few steps")
-    try:
-        seconds = command.epoch_seconds(part.recipe, names, choose_device(device), data_dir)
-    except command.TooSlow as error:
-        say(f"{part.recipe.name}: its time cannot be told: {error}")
-        return part
-    return replace(part, seconds=seconds)
+    return replace(part, plan=with_times(part.plan, [part.recipe], choose_device(device), data_dir, say))
 
 
 def overview(found: Sequence[Part], db_folder: Path, device: str) -> RenderableType:
@@ -98,11 +85,7 @@ def overview(found: Sequence[Part], db_folder: Path, device: str) -> RenderableT
             continue
         cells, hours = part.plan.cells, part.hours()
         whole_hours += (hours or 0) / workers
-        if part.seconds:
-            tried = ", ".join(part.seconds)
-            notes.append(
-                f"{part.recipe.name}: the time of {tried} is from a trial of a few steps, as if nothing else ran"
-            )
+        notes += part.plan.notes
         needed = disk_needed(None, cells, kept=1, at_a_time=workers)
         whole_bytes += needed
         rows.append(

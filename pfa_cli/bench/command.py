@@ -31,11 +31,13 @@ from pfa_cli.bench.timing import (
     seconds_per_image,
     seconds_per_step,
 )
+from pfa_cli.configuration import Configuration
 from pfa_cli.cores import physical_cores, usable_cores
 from pfa_cli.data import default_data_dir
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import Recipe
 from pfa_cli.registry import algorithm
+from pfa_cli.runs import plan as cells
 from pfa_cli.runs.provenance import device_name
 from pfa_cli.training.device import choose_device
 
@@ -96,7 +98,7 @@ def bench(
                 raise
             yield LeftOut(recipe.name, str(error))
         except TooSlow as error:
-            yield LeftOut(recipe.name, str(error))
+            yield LeftOut(recipe.name, f"{error}; --minutes gives more")
         except torch.OutOfMemoryError:
             yield LeftOut(recipe.name, f"it does not fit into the memory of {device_name(device)}")
         except BrokenProcessPool:
@@ -151,10 +153,66 @@ def _bench(setting: Setting, options: Options, device: torch.device, say: Callab
     return Benchmark(name, about, pixels, reduced, configurations, samples, peaks, curves)
 
 
+def with_times(
+    plan: cells.Plan,
+    recipes: Iterable[Recipe],
+    device: torch.device,
+    data_dir: Path,
+    say: Callable[[str], None],
+) -> cells.Plan:
+    """``plan`` with hours also for the cells of which the database has no time: from a trial of each of their algorithms.
+
+    The trial is of an algorithm's first such cell, with its settings. Where it cannot be made, a note says why. Stores nothing.
+    """
+    notes, seconds = list(plan.notes), dict[tuple[str, str], float]()
+    for recipe in recipes:
+        first: dict[str, Configuration] = {}
+        for cell in plan.without_time:
+            if cell.configuration.recipe == recipe.name:
+                first.setdefault(cell.algorithm, cell.configuration)
+        if not first:
+            continue
+        say(f"{recipe.name}: no epoch of {', '.join(first)} is stored for this device; trying a few steps")
+        overrides = {name: recipe.differing(configuration) for name, configuration in first.items()}
+        tried: list[str] = []
+        for number, own in enumerate(overrides.values()):
+            group = [name for name, other in overrides.items() if other == own]
+            if own in list(overrides.values())[:number]:
+                continue
+            references = {name: first[name].algorithm_reference for name in group}
+            try:
+                found = epoch_seconds(recipe, references, own, device, data_dir)
+            except (
+                Exception
+            ) as error:  # of a rule or a network of the user's, or out of memory: no reason to end
+                notes.append(f"{recipe.name}: no estimate of the time of {', '.join(group)}: {error}")
+                continue
+            seconds |= {(recipe.name, name): of_it for name, of_it in found.items()}
+            tried += found
+        if tried:
+            notes.append(
+                f"{recipe.name}: the time of {', '.join(tried)} is from a trial of a few steps, as if nothing else ran"
+            )
+    hours = {key: of_epoch / 3600 for key, of_epoch in seconds.items()}
+    timed = [
+        replace(cell, expected_hours=hours[key] * cell.epochs_left)
+        if cell.expected_hours is None and (key := (cell.configuration.recipe, cell.algorithm)) in hours
+        else cell
+        for cell in plan.cells
+    ]
+    return cells.Plan(timed, notes)
+
+
 def epoch_seconds(
-    recipe: Recipe, algorithms: Iterable[str], device: torch.device, data_dir: Path
+    recipe: Recipe,
+    algorithms: Mapping[str, str],
+    overrides: Mapping[str, Any],
+    device: torch.device,
+    data_dir: Path,
 ) -> dict[str, float]:
     """About how many seconds an epoch takes, by algorithm: from one sample of each, taken in this process.
+
+    ``algorithms``: their names → what names them on the command line. ``overrides``: of the recipe's settings.
 
     A recipe whose BP step takes over a second is tried on a smaller version, and its cost taken as proportional to images
     and pixels. Evaluation is the forward pass, counted as a third of a training step. On a CPU its time alone counts, as if
@@ -163,7 +221,7 @@ def epoch_seconds(
     Raises:
         TooSlow: a step of the smallest version takes over a second, too.
     """
-    setting = Setting(recipe, {}, {name: name for name in algorithms})
+    setting = Setting(recipe, overrides, algorithms)
     whole = setting.configuration(BP)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     plan = Plan(1, 1, 0.0, clock)
@@ -219,7 +277,7 @@ def smaller(setting: Setting, seconds_per_image: float, affordable: float) -> tu
             return changes, f"{sizes[0]} in place of {sizes[1]}, whose BP step takes about {full:.2g} s"
     raise TooSlow(
         f"a step of BP takes about {full:.2g} s, and even a small one {step:.2g} s, where {affordable:.2g} s fit into the "
-        "time given; --minutes gives more"
+        "time given"
     )
 
 

@@ -115,7 +115,9 @@ def run(
             help="Stop runs whose validation accuracy is below the median of other settings', after a quarter of the epochs.",
         ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show cells, hours and disk; stores nothing.")
+    ] = False,
     db: Db = None,
     data_dir: DataDir = None,
     checkpoint_dir: CheckpointDir = None,
@@ -162,7 +164,7 @@ def run(
             kept=kept.number,
         )
         if first:
-            output.print(plan.table())
+            output.print(_timed(plan, recipes, device, db, data_dir, recipe_dir).table())
             output.say(disk)
         return
     if first:  # torch takes seconds to import
@@ -226,6 +228,32 @@ def _planned(
     return ", ".join(dict.fromkeys(each.name for each in found)), shard.of(plan) if shard else plan
 
 
+def _timed(
+    plan: "Plan",
+    recipes: list[str],
+    device: str,
+    db: str | None,
+    data_dir: Path | None,
+    recipe_dir: Path | None,
+) -> "Plan":
+    """``plan`` with hours on this kind of device: from stored epochs, else from a few steps of each algorithm."""
+    from pfa_cli.runs.plan import refreshed
+    from pfa_cli.store.engine import open_if_there
+    from pfa_cli.training.device import choose_device
+
+    trained_on = choose_device(device)
+    with open_if_there(db) as store:
+        plan = refreshed(plan, store, trained_on.type)
+    if not plan.without_time:
+        return plan
+    from pfa_cli.bench.command import with_times
+    from pfa_cli.data import default_data_dir
+    from pfa_cli.recipes import load_recipe
+
+    found = [load_recipe(name, recipe_dir) for name in dict.fromkeys(recipes)]
+    return with_times(plan, found, trained_on, data_dir or default_data_dir(), messages.say)
+
+
 def reproduce(
     recipes: Annotated[
         list[str] | None,
@@ -272,7 +300,7 @@ def reproduce(
         found = [recipe for recipe in list_recipes(recipe_dir) if recipe.name in paper().experiments]
     folder = whole.data_folder(data_dir)
     with open_if_there(db) as store:
-        parts = whole.parts(store, found, parse_seeds(seeds), folder)
+        parts = whole.parts(store, found, parse_seeds(seeds), folder, device)
     if dry_run:
         parts = [whole.estimated(part, device, folder, messages.say) for part in parts]
         output.print(whole.overview(parts, results_folder(db), device))

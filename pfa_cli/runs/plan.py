@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class Cell:
     """One configuration with one seed. ``state`` is "new" if the database has not heard of it.
 
-    ``expected_hours`` is what its remaining epochs need on one worker, None if none of its kind is measured.
+    ``expected_hours`` is what its remaining epochs need on one worker; None where no epoch of its recipe and algorithm is
+    stored, or none of the kind of device that was asked for.
     ``variant`` names the settings that differ from the recipe's, such as "expansion=20".
     """
 
@@ -72,6 +73,11 @@ class Plan:
         done = sum(cell.state == "done" for cell in self.cells)
         return count(len(self.cells), "cell") + (f", {done} done already" if done else "")
 
+    @property
+    def without_time(self) -> list[Cell]:
+        """The cells to train of which nothing says how long they take."""
+        return [cell for cell in self.cells if cell.epochs_left and cell.expected_hours is None]
+
     def check_prunable(self) -> None:
         """UsageError if a cell has no validation images, by whose accuracy `pfa run --prune` judges."""
         for cell in self.cells:
@@ -104,10 +110,10 @@ class Plan:
         return Group(cells, Text(total), *(Text(note) for note in self.notes))
 
     def time(self) -> str:
-        """What one worker needs for what is left, as far as such cells were measured."""
-        hours = [cell.expected_hours for cell in self.cells if cell.epochs_left]
-        known = sum(h for h in hours if h is not None)
-        unknown = f"{count(hours.count(None), 'cell')} unmeasured" if None in hours else ""
+        """What one worker needs for what is left, as far as it is known."""
+        known = sum(cell.expected_hours or 0 for cell in self.cells if cell.epochs_left)
+        missing = len(self.without_time)
+        unknown = f"{count(missing, 'cell')} without an estimate" if missing else ""
         return " + ".join(filter(None, (duration(3600 * known) if known else "", unknown))) or duration(0)
 
 
@@ -172,10 +178,13 @@ def united(plans: Sequence[Plan]) -> Plan:
     return Plan(list(cells.values()), list(dict.fromkeys(note for plan in plans for note in plan.notes)))
 
 
-def refreshed(plan: Plan, store: Store | None) -> Plan:
-    """The plan with the states, epochs and times that the database holds now."""
-    recipes = {cell.configuration.recipe for cell in plan.cells}
-    rows = [row for recipe in sorted(recipes) for row in runs(store, recipe)] if store else []
+def refreshed(plan: Plan, store: Store | None, device: str | None = None) -> Plan:
+    """The plan with the states, epochs and times that the database holds now.
+
+    ``device``: "cpu" or "cuda"; the times are then of epochs trained on such a device only.
+    """
+    recipes = sorted({cell.configuration.recipe for cell in plan.cells})
+    rows = [row for recipe in recipes for row in runs(store, recipe, device)] if store else []
     look_up(rows)
     known = {(row.recipe, row.algorithm, row.seed, row.config_hash): row for row in rows}
     epoch_seconds = EpochSeconds(rows)
@@ -218,7 +227,7 @@ def _with_row(cell: Cell, row: RunRow | None, epoch_seconds: EpochSeconds) -> Ce
     if row is not None:
         cell = replace(cell, state=shown_state(row), epochs_done=row.epochs_done or 0)
     seconds = epoch_seconds.of(cell.configuration.hash, cell.configuration.recipe, cell.algorithm)
-    return cell if seconds is None else replace(cell, expected_hours=seconds * cell.epochs_left / 3600)
+    return replace(cell, expected_hours=None if seconds is None else seconds * cell.epochs_left / 3600)
 
 
 def _cells(

@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, true
 
 from pfa_cli.store import checksums, schema
 from pfa_cli.store.engine import Store
-from pfa_cli.store.schema import epochs, kind_of
+from pfa_cli.store.schema import attempts, epochs, kind_of
 from pfa_cli.store.tables import table
 
 if TYPE_CHECKING:
@@ -62,16 +62,32 @@ class RunRow:
     images_per_second: float | None  # in the last stored epoch
 
 
-def runs(store: Store, recipe: str | None = None) -> list[RunRow]:
-    """All runs (of one recipe), in the order recipe, algorithm, seed, then age."""
+def runs(store: Store, recipe: str | None = None, timed_on: str | None = None) -> list[RunRow]:
+    """All runs (of one recipe), in the order recipe, algorithm, seed, then age.
+
+    ``timed_on``: "cpu" or "cuda"; the mean time of an epoch is then of the epochs trained on such a device only.
+    """
     condition = [schema.runs.c.recipe == recipe] if recipe else []
-    return store.read(lambda connection: select_runs(connection, *condition))
+    return store.read(lambda connection: select_runs(connection, *condition, timed_on=timed_on))
 
 
-def select_runs(connection: Connection, *conditions: ColumnElement[bool], lock: bool = False) -> list[RunRow]:
-    """The runs that meet the conditions. ``lock``: other writers wait (SQLite's are waiting already)."""
+def select_runs(
+    connection: Connection,
+    *conditions: ColumnElement[bool],
+    lock: bool = False,
+    timed_on: str | None = None,
+) -> list[RunRow]:
+    """The runs that meet the conditions. ``lock``: other writers wait (SQLite's are waiting already).
+
+    ``timed_on``: see `runs`.
+    """
+    on_device: ColumnElement[bool] = true()
+    if timed_on is not None:
+        gpu = attempts.c.cuda_version.is_not(None)
+        there = select(attempts.c.id).where(gpu if timed_on == "cuda" else ~gpu)
+        on_device = epochs.c.attempt_id.in_(there)
     last = and_(epochs.c.run_id == schema.runs.c.id, epochs.c.epoch == schema.runs.c.epochs_done)
-    timed = and_(epochs.c.epoch > 0, epochs.c.seconds.is_not(None))
+    timed = and_(epochs.c.epoch > 0, epochs.c.seconds.is_not(None), on_device)
     times = (
         select(
             epochs.c.run_id,

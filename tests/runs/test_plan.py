@@ -8,6 +8,7 @@ import run_cases
 from command_line import Call
 from rich.console import Console
 
+from pfa_cli.bench import command
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import load_recipe, parse_grid
 from pfa_cli.records import EpochRecord
@@ -124,8 +125,47 @@ def test_states_epochs_left_and_hours_come_from_the_database(tmp_path: Path) -> 
     cell = "hidden_sizes=[32,32] batch_size=32 seed 0"
     assert " ".join(lines[2].split()) == f"mnist bp {cell} done 0"
     assert " ".join(lines[3].split()) == f"mnist fa {cell} stale 6 36 min"
-    assert lines[-2] == "5 cells, 4 to train: 35 epochs, 41 min + 2 cells unmeasured on one worker"
+    assert lines[-2] == "5 cells, 4 to train: 35 epochs, 41 min + 2 cells without an estimate on one worker"
     assert lines[-1].startswith("epochs 40 → 10")
+
+
+def test_only_epochs_of_the_same_kind_of_device_tell_the_time(tmp_path: Path) -> None:
+    plan = run_cases.plan(["bp"], epochs=10)
+    (cell,) = plan.cells
+    with open_store(str(tmp_path / "pfa.db"), write=True) as store:
+        for seed, (cuda, seconds) in enumerate((("13.0", 36.0), (None, 360.0)), start=1):
+            run_id = writer.ensure_run(store, cell.configuration, seed)
+            claim = writer.claim(store, run_id, HERE, is_alive=lambda row: False)
+            assert claim is not None
+            writer.start_attempt(store, claim, {"cuda_version": cuda})
+            writer.record_epoch(store, claim, EpochRecord(1, seconds=seconds))
+            found = [refreshed(plan, store, device).cells[0].expected_hours for device in ("cuda", "cpu")]
+            assert found == pytest.approx([0.1, 1.0]) if cuda is None else found == [0.1, None]
+    assert len(plan.without_time) == 1
+
+
+def test_a_dry_run_tries_only_what_has_no_epoch_and_stores_nothing(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def trial(recipe: object, algorithms: dict[str, str], overrides: object, *_: object) -> dict[str, float]:
+        tried.append((list(algorithms), overrides))
+        if "pfa" in algorithms:
+            raise MemoryError("it does not fit")
+        return dict.fromkeys(algorithms, 90.0)
+
+    monkeypatch.setattr(command, "epoch_seconds", trial)
+    monkeypatch.setattr(launch, "check_data", lambda *_: None)
+    arguments = ("run", "mnist", "--epochs=40", "--set=expansion=3", "--dry-run", "--db", "none.db")
+    done = call(*arguments, "--algos=bp,fa,pfa")
+    assert tried == [(["bp", "fa"], {}), (["pfa"], {"expansion": 3})]
+    assert "no epoch of bp, fa, pfa is stored for this device; trying a few steps" in done.err
+    told = " ".join(done.out.split())
+    assert "120 epochs, 2 h 00 min + 1 cell without an estimate on one worker" in told
+    assert "mnist: the time of bp, fa is from a trial of a few steps" in told
+    assert "mnist: no estimate of the time of pfa: it does not fit" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_diverged_run_has_nothing_left(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """`pfa db`, `pfa data` and `pfa runs`: the commands that look after the results database, the data sets and the runs."""
 
+import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -215,6 +217,7 @@ def tag(
     """Give runs tags, by which --where tag=TAG finds them."""
     from pfa_cli.store.edit import tag_runs
 
+    _check_order("tag", tags, ids or [])
     words = [word.strip() for word in tags.split(",") if word.strip()]
     if not words:
         raise UsageError(f"{tags!r} has no word to tag runs with")
@@ -240,10 +243,23 @@ def note(
     """Give runs a note, in place of the one they have."""
     from pfa_cli.store.edit import note_runs
 
+    _check_order("note", text, ids or [])
     with _chosen(db, ids, recipe, algos, state, where, write=yes) as (store, rows):
         if _confirmed(yes, rows, f"get the note {text!r}" if text else "lose their notes"):
             note_runs(store, [row.run_id for row in rows], text or None)
             output.say(f"{count(len(rows), 'run')} noted")
+
+
+def _check_order(command: str, first: str, ids: list[str]) -> None:
+    """UsageError with the right command if the numbers of the runs stand before the tag or the note."""
+    *numbers, last = [first, *ids]
+    if (
+        numbers
+        and all(re.fullmatch(r"[\d,-]*\d", number) for number in numbers)
+        and not re.match(r"\d", last)
+    ):
+        right = f"pfa runs {command} {shlex.quote(last)} {' '.join(numbers)}"
+        raise UsageError(f"the {command} comes first, then the numbers of the runs: `{right}`")
 
 
 @contextmanager

@@ -129,8 +129,8 @@ def test_a_dry_run_of_what_can_run_fetches_and_changes_nothing(
         [str(photographs / "resnet20.toml"), f"--data-dir={photographs}"],
     ):
         code, out, err = pfa(capsys, *arguments, db, "--device=cpu", "--algos=bp", "--dry-run")
-        assert (code, err) == (0, "")
-        assert "1 cell, 1 to train" in out
+        assert code == 0 and "no epoch of bp is stored" in err and len(err.splitlines()) == 1
+        assert "1 cell, 1 to train" in out and "without an estimate" not in out
     assert tree(tmp_path) == before
 
 

@@ -186,6 +186,17 @@ def test_tags_and_notes(call: Call, own: str) -> None:
     assert "no word" in call("runs", "tag", " , ", "1", "--db", own).err
 
 
+def test_numbers_before_the_tag_or_the_note_are_refused_with_the_right_command(call: Call, own: str) -> None:
+    for given, right in (
+        (("tag", "1", "keep"), "the tag comes first, then the numbers of the runs: `pfa runs tag keep 1`"),
+        (("tag", "1-2", "3", "a,b"), "`pfa runs tag a,b 1-2 3`"),
+        (("note", "1", "too long"), "the note comes first, then the numbers of the runs: `pfa runs note 'too long' 1`"),
+    ):  # fmt: skip
+        refused = call("runs", *given, "--yes", "--db", own)
+        assert refused.code == 2 and right in " ".join(refused.err.split())
+    assert "would get the tags 2026" in call("runs", "tag", "2026", "1", "--db", own).out
+
+
 def test_rerun_trains_from_the_start(call: Call, tmp_path: Path) -> None:
     db = str(tmp_path / "pfa.db")
     settings = ["--set=train_images=64", "--set=test_images=10", "--set=hidden_sizes=[8]", "--epochs=1"]

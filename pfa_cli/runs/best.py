@@ -5,6 +5,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -21,6 +22,7 @@ BY = ("validation", "train")
 class Ranked:
     """A configuration: mean and standard deviation over its ``n`` seeds, in percent, of the last epoch.
 
+    ``rank``: among the configurations that are trained for as many epochs.
     A diverged run counts with the accuracy that it ended with. ``std`` is None of one seed.
     """
 
@@ -28,6 +30,7 @@ class Ranked:
     algorithm: str
     variant: str
     config_hash: str
+    epochs: int
     n: int
     seeds: list[int]
     mean: float
@@ -39,7 +42,9 @@ class Ranked:
 
 
 def ranking(rows: Iterable[StatusRow], recipe: str, by: str = "validation") -> list[Ranked]:
-    """The configurations with finished runs, the best first. The test set has no part in the order.
+    """The configurations with finished runs: those of the most epochs first, among them the best first.
+
+    The test set has no part in the order.
 
     Raises:
         PfaError: no finished run has such an accuracy.
@@ -60,6 +65,7 @@ def ranking(rows: Iterable[StatusRow], recipe: str, by: str = "validation") -> l
                     algorithm=algorithm,
                     variant=done[0].variant,
                     config_hash=config_hash,
+                    epochs=done[0].epochs_total,
                     n=len(done),
                     seeds=[row.seed for row in done],
                     mean=mean,
@@ -72,25 +78,39 @@ def ranking(rows: Iterable[StatusRow], recipe: str, by: str = "validation") -> l
             )
     if not found:
         raise PfaError(_nothing(groups, recipe, by))
-    found.sort(key=lambda one: (one.mean != one.mean, -one.mean))  # NaN last
-    return [replace(one, rank=rank) for rank, one in enumerate(found, start=1)]
+    found.sort(key=lambda one: (-one.epochs, one.mean != one.mean, -one.mean))  # NaN last
+    return [
+        replace(one, rank=rank)
+        for _, group in groupby(found, lambda one: one.epochs)
+        for rank, one in enumerate(group, start=1)
+    ]
 
 
 def show(found: Sequence[Ranked], by: str, left_out: int) -> RenderableType:
-    """The ranking as a table, and what it leaves out."""
-    rows = [
-        (
-            str(one.rank),
-            " ".join(filter(None, (one.algorithm, one.variant))),
-            str(one.n),
-            _with_spread(one.mean, one.std),
-            _with_spread(one.test_mean, one.test_std),
-        )
-        for one in found
-    ]
+    """The ranking as a table for each number of epochs, and what it leaves out."""
+    headings = ("", "configuration", "seeds", f"{by} %", "test %")
+    right = ("", "seeds", f"{by} %", "test %")
+    several = len({one.epochs for one in found}) > 1
+    tables: list[RenderableType] = []
+    for epochs, group in groupby(found, lambda one: one.epochs):
+        rows = [
+            (
+                str(one.rank),
+                " ".join(filter(None, (one.algorithm, one.variant))),
+                str(one.n),
+                _with_spread(one.mean, one.std),
+                _with_spread(one.test_mean, one.test_std),
+            )
+            for one in group
+        ]
+        if several:
+            tables.append(Text(f"Trained for {count(epochs, 'epoch')}:"))
+        tables.append(table(headings, rows, right=right, wraps=("configuration",)))
     notes = [
         f"Ranked by the mean {by} accuracy of the last epoch, ± standard deviation over seeds; test ranks nothing."
     ]
+    if several:
+        notes.append("Runs of different numbers of epochs are ranked apart: more epochs reach more.")
     if len({one.n for one in found}) > 1:
         notes.append("Configurations have different numbers of seeds: few seeds make a mean uncertain.")
     if unfinished := sum(one.unfinished for one in found):
@@ -100,11 +120,10 @@ def show(found: Sequence[Ranked], by: str, left_out: int) -> RenderableType:
     for one in found:
         if one.diverged:
             notes.append(
-                f"{one.rank}: {count(one.diverged, 'run')} diverged, counted with the accuracy at the end."
+                f"{one.rank}{f' of {one.epochs} epochs' if several else ''}: {count(one.diverged, 'run')} diverged, counted "
+                "with the accuracy at the end."
             )
-    headings = ("", "configuration", "seeds", f"{by} %", "test %")
-    right = ("", "seeds", f"{by} %", "test %")
-    return Group(table(headings, rows, right=right, wraps=("configuration",)), *map(Text, notes))
+    return Group(*tables, *map(Text, notes))
 
 
 def as_json(found: Iterable[Ranked]) -> str:

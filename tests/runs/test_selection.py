@@ -127,6 +127,26 @@ def test_best_ranks_by_validation_and_never_by_test(call: Call, database: Path) 
     assert without.code == 1 and "--set validation_images=5000" in without.err
 
 
+def test_best_ranks_runs_of_other_lengths_apart_the_longest_first(call: Call, tmp_path: Path) -> None:
+    db = str(tmp_path / "pfa.db")
+    with open_store(db, write=True) as store:
+        for rate, total, accuracy in ((0.1, 10, 90.0), (0.2, 10, 91.0), (0.1, 2, 95.0)):
+            add_run(
+                store, "bp", state="done", total=total, settings={"learning_rate": rate, "validation_images": 64},
+                validation_accuracy_percent=accuracy,
+            )  # fmt: skip
+    ranked = json.loads(call("best", "mnist", "--json", "--db", db).out)
+    assert [(one["epochs"], one["rank"], one["mean"]) for one in ranked] == [
+        (10, 1, 91),
+        (10, 2, 90),
+        (2, 1, 95),
+    ]
+    shown = call("best", "mnist", "--db", db).out
+    assert shown.index("for 10 epochs:") < shown.index("91.00") < shown.index("90.00")
+    assert shown.index("90.00") < shown.index("for 2 epochs:") < shown.index("95.00")
+    assert "ranked apart" in shown
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> str:
     """Three done runs, a live one, and a checkpoint of the first."""

@@ -22,7 +22,7 @@ import pandas as pd
 from pfa_cli import registry
 from pfa_cli.analysis.paper import departures
 from pfa_cli.configuration import DEFAULTS
-from pfa_cli.errors import unknown
+from pfa_cli.errors import UsageError, unknown
 from pfa_cli.registry import described, in_order
 from pfa_cli.store import queries
 from pfa_cli.store.engine import Store
@@ -208,6 +208,8 @@ class Evidence:
             held = [one[key] if key == "tag" else [one.get(key)] for one in known]
             words = {str(value) for value in values}
             kept = [any(one in values or str(one) in words for one in several) for several in held]
+            if known and key == "tag" and not any(held):
+                raise UsageError(f"--where {name}: no run has a tag; `pfa runs tag` gives tags")
             if known and not any(kept):
                 raise unknown(
                     f"{key} of a run", ", ".join(sorted(words)), {str(one) for own in held for one in own}

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pfa_cli.errors import UsageError
 
 _INCHES = {"mm": 1 / 25.4, "cm": 1 / 2.54, "in": 1.0}
-_WIDTHS = (1.5, 40.0)  # inches
+_WIDTHS = (40, 1000)  # millimetres
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ def inches(text: str) -> float:
     """
     found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(mm|cm|in)\s*", text)
     width = float(found[1]) * _INCHES[found[2]] if found else 0.0
-    if not _WIDTHS[0] <= width <= _WIDTHS[1]:
-        raise UsageError(f"--width {text}: give 40mm to 1000mm, for example 89mm, 18.3cm or 3.5in")
+    if not _WIDTHS[0] <= round(25.4 * width, 6) <= _WIDTHS[1]:
+        raise UsageError(
+            f"--width {text}: give {_WIDTHS[0]}mm to {_WIDTHS[1]}mm, for example 89mm, 18.3cm or 3.5in"
+        )
     return width

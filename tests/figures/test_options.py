@@ -76,6 +76,11 @@ def test_recipe_draws_its_figure_alone_with_all_its_algorithms(draw: Draw) -> No
     assert set(rows.loc[rows["source"] == "ours", "algorithm"]) == {"bp", "fa", "sf", "pfa"}
 
 
+def test_a_tag_where_no_run_has_one(call: Call, database: Path, tmp_path: Path) -> None:
+    refused = call("figures", *A, "--where=tag=x", "--db", str(database), "--out", str(tmp_path / "out"))
+    assert refused.code == 2 and "no run has a tag" in refused.err and "Valid:" not in refused.err
+
+
 def test_algos_draws_these_in_place_of_the_figures_own(draw: Draw) -> None:
     out = draw("--only", "fig2", "--algos", "BP,sf", "--format", "svg", "--no-published")
     rows = shown(out)
@@ -162,6 +167,8 @@ def test_style_is_on_top_of_ours(draw: Draw, usual: Path, tmp_path: Path) -> Non
     [
         (["--width", "3"], "give 40mm to 1000mm, for example 89mm"),
         (["--width", "0mm"], "give 40mm to 1000mm"),
+        (["--width", "39mm"], "give 40mm to 1000mm"),
+        (["--width", "1001mm"], "give 40mm to 1000mm"),
         (["--dpi", "0"], "greater than or equal to 20"),
         (["--font-size", "200"], "less than or equal to 40"),
         (["--style", "none.mplstyle"], "not a matplotlib style file"),

@@ -79,7 +79,7 @@ def jobs(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sub
     limit = ("--time=1", "--sbatch=signal=B:USR1@35", f"--setup={longer}")
     found = {
         "a time limit": submit(folder / "limit", *limit, epochs=8 * EPOCHS),
-        "requeue of an element": submit(folder / "array", "--array=2", algorithms="bp,fa"),
+        "requeue of an element": submit(folder / "array", "--array=2", epochs=4 * EPOCHS, algorithms="bp,fa"),
         "pre-emption": submit(folder / "preempted", epochs=4 * EPOCHS),
         "USR1 during the imports": submit(folder / "imports"),
     }

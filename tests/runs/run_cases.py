@@ -148,7 +148,7 @@ def start(
     )
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
     """Waits for ``condition`` to become true; its value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -195,7 +195,8 @@ def test_a_run_says_where_together_would_decode_less() -> None:
         return list(launch._hints(Setup(None, "cpu", Path(), together=together), tasks))
 
     assert "--together" in hints(False, True)[0] and "up to 2 of these cells" in hints(False, True)[0]
-    assert hints(True, True) == hints(False, False) == []
+    assert "--apart" in hints(True, True)[0]
+    assert hints(True, False) == hints(False, False) == []
 
 
 # The stream by itself

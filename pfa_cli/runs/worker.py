@@ -156,7 +156,8 @@ class Worker:
         self._report(Started(task.cell, trainer.epochs_done))
         diverged, pruned, late = None, None, None
         for record in trainer.epochs(self._should_stop, self._on_step(task, lost)):
-            if late is not None:  # the checkpoint before it goes with the next one: only one may be late
+            # Only one epoch may be late: with the next checkpoint goes the one that the database still names.
+            if late is not None:
                 writer.record_epoch(self._store, claim, *late)
             name = self._save(folder, trainer)
             late = record, name
@@ -251,9 +252,11 @@ class Worker:
 
     def _failed(self, task: Task, claim: writer.Claim, folder: Path, error: Exception) -> Ended:
         """Stores what became of a cell whose training raised ``error``."""
-        # A stop signal may have reached helpers of ours too, such as the processes that decode images.
+        # A stop signal may have reached helpers of ours too, such as the processes that decode images, and it ends the
+        # wait for a server that is away; another error of the database is told.
         lost_one = self._ranks.lost_one(error)
-        stopped = lost_one or (self._should_stop() and not isinstance(error, StoreError))
+        told = isinstance(error, StoreError) and not isinstance(error, ServerLost)
+        stopped = lost_one or (self._should_stop() and not told)
         outcome: Literal["interrupted", "failed"] = "interrupted" if stopped else "failed"
         message = None if stopped else self._explained(error, folder)
         try:

@@ -4,12 +4,14 @@ import contextlib
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -21,6 +23,7 @@ from pfa_cli.data import default_data_dir
 from pfa_cli.errors import PfaError
 from pfa_cli.networks import build
 from pfa_cli.recipes import load_recipe
+from pfa_cli.records import EpochRecord
 from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs import launch, worker
 from pfa_cli.runs.backend import Task
@@ -29,7 +32,8 @@ from pfa_cli.runs.events import Ended, EpochDone, Event
 from pfa_cli.runs.plan import Plan, make_plan
 from pfa_cli.runs.worker import Worker
 from pfa_cli.store import schema, writer
-from pfa_cli.store.engine import open_store
+from pfa_cli.store.engine import Store, open_store
+from pfa_cli.store.errors import ServerLost
 from pfa_cli.store.owner import Owner
 from pfa_cli.training import checkpoint
 
@@ -72,6 +76,36 @@ def test_an_error_that_nobody_foresaw_leaves_its_traceback(
     log = checkpoints(db, cells) / "traceback.txt"
     assert str(log) in str(failed.error)
     assert log.read_text().startswith("Traceback (most recent call last):")
+
+
+@pytest.mark.parametrize("back", [True, False], ids=["back at once", "away still"])
+def test_a_stop_while_the_server_is_away_with_an_epoch_late_fails_no_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    db, cells, alone = tmp_path / "pfa.db", run_cases.plan(["bp"]), tmp_path / "alone.db"
+    record, finish = writer.record_epoch, writer.finish
+
+    def away(store: Store, claim: writer.Claim, epoch: EpochRecord, *given: Any, **named: Any) -> None:
+        if epoch.epoch == 2:
+            if not named.get("wait", True):
+                signal.raise_signal(signal.SIGINT)
+            raise ServerLost("the server does not answer")
+        record(store, claim, epoch, *given, **named)
+
+    def finish_away(*given: Any, **named: Any) -> None:
+        if not back:
+            raise ServerLost("the server does not answer")
+        finish(*given, **named)
+
+    monkeypatch.setattr(writer, "record_epoch", away)
+    monkeypatch.setattr(writer, "finish", finish_away)
+    _, said = run_cases.train(db, cells)
+    assert "trains on, and stores epoch 2 after the next" in said and "failed" not in said
+    assert run_cases.states(db) == ["interrupted" if back else "running"]  # without a process: stale
+    monkeypatch.undo()
+    assert run_cases.train(db, cells)[0] == 0
+    assert run_cases.train(alone, cells)[0] == 0
+    assert run_cases.results(db) == run_cases.results(alone)
 
 
 def test_a_checkpoint_that_is_no_file_fails_no_cell(tmp_path: Path) -> None:

@@ -172,6 +172,13 @@ def test_network_and_data_set_from_files_beside_the_recipe(call: Call, squares: 
     )  # by its name, since the recipe says where it is
 
 
+def test_a_dry_run_says_why_a_data_set_of_ones_own_gives_no_estimate(call: Call, squares: Path) -> None:
+    done = call("run", "mnist", "--algos=bp", "--dry-run", f"--set=dataset={squares.parent}/mydata.py:load")
+    told = " ".join(done.out.split())
+    assert done.code == 0, done.err
+    assert "no estimate of the time of bp: data set mydata does not say how large it is" in told
+
+
 def test_network_and_data_set_from_the_command_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     small = ("--set=batch_size=20", "--epochs=1", "--jobs=1", "--device=cpu", "--algos=pfa")
     done = call(

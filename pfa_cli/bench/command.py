@@ -173,7 +173,7 @@ def with_times(
         if not first:
             continue
         say(f"{recipe.name}: no epoch of {', '.join(first)} is stored for this device; trying a few steps")
-        overrides = {name: recipe.differing(configuration) for name, configuration in first.items()}
+        overrides = {name: _overrides(recipe, configuration) for name, configuration in first.items()}
         tried: list[str] = []
         for number, own in enumerate(overrides.values()):
             group = [name for name, other in overrides.items() if other == own]
@@ -201,6 +201,16 @@ def with_times(
         for cell in plan.cells
     ]
     return cells.Plan(timed, notes)
+
+
+def _overrides(recipe: Recipe, configuration: Configuration) -> dict[str, Any]:
+    """What of the recipe's settings gives ``configuration``; a network or data set in a file by that file."""
+    found = recipe.differing(configuration)
+    for role, source in configuration.plugins.items():
+        found.pop(f"{role}_file", None)
+        if role in found:
+            found[role] = source.reference
+    return found
 
 
 def epoch_seconds(

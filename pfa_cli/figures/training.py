@@ -173,9 +173,10 @@ def _accuracy(
         for drawn in axes[1].lines:
             drawn.set_clip_on(True)
     if lines:
+        scatter = " (mean ± std)" if any("±" in str(line.get_label()) for line in lines) else ""
         lines += _published_line(curves)
         part.legend(
-            handles=lines, title=f"at epoch {epochs} (mean ± std)", alignment="left", loc="outside lower left"
+            handles=lines, title=f"at epoch {epochs}{scatter}", alignment="left", loc="outside lower left"
         )
     small = FontProperties(size=rcParams["legend.fontsize"]).get_size_in_points() / 72  # inches
     legend = (len(lines) + 1) * 1.5 * small * part.dpi / part.bbox.height if lines else 0.0

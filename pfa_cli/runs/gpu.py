@@ -70,7 +70,7 @@ class Gpu(Backend):
         with trial(first, dataset, device, eager=self.setup.eager) as throughput:
             cells, speed = cells_at_a_time(throughput, len(tasks))
         others = other_precisions(first, dataset, device, cells, eager=self.setup.eager)
-        self.notes += filter(None, [what_they_would_do(first.precision, speed, others)])
+        self.notes += filter(None, [precision_note(first.precision, speed, others)])
         return cells
 
 
@@ -240,7 +240,7 @@ def other_precisions(
     return found
 
 
-def what_they_would_do(precision: str, speed: float, others: Mapping[str, float]) -> str | None:
+def precision_note(precision: str, speed: float, others: Mapping[str, float]) -> str | None:
     """The speed, and that of the precisions that are faster; None if none is."""
     faster = sorted((other, name) for name, other in others.items() if other >= WORTH_IT * speed)
     if not faster:

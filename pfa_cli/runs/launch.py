@@ -27,7 +27,7 @@ from pfa_cli.runs.log import Log, Logged
 from pfa_cli.runs.plan import Cell, Plan, refreshed
 from pfa_cli.runs.processes import Processes
 from pfa_cli.runs.progress import View, view
-from pfa_cli.runs.shared_stream import SharedStream, pays
+from pfa_cli.runs.shared_stream import SharedStream, shares_by_default
 from pfa_cli.runs.wording import count
 from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.source import commit
@@ -63,7 +63,7 @@ def run_cells(
     """Trains every cell of the plan that is not done and not in the hands of another live process.
 
     ``checkpoint_dir``: where new cells keep their checkpoints; None: beside the database. ``eager``: without CUDA graphs.
-    ``together``: cells of one seed read one stream of images; None: where that pays (see `pfa_cli.runs.shared_stream`).
+    ``together``: cells of one seed read one stream of images; None: for photographs on a GPU (see `shares_by_default`).
     ``wait``: stays until the cells in other processes' hands are done, or given up, which it then takes over. ``kept``: how
     many checkpoints stay of a done cell. Several ranks train each cell together, and only the first writes and speaks.
     ``prune``: cells that are clearly behind others are stopped, and not gone on with (see `pfa_cli.runs.pruning`).
@@ -80,7 +80,9 @@ def run_cells(
     where = choose_device(device)
     ranks = Ranks.join(launched(), where.type)
     if together is None:
-        together = pays([cell.configuration for cell in plan.cells if cell.state != "done"], where)
+        together = shares_by_default(
+            [cell.configuration for cell in plan.cells if cell.state != "done"], where
+        )
     setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager, kept, together, prune)
     if not ranks.first:
         return follow(setup)

@@ -31,7 +31,7 @@ _WAIT_SECONDS = 1.0  # until a waiting cell looks whether it has to stop, and wh
 Batch = tuple[Tensor, ...]
 
 
-def pays(configurations: Sequence[Configuration], device: torch.device) -> bool:
+def shares_by_default(configurations: Sequence[Configuration], device: torch.device) -> bool:
     """Whether cells read one stream unless the user says otherwise: all are of photographs, and a GPU trains them.
 
     16 cores decode about 2,000 photographs a second, of which an H200 takes 9,000 to 13,000 (ResNet-18, 224 pixels). A CPU

@@ -13,7 +13,7 @@ from pfa_cli.records import EpochRecord
 from pfa_cli.runs import gpu
 from pfa_cli.runs.backend import Setup, Task
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Event, Note
-from pfa_cli.runs.gpu import Lanes, cells_at_a_time, other_precisions, trial, what_they_would_do
+from pfa_cli.runs.gpu import Lanes, cells_at_a_time, other_precisions, precision_note, trial
 from pfa_cli.runs.plan import Plan
 from pfa_cli.signals import StopRequest
 from pfa_cli.store import writer
@@ -105,12 +105,12 @@ def test_a_trial_counts_the_steps_of_all_lanes() -> None:
 
 
 def test_the_start_says_what_faster_precisions_would_do() -> None:
-    said = what_they_would_do("fp32", 350.4, {"tf32": 470.0, "bf16": 1510.0})
+    said = precision_note("fp32", 350.4, {"tf32": 470.0, "bf16": 1510.0})
     assert (
         said
         == "note: fp32 does 350 steps/s here; --precision tf32 would do 470, --precision bf16 would do 1,510"
     )
-    assert what_they_would_do("fp32", 350.4, {"tf32": 360.0}) is None
+    assert precision_note("fp32", 350.4, {"tf32": 360.0}) is None
 
 
 def test_other_precisions_are_tried_where_the_device_has_them() -> None:

@@ -22,7 +22,7 @@ from pfa_cli.runs import launch
 from pfa_cli.runs.backend import Setup, Task
 from pfa_cli.runs.events import Broken, Ended, Event, Said
 from pfa_cli.runs.plan import Plan
-from pfa_cli.runs.shared_stream import Pass, SharedStream, Stream, pays
+from pfa_cli.runs.shared_stream import Pass, SharedStream, Stream, shares_by_default
 from pfa_cli.signals import StopRequest
 from pfa_cli.store import writer
 from pfa_cli.store.engine import open_store
@@ -284,6 +284,6 @@ def test_a_reader_that_waits_for_others_can_be_stopped() -> None:
 def test_one_stream_is_the_default_for_photographs_on_a_gpu_only() -> None:
     photographs, digits = (load_recipe(name).configuration("bp") for name in ("imagenet", "mnist"))
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert pays([photographs, photographs], gpu)
-    assert not pays([photographs, photographs], cpu)
-    assert not pays([photographs, digits], gpu) and not pays([], gpu)
+    assert shares_by_default([photographs, photographs], gpu)
+    assert not shares_by_default([photographs, photographs], cpu)
+    assert not shares_by_default([photographs, digits], gpu) and not shares_by_default([], gpu)

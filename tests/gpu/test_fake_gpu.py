@@ -1,12 +1,10 @@
 """Training on a CUDA runtime without a GPU: forbidden calls, waits, launches, memory, and what goes on when one fails.
 
 All of torch's own GPU code runs, but no kernel computes anything (see `fake_cuda.cpp`). The whole matrix of algorithms,
-networks and precisions takes minutes, a lost GPU and torchrun's ranks need three more starts of torch; these are asked for
-by `PFA_FAKE_GPU=whole pytest tests/gpu`.
+networks and precisions takes minutes, a lost GPU and torchrun's ranks need three more starts of torch: these are marked long.
 """
 
 import json
-import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -30,9 +28,6 @@ SMALL = [
     "--set=hidden_sizes=[32]",
 ]
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # as `pfa` sets it before torch is loaded
-
-
-whole = pytest.mark.skipif("PFA_FAKE_GPU" not in os.environ, reason="long: PFA_FAKE_GPU=whole asks for it")
 BENCHED = ["bp", "pal", "pfa literal"]
 
 
@@ -114,7 +109,7 @@ def test_no_rule_is_broken_and_a_replayed_step_is_one_launch(parts: dict[str, di
     check_matrix(checked(parts["matrix"]))
 
 
-@whole
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("network", ["mlp", "resnet20", "resnet18"])
 def test_the_whole_matrix(library: Path, network: str, precision: str) -> None:
@@ -159,7 +154,7 @@ def test_bench_measures_one_contender_after_the_other_as_a_cuda_graph(
     assert (found["measured"], found["graphs"]) == (BENCHED, 0)
 
 
-@whole
+@pytest.mark.long
 def test_photographs_are_decoded_once_for_all_cells(library: Path, tmp_path: Path) -> None:
     run_cases.resnet_plan(tmp_path, ["bp"])  # makes the recipe and the photographs
     recipe, db = tmp_path / "resnet20.toml", tmp_path / "pfa.db"
@@ -178,7 +173,7 @@ def test_photographs_are_decoded_once_for_all_cells(library: Path, tmp_path: Pat
     assert (found["bytes"], found["graphs"]) == (0, 0)
 
 
-@whole
+@pytest.mark.long
 def test_the_trial_at_the_start_takes_other_precisions_and_gives_its_memory_back(
     library: Path, tmp_path: Path
 ) -> None:
@@ -190,7 +185,7 @@ def test_the_trial_at_the_start_takes_other_precisions_and_gives_its_memory_back
     assert (found["bytes"], found["graphs"]) == (0, 0)
 
 
-@whole
+@pytest.mark.long
 def test_a_lost_gpu_ends_the_command_and_no_cell_has_failed(library: Path, tmp_path: Path) -> None:
     arguments = [*SMALL, "--algos=bp,kp,pfa", f"--db={tmp_path / 'pfa.db'}", "--jobs=3"]
     child = fake_cuda.start(library, CHILD, json.dumps(["command", *arguments]), FAKE_CUDA_LOST_AFTER=600)
@@ -211,7 +206,7 @@ def test_a_second_gpu_is_used_alone(parts: dict[str, dict[str, Any]]) -> None:
     assert checked(parts["second_gpu"])[-1]["contexts"] == [0, 1]
 
 
-@whole
+@pytest.mark.long
 def test_ranks_keep_to_their_gpus_and_memory(library: Path, tmp_path: Path) -> None:
     ranks, port = [], free_port()
     for number in range(2):

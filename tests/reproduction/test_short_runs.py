@@ -1,13 +1,12 @@
-"""Every recipe with every algorithm, short but real: the command line, the data, the network, the database, the figures."""
+"""Every recipe, short but real: the command line, the data, the network, the database, the figures."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import Call
 from PIL import Image
 
 from pfa_cli.registry import TABLE_1
@@ -36,44 +35,54 @@ IMAGENET = [
 ]
 
 
-def pfa(*arguments: str, cwd: Path) -> str:
-    environment = os.environ | {"PFA_WORKERS": "1"}
-    command = [sys.executable, "-m", "pfa_cli", *arguments]
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+ALGORITHMS = [
+    pytest.param(("bp", "wm", "pfa"), id="three"),
+    pytest.param(TABLE_1, id="all", marks=pytest.mark.long),
+]
 
 
-def _layers_and_epochs(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _check(call: Call, folder: Path, algorithms: Sequence[str], n_layers: int, figure: str) -> pd.DataFrame:
+    """Looks at all that was stored, and draws it; the table of epochs."""
     for table in ("layers", "epochs"):
-        pfa("export", "--table", table, "--out", f"{table}.csv", cwd=folder)
-    return pd.read_csv(folder / "layers.csv"), pd.read_csv(folder / "epochs.csv")
-
-
-def _check(folder: Path, n_layers: int, figure: str) -> None:
-    layers, epochs = _layers_and_epochs(folder)
-    assert set(epochs["algorithm"]) == set(TABLE_1)
+        assert call("export", "--table", table, "--out", f"{table}.csv").code == 0
+    layers, epochs = pd.read_csv(folder / "layers.csv"), pd.read_csv(folder / "epochs.csv")
+    assert set(epochs["algorithm"]) == set(algorithms)
     assert epochs.groupby("algorithm").size().eq(2).all()  # at initialisation, and after the epoch
     assert layers.groupby(["algorithm", "epoch"]).size().eq(n_layers).all()
     assert epochs["test_accuracy_percent"].between(0, 100).all()
     measured = layers[layers["algorithm"].isin(["pfa", "pfa-o"])]
     assert measured["path_angle_degrees"].between(0, 180).all()
-    said = pfa("figures", "--out", "drawn", "--only", f"{figure},table1", cwd=folder)
-    assert {f"{figure}.png", f"{figure}.pdf", f"{figure}.csv"} <= {
-        p.name for p in (folder / "drawn").iterdir()
-    }, said
+    said = call("figures", "--out", "drawn", "--only", f"{figure},table1")
+    drawn = {path.name for path in (folder / "drawn").iterdir()}
+    assert {f"{figure}.png", f"{figure}.pdf", f"{figure}.csv"} <= drawn, said
+    return epochs
 
 
-def test_cifar10_with_every_algorithm(tmp_path: Path) -> None:
-    pfa("run", "cifar10", "--algos", "all", "--epochs", "1", *CIFAR10, *MIRROR, cwd=tmp_path)
-    _check(tmp_path, 20, "fig4")
-    assert pd.read_csv(tmp_path / "epochs.csv")["validation_accuracy_percent"].notna().all()
+def _run(call: Call, recipe: str, algorithms: Sequence[str], *arguments: str) -> None:
+    answer = call(
+        "run", recipe, "--algos", ",".join(algorithms), "--epochs=1", "--jobs=1", *MIRROR, *arguments
+    )
+    assert answer.code == 0, answer.out + answer.err
 
 
-def test_imagenet_with_every_algorithm(photographs: Path, tmp_path: Path) -> None:
-    data = ["--data-dir", str(photographs)]
-    pfa("run", "imagenet", "--algos", "all", "--epochs", "1", *IMAGENET, *MIRROR, *data, cwd=tmp_path)
-    _check(tmp_path, 21, "fig5")
+@pytest.mark.parametrize("algorithms", ALGORITHMS)
+def test_cifar10(algorithms: Sequence[str], call: Call, tmp_path: Path) -> None:
+    _run(call, "cifar10", algorithms, *CIFAR10)
+    epochs = _check(call, tmp_path, algorithms, 20, "fig4")
+    assert epochs["validation_accuracy_percent"].notna().all()
+
+
+@pytest.mark.parametrize("algorithms", ALGORITHMS)
+def test_imagenet(
+    algorithms: Sequence[str],
+    photographs: Path,
+    call: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PFA_WORKERS", "1")
+    _run(call, "imagenet", algorithms, *IMAGENET, "--data-dir", str(photographs))
+    _check(call, tmp_path, algorithms, 21, "fig5")
 
 
 @pytest.fixture(scope="module")

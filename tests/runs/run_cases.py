@@ -26,6 +26,7 @@ from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import NoResults
 from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, runs
+from pfa_cli.theory import simulate
 
 SMALL = {
     "epochs": 4,
@@ -122,11 +123,22 @@ def train(db: Path | str, cells: Plan, data_dir: Path | None = None, **options: 
     return code, out.getvalue()
 
 
+def with_simulations(db: Path) -> Path:
+    """Notes in a new database that Figure 3's simulations are there, which `pfa run` makes at its end, in three seconds."""
+    with open_store(str(db), write=True) as store:
+        for setting in simulate.SETTINGS:
+            for kind, parameters in setting.stored():
+                writer.record_simulation(store, kind, parameters, {"path_angle_degrees": [0.0]})
+    return db
+
+
 def start(
     db: Path | str, algorithms: str, *arguments: str, recipe: str = "mnist", **changes: Any
 ) -> subprocess.Popen[str]:
     """`pfa run` of the same cells as `plan`, in a process group of its own, as a shell would give it."""
     settings = _settings(algorithms.split(","), changes) if recipe == "mnist" else {}
+    if isinstance(db, Path) and not db.exists():
+        with_simulations(db)
     run = [
         sys.executable,
         "-m",

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ from unittest.mock import patch
 import pytest
 import run_cases
 import torch
+from command_line import Call
 from sqlalchemy import delete, select, update
 
 from pfa_cli.data import default_data_dir
@@ -119,7 +119,9 @@ def test_a_checkpoint_that_is_no_file_fails_no_cell(tmp_path: Path) -> None:
     assert run_cases.states(db) == ["done"]
 
 
-def test_a_done_cell_keeps_its_last_checkpoint_only_and_prune_removes_the_rest(tmp_path: Path) -> None:
+def test_a_done_cell_keeps_its_last_checkpoint_only_and_prune_removes_the_rest(
+    tmp_path: Path, call: Call
+) -> None:
     db, cells = tmp_path / "pfa.db", run_cases.plan(["bp"])
     assert run_cases.train(db, cells)[0] == 0
     done = checkpoints(db, cells)
@@ -138,8 +140,9 @@ def test_a_done_cell_keeps_its_last_checkpoint_only_and_prune_removes_the_rest(t
     others = {path for path in done.parent.rglob("*") if path.is_file()}
 
     def pruned(*arguments: str) -> str:
-        command = [sys.executable, "-m", "pfa_cli", "db", "prune", f"--db={db}", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        answer = call("db", "prune", f"--db={db}", *arguments)
+        assert answer.code == 0, answer.err
+        return answer.out
 
     said = pruned()
     assert str(stranger) in said and str(done) in said and "--delete" in said and "mine" not in said

@@ -14,7 +14,6 @@ from pfa_cli.store.tables import table
 from pfa_cli.store.writer import Measurement, finish, record_benchmark, record_epoch, record_simulation
 from pfa_cli.theory.simulate import Setting
 
-N_DATABASES = 100
 NUMBERS = ("epochs", "layers", "simulations", "benchmarks")
 # What may change without a number being wrong: who ran a cell, on what, and when.
 NOT_A_RESULT = {"attempt_id", "created_at"}
@@ -84,12 +83,13 @@ def commands(seed: int) -> list[str]:
     return [slow[seed % 10], *chosen] if seed % 10 in slow else chosen
 
 
+@pytest.mark.parametrize("databases", [16, pytest.param(200, marks=pytest.mark.long)])
 def test_every_command_answers_or_says_that_the_database_is_damaged(
-    whole: Path, tmp_path: Path, call: Call
+    databases: int, whole: Path, tmp_path: Path, call: Call
 ) -> None:
     content, written = whole.read_bytes(), results(whole)
     refused = 0
-    for seed in range(N_DATABASES):
+    for seed in range(databases):
         path = tmp_path / f"{seed}.db"
         path.write_bytes(damaged_copy(content, seed))
         before = path.read_bytes()
@@ -111,4 +111,4 @@ def test_every_command_answers_or_says_that_the_database_is_damaged(
         saved = tmp_path / f"salvaged-{seed}.db"
         if saved.exists():
             assert call("db", "check", "--db", saved.name).code == 0, seed
-    assert N_DATABASES // 4 < refused < N_DATABASES
+    assert databases // 4 < refused < databases

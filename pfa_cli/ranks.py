@@ -98,7 +98,7 @@ class Ranks:
     def previous(self, batch: Tensor) -> Tensor:
         """The whole batch rolled by one image: each image of this rank's share replaced by the one before it."""
         if self.size == 1:
-            return batch.roll(1, 0)
+            return torch.cat([batch[-1:], batch[:-1]])  # `roll` would turn channels last into channels first
         last = [torch.empty_like(batch[-1:]) for _ in range(self.size)]
         dist.all_gather(last, batch[-1:].contiguous())
         return torch.cat([last[self.rank - 1], batch[:-1]])

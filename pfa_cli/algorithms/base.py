@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from pfa_cli.algorithms import patches
 from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.randomness import generator, stream_seed
 from pfa_cli.ranks import Ranks
@@ -213,11 +214,18 @@ class Algorithm:
 
     # Noise and state
 
-    def noise(self, shape: torch.Size | tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    def noise(
+        self,
+        shape: torch.Size | tuple[int, ...],
+        device: torch.device,
+        dtype: torch.dtype,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> Tensor:
         """Standard normal noise from the algorithm's own stream."""
         if self.generator is None or self.generator.device != device:
             self.generator = generator(self.seed, "noise", self._epoch, device=device)
-        return torch.randn(shape, generator=self.generator, device=device, dtype=dtype)
+        empty = torch.empty(shape, device=device, dtype=dtype, memory_format=memory_format)
+        return empty.normal_(generator=self.generator)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values, beside the layers' buffers, that a resumed run needs."""
@@ -292,6 +300,11 @@ class FeedbackLayer(nn.Module):
         """``tensor`` with one row per output unit, seen as [groups, rows / groups, fan_in]."""
         return tensor.reshape(self.groups, tensor.shape[0] // self.groups, -1)
 
+    def mix_rows(self, mixing: Tensor, tensor: Tensor) -> Tensor:
+        """``mixing`` [groups, n, n] times the rows of ``tensor`` by group, with its shape and in its memory format."""
+        rows = as_it_lies(tensor)
+        return lying_as((mixing @ self.by_group(rows)).reshape(rows.shape), tensor)
+
     def response(self, x: Tensor) -> Tensor:
         """W·x without the bias; ``x`` has the shape of the layer's input."""
         raise PfaError(f"{type(self).__name__} defines no response")
@@ -336,6 +349,8 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
     """A convolution, a = W * h + b, whose error travels down by its algorithm's feedback path."""
 
     groups: int
+    by_patches: bool | None = False
+    """Whether the weight gradient is formed from patches (see `patches`); None: the next training pass on a GPU finds out."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4:
@@ -345,9 +360,16 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
         if self._zeros is None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
+        if self.by_patches is None and self.training and torch.is_grad_enabled():
+            self.by_patches = patches.are_faster(self, x.detach())
         if self.algorithm.exact:
-            return F.conv2d(x, self.weight, self.bias, **self.geometry)
-        return self.algorithm.connect(self, x, F.conv2d(x.detach(), self.weight, self.bias, **self.geometry))
+            return self._convolve(x)
+        return self.algorithm.connect(self, x, self._convolve(x.detach()))
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        if self.by_patches:
+            return patches.convolve(x, self.weight, self.bias, self.geometry)
+        return F.conv2d(x, self.weight, self.bias, **self.geometry)
 
     @property
     def _zeros(self) -> tuple[int, ...] | None:
@@ -383,6 +405,8 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
         return F.conv_transpose2d(delta, path.to(delta.dtype), output_padding=left_out, **self.geometry)
 
     def outer(self, delta: Tensor, x: Tensor, shape: torch.Size) -> Tensor:
+        if self.by_patches:
+            return patches.weight_gradient(x, delta, shape, self.geometry)
         return conv2d_weight(x, shape, delta, **self.geometry)
 
     def samples(self, x: Tensor, a: Tensor) -> Tensor:
@@ -391,6 +415,16 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
         geometry = self.geometry | {"groups": 1}
         inside = conv2d_weight(inputs, (1, 1, *self.kernel_size), outputs, **geometry)
         return x.shape[0] * inside.clamp(min=1)  # a tap that only ever meets padding has nothing to divide
+
+
+def as_it_lies(tensor: Tensor) -> Tensor:
+    """A view of ``tensor`` whose dimensions come in the order of its memory: channels last, if they lie so, and contiguous."""
+    return tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 and not tensor.is_contiguous() else tensor
+
+
+def lying_as(view: Tensor, tensor: Tensor) -> Tensor:
+    """``view``, of the shape that `as_it_lies` gave ``tensor``, in the shape and the memory format of ``tensor``."""
+    return view if tensor.ndim != 4 or tensor.is_contiguous() else view.permute(0, 3, 1, 2)
 
 
 def pass_on(ctx: Any, a: Tensor) -> Tensor:

@@ -194,7 +194,10 @@ class PAL(Algorithm):
         u = population.u
         population.deviation = float(self.options["noise"]) * self.ranks.std(u)
         # Drawn for the whole batch, so that its parts on several ranks have the noise that one process would give them.
-        everywhere = self.noise((self.ranks.size * u.shape[0], *u.shape[1:]), u.device, u.dtype)
+        # On a GPU it lies in memory as u does, or each sum of the two would take twice the time.
+        last = u.is_cuda and u.ndim == 4 and u.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        everywhere = self.noise((self.ranks.size * u.shape[0], *u.shape[1:]), u.device, u.dtype, layout)
         population.noise = population.deviation * everywhere.chunk(self.ranks.size)[self.ranks.rank]
 
     def _follow(self, path: _Path) -> None:

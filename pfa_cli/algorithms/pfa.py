@@ -102,8 +102,7 @@ class PFA(ClosedForm):
         return {"G": G.to(layer.weight.dtype), "C0": C0.to(layer.weight.dtype)}
 
     def limit(self, layer: FeedbackLayer) -> Tensor:
-        W = super().limit(layer)
-        return (layer.G @ layer.by_group(W)).reshape(W.shape)
+        return layer.mix_rows(layer.G, super().limit(layer))
 
     def send_back(self, layer: FeedbackLayer, delta: Tensor, input_shape: torch.Size) -> Tensor:
         # The cheaper way, in multiplications: V = G·W + rest, then Vᵀ·delta; or, for few errors, Wᵀ·(G·delta) + restᵀ·delta.

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pfa_cli.algorithms.base import Algorithm, FeedbackLayer
+from pfa_cli.algorithms.base import Algorithm, FeedbackLayer, as_it_lies, lying_as
 from pfa_cli.algorithms.drawing import glorot_path
 from pfa_cli.registry import Entry, Option
 
@@ -102,7 +102,10 @@ class WM(Algorithm):
         samples, rate = int(self.options["mirror_samples"]), float(self.options["mirror_rate"])
         for _ in range(batches):
             for layer in self.layers:
-                W = layer.weight.flatten(1)
+                lying = as_it_lies(
+                    layer.weight
+                )  # what the order of the inputs is makes no difference to noise
+                W = lying.flatten(1)
                 if self.options["mirror_noise"] == "wishart" and layer.fan_in <= samples:
                     A = self._bartlett(layer.fan_in, samples, W)
                     product = (W @ A) @ A.T
@@ -110,7 +113,8 @@ class WM(Algorithm):
                     X = self.noise((samples, layer.fan_in), W.device, W.dtype)
                     Y = X @ W.T
                     product = Y.T @ X
-                layer.V.mul_(1 - rate).add_(product.view_as(layer.V), alpha=rate / samples)
+                product = lying_as(product.view(lying.shape), layer.weight)
+                layer.V.mul_(1 - rate).add_(product, alpha=rate / samples)
 
     def _bartlett(self, size: int, samples: int, like: Tensor) -> Tensor:
         """A, lower triangular [size, size], such that A·Aᵀ is distributed as XᵀX of X ~ N(0, 1) [samples, size]."""

@@ -26,7 +26,9 @@ from pfa_cli.training.cuda_graph import EAGER_STEPS, release_memory, side_stream
 from pfa_cli.training.device import make_repeatable
 from pfa_cli.training.trainer import Trainer
 
-WORTH_IT = 1.1  # what twice the cells must gain in steps per second, since each takes memory, and longer
+WORTH_IT = 1.1  # what twice the cells must gain in steps per second for a trial with twice as many again
+_NOT_MANY_MORE = 2  # times the most that were tried
+_ABOUT = 1.05
 TRIAL_SECONDS = 0.5
 _BETWEEN_WAITS = 20  # steps of a trial, so that waiting for them costs little
 
@@ -63,14 +65,14 @@ class Gpu(Backend):
     def _try(self, tasks: Sequence[Task]) -> int:
         first, device = tasks[0].configuration, torch.device(self.setup.device)
         # Photographs come from the disk, which one cell keeps busy.
-        if len(tasks) == 1 or not first.dataset_entry.in_memory:
+        if not first.dataset_entry.in_memory:
             return 1
         make_repeatable(device)
         dataset = Datasets().load(first, self.setup.data_dir, device)
         with trial(first, dataset, device, eager=self.setup.eager) as throughput:
-            cells, speed = cells_at_a_time(throughput, len(tasks))
-        others = other_precisions(first, dataset, device, cells, eager=self.setup.eager)
-        self.notes += filter(None, [precision_note(first.precision, speed, others)])
+            cells, alone = cells_at_a_time(throughput, len(tasks))
+        others = other_precisions(first, dataset, device, eager=self.setup.eager)
+        self.notes += filter(None, [precision_note(first.precision, alone, others)])
         return cells
 
 
@@ -202,31 +204,41 @@ def _lost(device: torch.device) -> bool:
 
 
 def cells_at_a_time(throughput: Callable[[int], float], most: int) -> tuple[int, float]:
-    """1, 2, 4, … up to ``most``: the last number that was worth doubling to, and its steps per second.
+    """How many of ``most`` equal cells to train at a time, and the steps per second of one alone.
+
+    Tries 1, 2, 4, … while that is worth it, and then all of them where they are not many more: else few are left at the end,
+    which do not fill the GPU. Takes the smallest number with which all are done about as soon as with any.
 
     ``throughput``: steps per second of that many cells together; running out of memory ends the search.
     """
-    best, speed = 1, throughput(1)
-    while 2 * best <= most:
-        try:
-            faster = throughput(2 * best)
-        except torch.OutOfMemoryError:
-            break
-        if faster < WORTH_IT * speed:
-            break
-        best, speed = 2 * best, faster
-    return best, speed
+    speeds = {1: throughput(1)}
+    with suppress(torch.OutOfMemoryError):
+        while 2 * max(speeds) <= most:
+            cells = 2 * max(speeds)
+            speeds[cells] = throughput(cells)
+            if speeds[cells] < WORTH_IT * speeds[cells // 2]:
+                break
+        if max(speeds) < most <= _NOT_MANY_MORE * max(speeds):
+            speeds[most] = throughput(most)
+    times = {cells: _time(most, cells, speeds) for cells in speeds}
+    return next(cells for cells in sorted(times) if times[cells] <= _ABOUT * min(times.values())), speeds[1]
+
+
+def _time(number: int, cells: int, speeds: Mapping[int, float]) -> float:
+    """What ``number`` equal cells take, so many ``cells`` at a time, in units of a cell's steps."""
+    left = number % cells
+    for_left = speeds[max(n for n in speeds if n <= left)] if left else 1.0
+    return (number - left) / speeds[cells] + left / for_left
 
 
 def other_precisions(
     configuration: Configuration,
     dataset: Dataset,
     device: torch.device,
-    cells: int,
     seconds: float = TRIAL_SECONDS,
     eager: bool = False,
 ) -> dict[str, float]:
-    """Steps per second of so many copies of a cell in TF32 and bf16, where it is in neither and the device has them."""
+    """Steps per second of a cell alone in TF32 and in bf16, where it is not in that already and the device has it."""
     found = {}
     for name in ("tf32", "bf16"):
         if name == configuration.precision:
@@ -236,17 +248,17 @@ def other_precisions(
             suppress(UsageError, torch.OutOfMemoryError),
             trial(other, dataset, device, seconds, eager) as throughput,
         ):
-            found[name] = throughput(cells)
+            found[name] = throughput(1)
     return found
 
 
 def precision_note(precision: str, speed: float, others: Mapping[str, float]) -> str | None:
-    """The speed, and that of the precisions that are faster; None if none is."""
+    """The speed of a cell alone, and that in the precisions that are faster; None if none is."""
     faster = sorted((other, name) for name, other in others.items() if other >= WORTH_IT * speed)
     if not faster:
         return None
     would = ", ".join(f"--precision {name} would do {other:,.0f}" for other, name in faster)
-    return f"note: {precision} does {speed:,.0f} steps/s here; {would}"
+    return f"note: a cell in {precision} does {speed:,.0f} steps/s here; {would}"
 
 
 @contextmanager

@@ -155,6 +155,7 @@ class Worker:
             trainer = self._trainer(task, claim, dataset, folder)
         self._report(Started(task.cell, trainer.epochs_done))
         diverged, pruned, late = None, None, None
+        told_how = False
         for record in trainer.epochs(self._should_stop, self._on_step(task, lost)):
             # Only one epoch may be late: with the next checkpoint goes the one that the database still names.
             if late is not None:
@@ -164,6 +165,10 @@ class Worker:
             try:
                 writer.record_epoch(self._store, claim, *late, wait=trainer.finished)
                 late = None
+                if record.epoch and trainer.by_patches and not told_how:
+                    by_patches = [name for name, chosen in trainer.by_patches.items() if chosen]
+                    writer.add_facts(self._store, claim, {"weight_gradient_by_patches": by_patches})
+                    told_how = True
             except ServerLost as error:
                 self._report(
                     Note(task.cell, f"{error}: trains on, and stores epoch {record.epoch} after the next")

@@ -204,6 +204,16 @@ def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
         return int(connection.execute(insert(attempts).values(row).returning(attempts.c.id)).scalar_one())
 
 
+@_patient
+def add_facts(store: Store, claim: Claim, facts: Mapping[str, Any]) -> None:
+    """Adds to the column ``facts`` of this attempt what was found out after its start."""
+    with store.write() as connection:
+        _update_own(connection, claim, heartbeat_at=_now())
+        own = attempts.c.token == claim.token
+        known = connection.execute(select(attempts.c.facts).where(own)).scalar() or {}
+        connection.execute(update(attempts).where(own).values(facts=known | dict(facts)))
+
+
 def _job_columns(job: Job | None) -> dict[str, Any]:
     names = ("job_id", "array_task", "restart_count", "node", "partition")
     return {name: getattr(job, name) for name in names} if job else {}

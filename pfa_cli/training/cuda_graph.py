@@ -8,6 +8,10 @@ While one thread records, memory of the GPU must not be given back, least of all
 with an error. Three rules keep to that. Recordings are made one at a time, under a lock, with Python's garbage collector
 off. `release_memory` takes the same lock. And a graph that nobody needs any more, whichever thread drops it, is kept in a list
 until someone who holds the lock empties it.
+
+Nor may another thread do its work directly meanwhile: autograd does the backward passes of all threads in one thread of its
+own, and there cuDNN would meet a stream that records and one that does not (seen on an H200 in fp32: internal error of
+cuDNN). So that takes the lock too (`undisturbing`); replays do not.
 """
 
 import gc
@@ -78,13 +82,15 @@ class Recorded:
         """
         if self._eager_left:
             self._eager_left -= 1
-            work(*inputs)
+            with undisturbing():
+                work(*inputs)
             return
         if self._replay is None:
             self._inputs = [tensor.clone() for tensor in inputs]
             self._replay = self._recording(work, generators, changes)
         if [tensor.shape for tensor in inputs] != [tensor.shape for tensor in self._inputs]:
-            work(*inputs)
+            with undisturbing():
+                work(*inputs)
             return
         for held, given in zip(self._inputs, inputs, strict=True):
             held.copy_(given, non_blocking=True)
@@ -115,8 +121,9 @@ class Recorded:
             raise NotRecorded(f"it could not be recorded ({_first_line(error)})", states) from error
         if changes is not None:
             before = _State(changes(), generators)
-            for _ in range(2):
-                work(*self._inputs)
+            with undisturbing():
+                for _ in range(2):
+                    work(*self._inputs)
             eager = _State(changes(), generators)
             before.put_back()
             for _ in range(2):
@@ -227,6 +234,13 @@ def _collector_off() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+@contextmanager
+def undisturbing() -> Iterator[None]:
+    """Within it, work on the device is done directly, and no thread records meanwhile."""
+    with _lock:
+        yield
 
 
 def release_memory(device: torch.device, *, idle: bool = False) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pfa_cli import published_draws
-from pfa_cli.algorithms import Algorithm, attach, convert
+from pfa_cli.algorithms import Algorithm, attach, convert, patches
+from pfa_cli.algorithms.base import FeedbackConv2d
 from pfa_cli.data.part import Part
 from pfa_cli.errors import PfaError, StoppedWaiting
 from pfa_cli.networks import build_network
@@ -29,6 +30,7 @@ from pfa_cli.training.cuda_graph import (
     cuda_graphs,
     on_side_stream,
     side_stream,
+    undisturbing,
 )
 from pfa_cli.training.initialise import initialise
 from pfa_cli.training.metrics import LayerNumbers
@@ -116,6 +118,9 @@ class Trainer:
         )
         algorithm = self.algorithm
         algorithm.ranks, algorithm.parts = self.ranks, c.accumulation
+        if device.type == "cuda":
+            for layer in self._convolutions():
+                layer.by_patches = None
         self._shared_network = self.ranks.wrap(self.network)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
@@ -133,6 +138,16 @@ class Trainer:
         algorithm = self.network.algorithm
         assert isinstance(algorithm, Algorithm)
         return algorithm
+
+    def _convolutions(self) -> list[FeedbackConv2d]:
+        """Those whose weight gradient can be formed in two ways."""
+        layers = (layer for layer in self.algorithm.layers if isinstance(layer, FeedbackConv2d))
+        return [layer for layer in layers if patches.possible(layer)]
+
+    @property
+    def by_patches(self) -> dict[str, bool | None]:
+        """On a GPU, of each convolution by name: whether its weight gradient is formed from patches; None: not yet known."""
+        return {layer.name: layer.by_patches for layer in self._convolutions() if self.device.type == "cuda"}
 
     @property
     def records_steps(self) -> bool:
@@ -252,8 +267,12 @@ class Trainer:
         kind: int = 0,
     ) -> None:
         """Does ``work`` of this ``kind`` by its recording; without one from now on where it cannot be recorded."""
-        if name not in self._recordings:
+        if not self._recordings:
             work(*inputs)
+            return
+        if name not in self._recordings:
+            with undisturbing():
+                work(*inputs)
             return
         drawn_from = self.algorithm.generator
         try:
@@ -264,7 +283,8 @@ class Trainer:
                 self.algorithm.generator = torch.Generator(device=drawn_from.device)
                 self.algorithm.generator.set_state(*reason.generators)
             self._say(f"{name} goes on without a CUDA graph: {reason}")
-            work(*inputs)
+            with undisturbing():
+                work(*inputs)
 
     def _changing(self) -> list[Tensor]:
         """Every tensor that a step changes."""
@@ -370,15 +390,16 @@ class Trainer:
             "algorithm": facts,
             "progress": progress,
             "scaler": self.precision.scaler.state_dict(),
+            "by_patches": self.by_patches,
         }
 
-    @on_side_stream
     def _needs_momentum(self, progress: Mapping[str, Any]) -> bool:
         """Whether a checkpoint must have it: steps were taken, and more are to come. An fp16 step may have been skipped."""
         taken = progress["epochs_done"] > 0 or progress["step"] > 0
         more = progress["epochs_done"] < self.epochs_total and not progress["diverged"]
         return taken and more and self.configuration.momentum > 0 and self.precision.keeps_every_step
 
+    @on_side_stream
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Takes back what `state` gave, possibly in another process. PfaError: the state is another version's."""
 
@@ -408,6 +429,10 @@ class Trainer:
                 )
         self.algorithm.restore(part("algorithm."), facts["algorithm"])
         self.precision.scaler.load_state_dict(facts["scaler"])
+        if self.device.type == "cuda":  # sums in the same order as before
+            before = facts.get("by_patches", {})  # earlier versions had no patches
+            for layer in self._convolutions():
+                layer.by_patches = before.get(layer.name, False)
         if self.ranks.first:  # the sums of all ranks
             self._tally.restore(part("tally."))
         else:

@@ -77,14 +77,27 @@ def test_a_database_that_is_gone_ends_all_lanes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("speeds", "most", "expected"),
     [
-        ({1: 100, 2: 190, 4: 350, 8: 360}, 45, 4),  # the eighth is not worth it
-        ({1: 100, 2: 190, 4: 350}, 5, 4),  # there are only five
-        ({1: 100, 2: 105}, 45, 1),
-        ({1: 100}, 1, 1),
+        ({1: 100.0, 2: 105.0}, 45, 1),  # no gain
+        (
+            {1: 100.0, 2: 150.0, 4: 300.0, 8: 310.0},
+            45,
+            8,
+        ),  # the last five train four at a time and then one, or five at once
+        ({1: 100.0, 2: 150.0, 4: 300.0, 8: 290.0}, 45, 4),
+        ({1: 100.0, 2: 150.0, 3: 200.0}, 3, 3),
+        (
+            {1: 312.0, 2: 421.0, 4: 472.0, 8: 482.0, 9: 490.0},
+            9,
+            9,
+        ),  # an H200: eight at a time would leave one alone
+        ({1: 312.0, 2: 421.0, 4: 472.0, 8: 482.0, 9: 300.0}, 9, 4),  # about as fast as eight
+        ({1: 100.0}, 1, 1),
     ],
 )
-def test_doubling_ends_where_it_is_not_worth_it(speeds: dict[int, float], most: int, expected: int) -> None:
-    assert cells_at_a_time(speeds.__getitem__, most) == (expected, speeds[expected])
+def test_so_many_at_a_time_that_all_are_done_first(
+    speeds: dict[int, float], most: int, expected: int
+) -> None:
+    assert cells_at_a_time(speeds.__getitem__, most) == (expected, speeds[1])
 
 
 def test_doubling_ends_where_memory_does() -> None:
@@ -93,7 +106,8 @@ def test_doubling_ends_where_memory_does() -> None:
             raise torch.OutOfMemoryError
         return 100.0 * cells
 
-    assert cells_at_a_time(throughput, 45) == (2, 200.0)
+    assert cells_at_a_time(throughput, 45) == (2, 100.0)
+    assert cells_at_a_time(throughput, 3) == (2, 100.0)
 
 
 def test_a_trial_counts_the_steps_of_all_lanes() -> None:
@@ -108,7 +122,7 @@ def test_the_start_says_what_faster_precisions_would_do() -> None:
     said = precision_note("fp32", 350.4, {"tf32": 470.0, "bf16": 1510.0})
     assert (
         said
-        == "note: fp32 does 350 steps/s here; --precision tf32 would do 470, --precision bf16 would do 1,510"
+        == "note: a cell in fp32 does 350 steps/s here; --precision tf32 would do 470, --precision bf16 would do 1,510"
     )
     assert precision_note("fp32", 350.4, {"tf32": 360.0}) is None
 
@@ -116,7 +130,7 @@ def test_the_start_says_what_faster_precisions_would_do() -> None:
 def test_other_precisions_are_tried_where_the_device_has_them() -> None:
     configuration = run_cases.plan(["bp"]).cells[0].configuration
     dataset = load_dataset(configuration, default_data_dir(), CPU)
-    found = other_precisions(configuration, dataset, CPU, 1, seconds=0.05)
+    found = other_precisions(configuration, dataset, CPU, seconds=0.05)
     assert set(found) == {"bf16"} and found["bf16"] > 0  # a CPU has no TF32
 
 

@@ -96,10 +96,10 @@ def rows(connection: Connection, table: Table, *conditions: ColumnElement[bool])
 
 
 def stored_values(
-    connection: Connection, table: Table, names: Sequence[str], run_id: int | None = None
+    connection: Connection, table: Table, names: Sequence[str], run_ids: Iterable[int] | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """Values of every row (of a run) in the order of the key, as SQLite stores them; the types' checks would cost time."""
-    condition = "" if run_id is None else f"WHERE run_id = {int(run_id)}"
+    """Values of every row (of these runs) in the order of the key, as SQLite stores them; the types' checks cost time."""
+    condition = "" if run_ids is None else f"WHERE run_id IN ({', '.join(str(int(run)) for run in run_ids)})"
     key = ", ".join(table.primary_key.columns.keys())
     query = f"SELECT {', '.join(names)} FROM {table.fullname} {condition} ORDER BY {key}"
     if connection.dialect.name == "sqlite":

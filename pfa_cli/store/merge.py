@@ -351,7 +351,7 @@ def _append(
         new_ids[attempt["id"]] = ids[attempt["token"]]
     changed = new_checksums or {}
     names = ["epoch", "attempt_id", "checksum", *_others(epochs, "run_id", "epoch", "attempt_id", "checksum")]
-    of_epochs = stored_values(other.connection, other.tables["epochs"], names, other_id)
+    of_epochs = stored_values(other.connection, other.tables["epochs"], names, [other_id])
     _add(
         connection,
         epochs,
@@ -371,7 +371,7 @@ def _append(
             f"WHERE run_id = {other_id} AND epoch > {after}"
         )
     else:
-        of_layers = stored_values(other.connection, layers, names, other_id)
+        of_layers = stored_values(other.connection, layers, names, [other_id])
         _add(connection, layers, ["run_id", *names], ((run_id, *row) for row in of_layers if row[0] > after))
 
 

@@ -4,17 +4,18 @@ pandas is imported only where a frame is made. In a frame None (not defined) and
 both NaN; ``export`` keeps them apart, and ``diverged`` says which epochs it concerns.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, true
+from sqlalchemy import ColumnElement, Connection, Dialect, Select, Table, and_, func, select, true
 
 from pfa_cli.store import checksums, schema
 from pfa_cli.store.engine import Store
 from pfa_cli.store.schema import attempts, epochs, kind_of
-from pfa_cli.store.tables import table
+from pfa_cli.store.tables import KEY, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,14 +146,14 @@ def epochs_frame(
     store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
 ) -> "pd.DataFrame":
     """One row per run and epoch: key, epoch, and the values of ``EpochRecord``."""
-    return _frame(store, table("epochs", recipe, algorithms))
+    return _frame_of_epochs(store, schema.epochs, recipe, algorithms)
 
 
 def layers_frame(
     store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
 ) -> "pd.DataFrame":
     """One row per run, epoch and layer: key, epoch, layer_index, layer, and the values of ``LayerRecord``."""
-    return _frame(store, table("layers", recipe, algorithms))
+    return _frame_of_epochs(store, schema.layers, recipe, algorithms)
 
 
 def attempts_frame(
@@ -179,16 +180,50 @@ def benchmarks_frame(store: Store) -> "pd.DataFrame":
 
 
 def _frame(store: Store, query: Select[tuple[Any, ...]]) -> "pd.DataFrame":
+    rows = store.read(lambda connection: _verified(store, connection).execute(query).all())
+    return _of_columns(query.selected_columns, list(zip(*rows, strict=True)))
+
+
+def _frame_of_epochs(
+    store: Store, of: Table, recipe: str | None, algorithms: Sequence[str] | None
+) -> "pd.DataFrame":
+    """The tidy table of epochs or layers, which has many rows: what all rows of a run share is read once."""
     import pandas as pd
 
-    rows = store.read(lambda connection: _verified(store, connection).execute(query).all())
-    columns = list(zip(*rows, strict=True)) or [()] * len(query.selected_columns)
-    return pd.DataFrame(
-        {
-            column.name: pd.Series(values, dtype=_dtype(column))
-            for column, values in zip(query.selected_columns, columns, strict=True)
-        }
-    )
+    own = [of.c.run_id, *table(of.name).selected_columns[len(KEY) :]]
+    query = table("runs", recipe, algorithms)
+    query = query.with_only_columns(*query.selected_columns[: len(KEY)])
+
+    def read(connection: Connection) -> tuple[list[Any], list[Any]]:
+        of_runs = list(zip(*_verified(store, connection).execute(query), strict=True))
+        names, run_ids = [column.name for column in own], of_runs[0] if of_runs else ()
+        values = zip(*checksums.stored_values(connection, of, names, run_ids), strict=True)
+        checked = [
+            _checked(column, each, connection.dialect) for column, each in zip(own, values, strict=False)
+        ]
+        return of_runs, checked
+
+    of_runs, values = store.read(read)
+    keys, frame = _of_columns(query.selected_columns, of_runs), _of_columns(own, values)
+    rows_of_keys = keys["run_id"].searchsorted(frame.pop("run_id"))
+    return pd.concat([keys.iloc[rows_of_keys].reset_index(drop=True), frame], axis="columns")
+
+
+def _of_columns(columns: Iterable[ColumnElement[Any]], values: list[Sequence[Any]]) -> "pd.DataFrame":
+    """``values``: of each column; none at all where there is no row."""
+    import pandas as pd
+
+    whole = zip(columns, values or itertools.repeat(()), strict=False)
+    return pd.DataFrame({column.name: pd.Series(each, dtype=_dtype(column)) for column, each in whole})
+
+
+def _checked(column: Any, values: Sequence[Any], dialect: Dialect) -> Sequence[Any]:
+    """Stored values in Python, checked by the column's type: all at once where they are what they should be."""
+    kind = kind_of(column.type)
+    if kind in (float, str) and {*map(type, values)} <= {kind, type(None) if column.nullable else kind}:
+        return values
+    check: Any = column.type.result_processor(dialect, None)
+    return [*map(check, values)]
 
 
 def _verified(store: Store, connection: Connection) -> Connection:

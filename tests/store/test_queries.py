@@ -1,8 +1,11 @@
 """Light rows and tidy frames: columns, types, order, filters."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from sqlalchemy import Connection, text
 from store_cells import claimed, configuration, record, run_to_end
@@ -75,6 +78,19 @@ def test_frames_can_be_narrowed(store: Store) -> None:
     assert set(epochs_frame(store, "mnist", ["bp", "pfa"])["algorithm"]) == {"bp", "pfa"}
     assert epochs_frame(store, "cifar10").empty
     assert layers_frame(store, algorithms=[]).empty
+
+
+def test_epochs_and_layers_come_as_the_tidy_tables_have_them(store: Store) -> None:
+    """They are read by a way of their own, as SQLite stores them: NaN as a text, what is not defined as NULL."""
+    for seed in range(2):
+        run_to_end(store, seed=seed)
+    mine, last = claimed(store, seed=2), record(0)
+    layers = (replace(last.layers[0], weight_norm=math.nan), *last.layers[1:])
+    record_epoch(store, mine, replace(last, train_loss=math.inf, test_loss=math.nan, layers=layers))
+    for name, frame in (("epochs", epochs_frame(store)), ("layers", layers_frame(store))):
+        rows = store.read(lambda connection, name=name: connection.execute(table(name)).all())
+        expected = pd.DataFrame(rows, columns=list(frame)).astype(frame.dtypes)
+        pd.testing.assert_frame_equal(frame, expected)
 
 
 def test_the_expansion_ratio_is_a_key(store: Store) -> None:

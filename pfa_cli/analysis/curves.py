@@ -38,8 +38,9 @@ def panel_letter(number: int) -> str:
 def accuracy_quantity(comparison: Comparison, *, validation: bool) -> str:
     """The accuracy to draw: of the validation images if asked for and recorded, else of the test images."""
     quantity = "validation_accuracy_percent"
-    recorded = any(len(comparison.curve(cohort, quantity)) for cohort in comparison.cohorts.values())
-    return quantity if validation and recorded else "test_accuracy_percent"
+    if validation and any(len(comparison.curve(cohort, quantity)) for cohort in comparison.cohorts.values()):
+        return quantity
+    return "test_accuracy_percent"
 
 
 def accuracy_curves(
@@ -50,14 +51,14 @@ def accuracy_curves(
     for name in algorithms:
         if with_published:
             rows = published.accuracy_curve(comparison.recipe, name)
-            rows = rows[rows["epoch"] <= comparison.epochs].assign(source="published", statistic=_OVER_SEEDS)
-            found += (
-                [rows.assign(quantity=paper().experiments[comparison.recipe].accuracy)] if len(rows) else []
-            )
+            rows = rows[rows["epoch"] <= comparison.epochs]
+            if len(rows):
+                theirs = paper().experiments[comparison.recipe].accuracy
+                found.append(rows.assign(source="published", statistic=_OVER_SEEDS, quantity=theirs))
         if cohort := comparison.cohorts.get(name):
             curve = comparison.curve(cohort, quantity)
-            ours = [_ours(curve[curve["epoch"] > 0], cohort), *_diverged(comparison, cohort, quantity)]
-            found += [frame.assign(quantity=quantity) for frame in ours]
+            found.append(_ours(curve[curve["epoch"] > 0], cohort, quantity=quantity))
+            found += _diverged(comparison, cohort, quantity)
     return tidy(found, COLUMNS, panel="a")
 
 
@@ -73,7 +74,7 @@ def variant_curves(comparison: Comparison, algorithm: str, option: str, quantity
             others = [said for key, said in cohort.departures.items() if key != option]
             name = ", ".join([f"{option.replace('_', ' ')} {value:.3g}", *others])
             shown = curve[(curve["epoch"] > 0) & (curve["epoch"] <= comparison.epochs)]
-            found.append(_ours(shown, cohort).assign(source="variant", statistic=f"{_OVER_SEEDS}, {name}"))
+            found.append(_ours(shown, cohort, source="variant", statistic=f"{_OVER_SEEDS}, {name}"))
     return tidy(found, COLUMNS, panel="a", quantity=quantity)
 
 
@@ -86,18 +87,17 @@ def alignment_curves(
         entry, cohort = described(name), comparison.cohorts.get(name)
         ends = (limits(cohort) if cohort else None) or {}
         for quantity in (ANGLE, RATIO):
-            own = []
+            place = {"panel": panel_letter(number), "quantity": quantity, "algorithm": name}
             if with_published:
                 rows = published.alignment_curves(comparison.recipe, name, quantity)
                 rows = rows[rows["epoch"] <= comparison.epochs]
-                own.append(rows.assign(source="published", statistic="seed 0"))
+                found.append(rows.assign(source="published", statistic="seed 0", **place))
             if cohort:
-                own.append(_ours(comparison.layer_curves(cohort, f"{entry.measure}_{quantity}"), cohort))
+                curves = comparison.layer_curves(cohort, f"{entry.measure}_{quantity}")
+                found.append(_ours(curves, cohort, **place))
             if ends.get(quantity) is not None:
                 line = pd.DataFrame({"epoch": [0, comparison.epochs], "mean": ends[quantity]})
-                own.append(line.assign(source="theory", statistic="limit"))
-            place = {"panel": panel_letter(number), "quantity": quantity, "algorithm": name}
-            found += [frame.assign(**place) for frame in own]
+                found.append(line.assign(source="theory", statistic="limit", **place))
     return tidy(found, COLUMNS)
 
 
@@ -134,10 +134,9 @@ def csv(frame: pd.DataFrame) -> str:
     return safe.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
-def _ours(curves: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
-    return curves.assign(
-        source="ours", algorithm=cohort.algorithm, statistic=_OVER_SEEDS, config_hash=cohort.config_hash
-    )
+def _ours(curves: pd.DataFrame, cohort: Cohort, **more: str) -> pd.DataFrame:
+    usual = {"source": "ours", "algorithm": cohort.algorithm, "statistic": _OVER_SEEDS}
+    return curves.assign(config_hash=cohort.config_hash, **(usual | more))
 
 
 def _diverged(comparison: Comparison, cohort: Cohort, value: str) -> list[pd.DataFrame]:
@@ -147,7 +146,7 @@ def _diverged(comparison: Comparison, cohort: Cohort, value: str) -> list[pd.Dat
         own = epochs[(epochs["run_id"] == run) & (epochs["epoch"] > 0) & epochs[value].notna()]
         curves.append(
             own[["epoch", value]].rename(columns={value: "mean"}).assign(
-                source="diverged", algorithm=cohort.algorithm, n=1, statistic=f"seed {seed}",
+                source="diverged", algorithm=cohort.algorithm, quantity=value, n=1, statistic=f"seed {seed}",
                 config_hash=cohort.config_hash, run_ids=str(run),
             )
         )  # fmt: skip

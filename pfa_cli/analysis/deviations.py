@@ -186,47 +186,42 @@ def _panel(comparison: Comparison | None, place: tuple[str, str, str, str, str])
     return Panel(*place, verdict, reason, cohort.config_hash, cohort.run_ids, known, notes.get(algorithm, ""))
 
 
-_Curve = tuple[int | None, str | None, pd.DataFrame, pd.DataFrame]
+_Samples = Mapping[int, Sample]  # a curve's values by epoch
 
 
-def _curves(comparison: Comparison, cohort: Cohort, quantity: str) -> Iterator[_Curve]:
-    """Layer, our curve as far as all runs have come, and the published one: frames by epoch of mean, std and n."""
+def _curves(
+    comparison: Comparison, cohort: Cohort, quantity: str
+) -> Iterator[tuple[int | None, str | None, _Samples, _Samples]]:
+    """Layer, our curve as far as all runs have come, and the published one."""
     recipe, name = comparison.recipe, cohort.algorithm
     if quantity not in (ANGLE, RATIO):
         ours = comparison.curve(cohort, quantity)
-        yield None, None, _whole(ours[ours["epoch"] > 0], cohort), published.accuracy_curve(recipe, name)
+        ours = ours[(ours["epoch"] > 0) & (ours["n"] == len(cohort.pooled))]
+        yield None, None, _samples(ours), _samples(published.accuracy_curve(recipe, name))
         return
-    theirs = published.alignment_curves(recipe, name, quantity)
-    names = theirs.groupby("layer_index")["layer"].first()
     ours = comparison.layer_curves(cohort, f"{described(name).measure}_{quantity}")
-    for index, layer in zip(our_order(names.tolist()), names.index, strict=True):
-        own = ours[ours["layer_index"] == index]
-        if len(own):
-            yield (
-                index,
-                str(own["layer"].iloc[0]),
-                _whole(own, cohort),
-                theirs[theirs["layer_index"] == layer],
-            )
-
-
-def _whole(curve: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
-    return curve.loc[curve["n"] == len(cohort.pooled), ["epoch", "mean", "std", "n"]]
+    names = dict(zip(ours["layer_index"], ours["layer"], strict=True))
+    own = {
+        index: _samples(curve)
+        for index, curve in ours[ours["n"] == len(cohort.pooled)].groupby("layer_index")
+    }
+    theirs = published.alignment_curves(recipe, name, quantity).groupby("layer_index")
+    for index, (_, curve) in zip(our_order(theirs["layer"].first().tolist()), theirs, strict=True):
+        if index in names:
+            yield index, names[index], own.get(index, {}), _samples(curve)
 
 
 def _deviation(
-    index: int | None, layer: str | None, ours: pd.DataFrame, theirs: pd.DataFrame, quantity: str
+    index: int | None, layer: str | None, ours: _Samples, theirs: _Samples, quantity: str
 ) -> Deviation | None:
     """At the last common epoch, with the course over all common ones."""
-    own, other = _samples(ours), _samples(theirs)
     points = []
-    for epoch in sorted(own.keys() & other.keys()):
-        allowed = {ANGLE: ANGLE_MARGIN_DEGREES, RATIO: RATIO_MARGIN}.get(quantity) or margin(
-            other[epoch].mean
-        )
-        found = difference(own[epoch], other[epoch])
+    for epoch in sorted(ours.keys() & theirs.keys()):
+        own, other = ours[epoch], theirs[epoch]
+        allowed = {ANGLE: ANGLE_MARGIN_DEGREES, RATIO: RATIO_MARGIN}.get(quantity) or margin(other.mean)
+        found = difference(own, other)
         verdict = _WORDS[judge([found], around(0, allowed))]
-        points.append(Deviation(index, layer, epoch, own[epoch], other[epoch], verdict, allowed, found))
+        points.append(Deviation(index, layer, epoch, own, other, verdict, allowed, found))
     return replace(points[-1], course=_course(points)) if points else None
 
 
@@ -248,20 +243,17 @@ def _course(points: Sequence[Deviation]) -> Course:
     )
 
 
-def _side_by_side(
-    index: int | None, layer: str | None, ours: pd.DataFrame, theirs: pd.DataFrame
-) -> Deviation | None:
+def _side_by_side(index: int | None, layer: str | None, ours: _Samples, theirs: _Samples) -> Deviation | None:
     """Where both end; no difference is taken, because the epochs mean different things."""
-    own, other = _samples(ours), _samples(theirs)
-    if not own or not other:
+    if not ours or not theirs:
         return None
-    return Deviation(index, layer, max(own), own[max(own)], other[max(other)], NOT_COMPARED)
+    return Deviation(index, layer, max(ours), ours[max(ours)], theirs[max(theirs)], NOT_COMPARED)
 
 
 def _samples(curve: pd.DataFrame) -> dict[int, Sample]:
     """A curve's values by epoch."""
-    values = zip(curve["epoch"], curve["mean"], curve["std"], curve["n"], strict=True)
-    return {int(epoch): Sample(float(mean), float(std), int(n)) for epoch, mean, std, n in values}
+    columns = (curve[name].tolist() for name in ("epoch", "mean", "std", "n"))
+    return {epoch: Sample(mean, std, n) for epoch, mean, std, n in zip(*columns, strict=True)}
 
 
 def _root_mean_square(values: Sequence[float]) -> float:

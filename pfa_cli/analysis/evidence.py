@@ -42,10 +42,11 @@ def _once(method: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
     """A method of ``Comparison`` that several verdicts and figures ask for the same: computed once for each question."""
 
     @wraps(method)
-    def remembered(self: "Comparison", cohort: "Cohort", *question: Any) -> pd.DataFrame:
-        key = (method.__name__, cohort.algorithm, cohort.config_hash, *question)
+    def remembered(self: "Comparison", *question: Any) -> pd.DataFrame:
+        parts = [(one.algorithm, *one.run_ids) if isinstance(one, Cohort) else one for one in question]
+        key = (method.__name__, *parts)
         if key not in self.known:
-            self.known[key] = method(self, cohort, *question)
+            self.known[key] = method(self, *question)
         return self.known[key]
 
     return remembered
@@ -131,18 +132,17 @@ class Comparison:
     @_once
     def curve(self, cohort: Cohort, value: str) -> pd.DataFrame:
         """``value`` of the table of epochs, pooled over the cohort's runs (``pool``)."""
-        return pool(self.evidence.epochs(self.recipe), cohort, value)
+        return pool(self._epochs(cohort), cohort, value)
 
     @_once
     def layer_curves(self, cohort: Cohort, value: str) -> pd.DataFrame:
         """``value`` of the table of layers, pooled over the cohort's runs by layer (``pool``)."""
-        return pool(self.evidence.layers(self.recipe), cohort, value, ("layer_index", "layer"))
+        return pool(self._layers(cohort), cohort, value, ("layer_index", "layer"))
 
     @_once
     def last_layers(self, cohort: Cohort, at: float = 1.0) -> pd.DataFrame:
         """Every layer of every pooled run, ``at`` this fraction of the epochs that it has trained."""
-        layers = self.evidence.layers(self.recipe)
-        layers = layers[layers["run_id"].isin(cohort.pooled["run_id"])]
+        layers = self._layers(cohort)
         end = (layers.groupby("run_id")["epoch"].transform("max") * at).astype(int)
         return layers[layers["epoch"] == end]
 
@@ -152,21 +152,29 @@ class Comparison:
 
         ``LAST`` is after the last epoch, ``BEST`` at the epoch that was best on the validation images (NaN without such).
         """
-        epochs = self.evidence.epochs(self.recipe)
-        epochs = epochs[epochs["run_id"].isin(cohort.pooled["run_id"]) & (epochs["epoch"] > 0)]
-        ordered = epochs.sort_values(["run_id", "epoch"]).set_index("run_id")
-        validated = ordered[ordered["validation_accuracy_percent"].notna()].reset_index()
-        best = validated.loc[validated.groupby("run_id")["validation_accuracy_percent"].idxmax()]
+        epochs = self._epochs(cohort)
+        epochs = epochs[epochs["epoch"] > 0]
+        by_validation = epochs.dropna(subset="validation_accuracy_percent").groupby("run_id")
+        best = epochs.loc[by_validation["validation_accuracy_percent"].idxmax()].set_index("run_id")
         found = cohort.pooled[["seed", "run_id"]].set_index("run_id")
-        found[LAST] = ordered.groupby(level=0)["test_accuracy_percent"].last()
-        found[BEST] = best.set_index("run_id")["test_accuracy_percent"]
+        found[LAST] = epochs.groupby("run_id")["test_accuracy_percent"].last()
+        found[BEST] = best["test_accuracy_percent"]
         return found.reset_index().set_index("seed")
 
+    @_once
     def pairs(self, ours: Cohort, other: Cohort) -> pd.DataFrame:
         """Final accuracies of two algorithms with the same seed: ours, other, and the ids of the two runs."""
         mine, theirs = (self.final_accuracy(cohort)[[LAST, "run_id"]].dropna() for cohort in (ours, other))
         found = mine.merge(theirs, left_index=True, right_index=True, suffixes=("_ours", "_other"))
         return found.rename(columns={f"{LAST}_ours": "ours", f"{LAST}_other": "other"})
+
+    @_once
+    def _epochs(self, cohort: Cohort) -> pd.DataFrame:
+        return _of_runs(self.evidence.epochs(self.recipe), cohort)
+
+    @_once
+    def _layers(self, cohort: Cohort) -> pd.DataFrame:
+        return _of_runs(self.evidence.layers(self.recipe), cohort)
 
 
 class Evidence:
@@ -283,13 +291,18 @@ class Evidence:
 
 def pool(frame: pd.DataFrame, cohort: Cohort, value: str, by: Iterable[str] = ()) -> pd.DataFrame:
     """Mean, std (ddof = 1) and n of ``value`` over the pooled runs, by epoch (and more); and the ids of the runs."""
-    counted = frame["run_id"].isin(cohort.pooled["run_id"]) & frame[value].notna()
-    rows = frame.loc[counted, ["run_id", "epoch", *by, value]]
+    rows = _of_runs(frame, cohort)[["run_id", "epoch", *by, value]].dropna(subset=value)
     ids: dict[int, str] = {}
-    for epoch, run in sorted(set(zip(rows["epoch"].tolist(), rows["run_id"].tolist(), strict=True))):
+    counted = rows[["epoch", "run_id"]].drop_duplicates().sort_values(["epoch", "run_id"])
+    for epoch, run in counted.itertuples(index=False):
         ids[epoch] = f"{ids[epoch]} {run}" if epoch in ids else str(run)
     pooled = rows.groupby(["epoch", *by])[value].agg(mean="mean", std="std", n="count").reset_index()
     return pooled.assign(run_ids=pooled["epoch"].map(ids))
+
+
+def _of_runs(frame: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
+    """The rows of the pooled runs."""
+    return frame[frame["run_id"].isin(cohort.pooled["run_id"])]
 
 
 def final_accuracies(comparisons: Sequence[Comparison]) -> pd.DataFrame:

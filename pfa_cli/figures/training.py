@@ -206,8 +206,9 @@ def _alignment(
     blocks = math.ceil(len(panels) / across)
     axes = part.subplots(2 * blocks, across, squeeze=False)
     key: list[Line2D] = []
+    numbers = ["source", "algorithm", "quantity", "layer_index", "epoch", "mean", "std", "n"]
     for row, quantity in enumerate((ANGLE, RATIO)):
-        rows = shown[shown["quantity"] == quantity]
+        rows = shown.loc[shown["quantity"] == quantity, numbers]
         top = _top(rows, quantity)
         for number, (letter, name) in enumerate(panels.items()):
             block, column = divmod(number, across)
@@ -274,26 +275,25 @@ def _top(rows: pd.DataFrame, quantity: str) -> float:
 def accuracy_panel(ax: Axes, curves: pd.DataFrame, epochs: int, colours: Mapping[str, str]) -> list[Line2D]:
     """Accuracy against epochs, a line per algorithm with its band over seeds; the lines for the legend."""
     for _, curve in _lines(curves, "published", "algorithm"):
-        ax.plot(curve["epoch"], curve["mean"], **style.PUBLISHED)
+        _plot(ax, curve, **style.PUBLISHED)
     handles = []
     for name, curve in _lines(curves, "ours", "algorithm"):
         colour = colours[name]
         _band(ax, curve, colour)
-        (line,) = ax.plot(
-            curve["epoch"], curve["mean"], color=colour, linestyle=style.linestyle(name), marker=_marker(curve),
-            markersize=3, clip_on=False,
+        line = _plot(
+            ax, curve, color=colour, linestyle=style.linestyle(name), marker=_marker(curve), markersize=3, clip_on=False
         )  # fmt: skip
         line.set_label(_legend(name, curve, epochs))
         handles.append(line)
     for (name, kind), curve in _lines(curves, "variant", ["algorithm", "statistic"]):
-        (line,) = ax.plot(curve["epoch"], curve["mean"], color=colours[name], linewidth=0.9, linestyle="-.")
+        line = _plot(ax, curve, color=colours[name], linewidth=0.9, linestyle="-.")
         line.set_label(style.shown(f"{described(name).label}, {kind.split(', ')[1]}"))
         handles.append(line)
     low, high = _limits(curves)
     labelled = set(curves.loc[curves["source"] == "ours", "algorithm"])
     for (name, _), curve in _lines(curves, "diverged", ["algorithm", "run_ids"]):
         colour = colours[name]
-        (line,) = ax.plot(curve["epoch"], curve["mean"], color=colour, linewidth=0.7)
+        line = _plot(ax, curve, color=colour, linewidth=0.7)
         end = curve.iloc[-1]
         y = max(end["mean"], low)
         ax.plot(end["epoch"], y, color=colour, marker="X", markersize=5, clip_on=False, zorder=5)
@@ -312,9 +312,9 @@ def alignment_panel(ax: Axes, curves: pd.DataFrame, quantity: str, epochs: int, 
     ``top`` is the upper end of the axis, which a figure's panels share.
     """
     for _, curve in _lines(curves, "published", "layer_index"):
-        ax.plot(curve["epoch"], curve["mean"], **style.PUBLISHED)
+        _plot(ax, curve, **style.PUBLISHED)
     for _, curve in _lines(curves, "theory", "quantity"):
-        ax.plot(curve["epoch"], curve["mean"], **style.THEORY)
+        _plot(ax, curve, **style.THEORY)
     ours = list(_lines(curves, "ours", "layer_index"))
     count = max((int(index) for index, _ in ours), default=-1) + 1
     colours = style.layer_colours(count)
@@ -324,9 +324,9 @@ def alignment_panel(ax: Axes, curves: pd.DataFrame, quantity: str, epochs: int, 
         if count <= MANY_LAYERS:
             _band(ax, curve, colour)
         width = 1.2 if count <= MANY_LAYERS else 0.8
-        (line,) = ax.plot(
-            curve["epoch"], curve["mean"], color=colour, linewidth=width, marker=_marker(curve), markersize=2.5,
-            clip_on=False, label=f"layer {int(index) + 1}",
+        line = _plot(
+            ax, curve, color=colour, linewidth=width, marker=_marker(curve), markersize=2.5, clip_on=False,
+            label=f"layer {int(index) + 1}",
         )  # fmt: skip
         handles.append(line)
     _frame(ax, epochs)
@@ -350,7 +350,15 @@ def _limits(curves: pd.DataFrame) -> tuple[float, float]:
 
 
 def _lines(curves: pd.DataFrame, source: str, by: str | list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
-    return iter(curves[curves["source"] == source].groupby(by, sort=False))
+    """The curves of one source by what tells them apart, with the columns that are drawn."""
+    rows = curves[curves["source"] == source]
+    keys = rows[by] if isinstance(by, str) else [rows[name] for name in by]
+    return iter(rows[["epoch", "mean", "std", "n"]].groupby(keys, sort=False))
+
+
+def _plot(ax: Axes, curve: pd.DataFrame, **look: Any) -> Line2D:
+    (line,) = ax.plot(curve["epoch"].to_numpy(float), curve["mean"].to_numpy(), **look)
+    return line
 
 
 def _band(ax: Axes, curve: pd.DataFrame, colour: str) -> None:
@@ -367,8 +375,10 @@ def _marker(curve: pd.DataFrame) -> str:
 def _legend(algorithm: str, curve: pd.DataFrame, epochs: int) -> str:
     last = curve.iloc[-1]
     spread = "" if pd.isna(last["std"]) else f" ± {last['std']:.2f}"
-    early = "" if last["epoch"] == epochs else f", epoch {last['epoch']}"
-    return style.shown(f"{described(algorithm).label}  {last['mean']:.2f}{spread}  (n = {last['n']}{early})")
+    early = "" if last["epoch"] == epochs else f", epoch {last['epoch']:.0f}"
+    return style.shown(
+        f"{described(algorithm).label}  {last['mean']:.2f}{spread}  (n = {last['n']:.0f}{early})"
+    )
 
 
 def _frame(ax: Axes, epochs: int) -> None:

@@ -1,5 +1,6 @@
 """For all tests: the command line in this process, and the databases that many tests only read."""
 
+import gc
 import importlib.util
 import signal
 import sys
@@ -28,6 +29,12 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish() -> None:
+    """What the imports made stays: else every `gc.collect()` of pfa's, and of the collector, looks through all of torch."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs `pfa` with the arguments given, in this process and in ``tmp_path``: a start of Python and torch costs seconds."""
@@ -45,6 +52,12 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         return Answer(ended.value.code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def without_simulations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pfa run` in this process leaves out Figure 3's simulations at its end: three seconds for each new database."""
+    monkeypatch.setattr("pfa_cli.runs.launch.ensure", lambda store: 0)
 
 
 EPOCHS = 4  # of the trials in `database`

@@ -23,6 +23,8 @@ TRIAL = [
     "wm.mirror_samples=32",
     "--set",
     "wm.mirror_rate=0.2",
+    "--set",
+    "hidden_sizes=[64, 64]",
     "--device=cpu",
 ]
 
@@ -42,13 +44,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_cell_is_done_and_nothing_is_done_twice(trained: Path) -> None:
+def test_every_cell_is_done_and_nothing_is_done_twice(trained: Path, call: Call) -> None:
     rows = json.loads(pfa("status", "--json", cwd=trained).stdout)
     rows = rows if isinstance(rows, list) else rows["runs"]
     assert len(rows) == 2 * len(TABLE_1)
     assert {row["state"] for row in rows} == {"done"}
-    again = pfa("run", "mnist", "--algos", "all", "--seeds", "2", "--epochs", "2", *TRIAL, cwd=trained)
-    assert again.returncode == 0 and "nothing to do" in again.stdout
+    db = ("--db", str(trained / "results" / "pfa.db"))
+    again = call("run", "mnist", "--algos", "all", "--seeds", "2", "--epochs", "2", *TRIAL, *db)
+    assert again.code == 0 and "nothing to do" in again.out
 
 
 def test_figures_and_table_come_out_of_it(trained: Path) -> None:

@@ -71,7 +71,9 @@ def test_every_option_that_takes_a_path_knows_the_home_folder(
     assert call("merge", "~/merged.db", "--db", str(database)).code == 0
     assert call("recipes", "~/mine.toml").code == 0
     assert call("recipes", "mine", "--recipe-dir=~").code == 0
-    assert call("run", "~/mine.toml", "--dry-run", "--data-dir=~/data", "--db=~/none.db").code == 0
+    assert (
+        call("run", "~/mine.toml", "--algos=bp", "--dry-run", "--data-dir=~/data", "--db=~/none.db").code == 0
+    )
     monkeypatch.setenv("PFA_DB", "~/merged.db")
     assert call("status").code == 0
     assert {path.name for path in home.iterdir()} == {"mine.toml", "epochs.csv", "made", "merged.db"}
@@ -127,7 +129,7 @@ def test_old_encodings_replace_what_they_cannot_write(
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True) for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
-    assert call("run", "mnist", "--epochs", "2", "--dry-run").code == 0  # its note has an arrow
+    assert call("run", "mnist", "--algos=bp", "--epochs=2", "--dry-run").code == 0  # its note has an arrow
     assert call("run", "mnist", "--sweep", "→", "--dry-run").code == 2
     out, err = (stream.buffer.getvalue() for stream in streams)
     assert b"epochs 40 ? 2: milestones 20, 30 ? 1, 2" in out and b"unknown sweep" in err

@@ -35,6 +35,7 @@ IMAGENET = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("without_simulations")
 ALGORITHMS = [
     pytest.param(("bp", "wm", "pfa"), id="three"),
     pytest.param(TABLE_1, id="all", marks=pytest.mark.long),

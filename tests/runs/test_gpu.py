@@ -23,6 +23,16 @@ from pfa_cli.training.trainer import Trainer
 CPU = torch.device("cpu")
 
 
+FEW = ["bp", "wm", "pal", "pfa"]  # whose state differs most
+
+
+def like_alone(db: Path, small_runs: Path) -> bool:
+    """Whether the cells of FEW are those trained one by one."""
+    found, alone = run_cases.results(db), run_cases.results(small_runs)
+    assert {algorithm for _, algorithm, *_ in found} == set(FEW)
+    return found.items() <= alone.items()
+
+
 def train(
     db: Path, plan: Plan, lanes: int, stop: StopRequest, on_event: object = None
 ) -> list[Event | Broken]:
@@ -57,11 +67,11 @@ def test_a_stop_saves_every_lane(tmp_path: Path, small_runs: Path) -> None:
             stop._signal = 15
 
     db = tmp_path / "pfa.db"
-    told = train(db, run_cases.plan(), 3, stop, ask)
+    told = train(db, run_cases.plan(FEW), 3, stop, ask)
     outcomes = [event.outcome for event in told if isinstance(event, Ended)]
-    assert "interrupted" in outcomes and len(outcomes) <= 5
-    train(db, run_cases.plan(), 3, StopRequest())
-    assert run_cases.results(db) == run_cases.results(small_runs)
+    assert "interrupted" in outcomes
+    train(db, run_cases.plan(FEW), 3, StopRequest())
+    assert like_alone(db, small_runs)
 
 
 def test_a_database_that_is_gone_ends_all_lanes(tmp_path: Path) -> None:
@@ -169,11 +179,11 @@ def test_a_small_gpu_still_finishes_all_cells(
     room: int, tmp_path: Path, small_runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran_out = limited(monkeypatch, room)
-    told = train(tmp_path / "pfa.db", run_cases.plan(), 4, StopRequest())
+    told = train(tmp_path / "pfa.db", run_cases.plan(FEW), 4, StopRequest())
     assert ran_out
     assert {event.outcome for event in told if isinstance(event, Ended)} == {"done"}
     assert any(isinstance(event, Note) and "out of memory beside" in event.message for event in told)
-    assert run_cases.results(tmp_path / "pfa.db") == run_cases.results(small_runs)
+    assert like_alone(tmp_path / "pfa.db", small_runs)
 
 
 def test_a_cell_that_does_not_fit_alone_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

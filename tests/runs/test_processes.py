@@ -147,6 +147,7 @@ def test_commands_that_start_together_train_every_cell_once(
             with open_store(str(db), write=False) as store:
                 status.as_json(status.rows(store))
             looks += 1
+        time.sleep(0.05)
     for command in commands:
         out, err = command.communicate()
         assert (command.returncode, err) == (0, ""), out

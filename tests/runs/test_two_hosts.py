@@ -45,7 +45,7 @@ def killed_on_a(db: Path, **environment: str) -> None:
     """A database whose one cell was in training on host a when its process was killed."""
     if subprocess.run(["unshare", "--uts", "hostname", "a"], capture_output=True).returncode != 0:
         pytest.skip("only root gives a process another host name")
-    command = on("a", db, **environment)
+    command = on("a", run_cases.with_simulations(db), **environment)
     (row,) = run_cases.until(lambda: run_cases.running(db, epochs=1), "a running cell")
     command.kill()
     command.communicate()

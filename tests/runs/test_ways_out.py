@@ -30,6 +30,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     run_cases.resnet_plan(folder, ["bp"])
     recipe = (folder / "resnet20.toml").read_text()
     (folder / "long.toml").write_text(recipe.replace("epochs = 3", "epochs = 10000"))
+    for case in ENDINGS:
+        run_cases.with_simulations(folder / f"{case.__name__}.db")
     return folder
 
 
@@ -44,7 +46,11 @@ def start(
 ) -> Process:
     command = [*wrapper, sys.executable, *launcher, "-m", "pfa_cli", "run", str(folder / recipe)]
     command += ["--algos=bp", "--jobs=1"]
-    command += [f"--db={folder / name}.db", f"--data-dir={folder / data}", "--device=cpu"]
+    command += [
+        f"--db={folder / name}.db",
+        f"--data-dir={folder / data}",
+        "--device=cpu",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PFA_WORKERS": "1", "PYTHONWARNINGS": "ignore"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(command, text=True, env=environment, start_new_session=True, **streams)
@@ -157,17 +163,36 @@ def run(case: Case, folder: Path) -> Ending:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+# Every day tests/test_signals.py looks at full devices, tests/data/test_imagefolder.py at unreadable photographs.
+LONG = (full_device, unreadable_photograph)
+
+
 @pytest.fixture(scope="module")
-def endings(photographs: Path) -> dict[Case, Future[Ending]]:
+def started(photographs: Path) -> Iterator[Callable[[Case], Future[Ending]]]:
+    """Gives the ending of a case, having started all of every day, or all the long ones, with the first of them."""
+    endings: dict[Case, Future[Ending]] = {}
+
+    def ending(case: Case) -> Future[Ending]:
+        if case not in endings:
+            together = [other for other in ENDINGS if (other in LONG) == (case in LONG)]
+            endings.update({other: pool.submit(run, other, photographs) for other in together})
+        return endings[case]
+
     with ThreadPoolExecutor(len(ENDINGS)) as pool:
-        return {case: pool.submit(run, case, photographs) for case in ENDINGS}
+        yield ending
 
 
-@pytest.mark.parametrize("case", ENDINGS, ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.__name__, marks=[pytest.mark.long] if case in LONG else [])
+        for case in ENDINGS
+    ],
+)
 def test_a_run_on_photographs_ends(
-    case: Case, endings: dict[Case, Future[Ending]], photographs: Path
+    case: Case, started: Callable[[Case], Future[Ending]], photographs: Path
 ) -> None:
-    ending = endings[case].result()
+    ending = started(case).result()
     code, states = ENDINGS[case]
     assert ending.code == code, ending.said
     assert "Traceback" not in ending.said

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from pfa_cli.ranks import Ranks
 from pfa_cli.registry import TABLE_1
 from pfa_cli.training.trainer import Trainer
 
-CASES = [*TABLE_1, "pfa literal"]
+EVERY_DAY = ["bp", "dfa", "wm", "pal", "pfa"]
+LONG = [name for name in (*TABLE_1, "pfa literal") if name not in EVERY_DAY]
+CASES = [*EVERY_DAY, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)]
 
 
 def trained(case: str, ranks: Ranks) -> tuple[Trainer, list[dict[str, float | None]]]:
@@ -55,9 +58,9 @@ def _trained(case: str, ranks: Ranks) -> tuple[Trainer, list[dict[str, float | N
     return trainer, measured
 
 
-def main(out: Path) -> None:
+def main(out: Path, cases: Sequence[str]) -> None:
     ranks = Ranks.join(launched(), "cpu")
-    for case in CASES:
+    for case in cases:
         trainer, measured = trained(case, ranks)
         tensors, _ = trainer.state()
         mine = {name: t.clone().contiguous() for name, t in tensors.items()}
@@ -66,16 +69,27 @@ def main(out: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with what two ranks saved, each for itself."""
-    out = tmp_path_factory.mktemp("together")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(out)]
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("together")
+
+
+@pytest.fixture
+def together(case: str, folder: Path) -> Path:
+    """The folder with what two ranks saved of this case, each for itself; they train those of every day in one start."""
+    cases = EVERY_DAY if case in EVERY_DAY else LONG
+    if (folder / f"{case}.1.json").exists():
+        return folder
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(folder)]
     paths = {"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *command], env=_environment() | paths, capture_output=True, text=True, timeout=300
+        [sys.executable, *command, *cases],
+        env=_environment() | paths,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return out
+    return folder
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -113,4 +127,4 @@ def _environment() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

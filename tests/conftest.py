@@ -60,6 +60,14 @@ def without_simulations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pfa_cli.runs.launch.ensure", lambda store: 0)
 
 
+@pytest.fixture
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run in this process tries no steps of training: an epoch of every algorithm takes a second."""
+    monkeypatch.setattr(
+        "pfa_cli.bench.command.epoch_seconds", lambda recipe, names, *_: dict.fromkeys(names, 1.0)
+    )
+
+
 EPOCHS = 4  # of the trials in `database`
 
 

@@ -180,7 +180,7 @@ def test_no_gpu_for_cuda(call: Call, tmp_path: Path) -> None:
 
 # A dry run imports it, since it refuses the devices and precisions that the run would refuse.
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["status"], ["figures", "--out", "drawn"], ["recipes", "mnist"]]
+    "arguments", [["--help"], ["status"], ["figures", "--only=fig2", "--format=png"], ["recipes", "mnist"]]
 )
 def test_torch_is_not_imported_by(arguments: list[str], trained: Path) -> None:
     code = (

@@ -51,7 +51,13 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("algorithm", TABLE_1)
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        pytest.param(name, marks=[] if name in ("bp", "dfa", "wm", "pal", "pfa") else pytest.mark.long)
+        for name in TABLE_1
+    ],
+)
 def test_torchvisions_families_take_a_training_step(algorithm: str, family: str) -> None:
     torch.manual_seed(0)
     network = FAMILIES[family]()

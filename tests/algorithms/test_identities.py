@@ -33,9 +33,16 @@ def alpha(schedule: Schedule, momentum: float = 0.9) -> float:
     return value.item()
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "conv", "grouped", "residual", "shared"])
 @pytest.mark.parametrize(
-    ("algorithm", "expansion"), [("pfa", 3.0), ("pfa", 1.0), ("pfa", 0.5), ("pfa-o", 1.0), ("pfa-o", 2.5)]
+    ("algorithm", "expansion", "architecture"),
+    [  # every ratio on one architecture, every architecture with one ratio of each algorithm
+        *(
+            (*ratio, "mlp")
+            for ratio in (("pfa", 3.0), ("pfa", 1.0), ("pfa", 0.5), ("pfa-o", 1.0), ("pfa-o", 2.5))
+        ),
+        *(("pfa", 0.5, name) for name in ("conv", "grouped", "residual", "shared")),
+        *(("pfa-o", 2.5, name) for name in ("conv", "grouped", "residual", "shared")),
+    ],
 )
 def test_the_closed_form_is_the_literal_form(algorithm: str, expansion: float, architecture: str) -> None:
     network = build(architecture)

@@ -49,6 +49,7 @@ def run(*command: str) -> str:
 
 def submit(folder: Path, *arguments: str, algorithms: str = "bp", **changes: Any) -> Submitted:
     folder.mkdir()
+    run_cases.with_simulations(folder / "pfa.db")
     settings = {
         "epochs": EPOCHS,
         "train_images": 1600,

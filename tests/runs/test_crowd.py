@@ -46,7 +46,7 @@ def _numbers(call: Call, folder: Path, *arguments: str) -> pd.DataFrame:
     return frame.drop(columns=["run_id", "attempt_id", "seconds", "images_per_second"], errors="ignore")
 
 
-@pytest.mark.parametrize("crowd", [4, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.parametrize("crowd", [3, pytest.param(8, marks=pytest.mark.long)])
 def test_commands_and_their_viewers_do_not_disturb_each_other(crowd: int, call: Call, tmp_path: Path) -> None:
     commands = [_start(tmp_path) for _ in range(crowd)]
     looks = 0

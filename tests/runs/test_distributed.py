@@ -89,6 +89,7 @@ def test_a_killed_rank_leaves_its_cell_to_be_resumed(tmp_path: Path) -> None:
     assert (row.state, row.error) == ("interrupted", None)
 
 
+@pytest.mark.long  # the same by ranks that pfa starts is below, every day
 def test_what_concerns_all_ranks_is_said_once(tmp_path: Path) -> None:
     process = command(tmp_path, "bp", *TORCHRUN, "--nproc-per-node=2", batch_size=63)
     _, err = process.communicate(timeout=100)

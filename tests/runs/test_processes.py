@@ -136,6 +136,7 @@ def test_two_commands_share_the_cells_and_a_stopped_one_keeps_its_cell(
         assert store.read(lambda c: c.execute(query).scalar_one()) == len(states) + 1
 
 
+@pytest.mark.long  # tests/runs/test_crowd.py has three on a new database, every day
 def test_commands_that_start_together_train_every_cell_once(
     tmp_path: Path, whole: Path, start: Start
 ) -> None:

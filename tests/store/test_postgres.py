@@ -194,7 +194,7 @@ def test_both_engines_give_the_same_figures_tables_and_verdicts(
 
 
 def test_the_commands_of_the_documentation_run(
-    server: Server, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    server: Server, tmp_path: Path, call: Call, untried: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new_database(tmp_path / "results" / "pfa.db")
     url = server.new_database()

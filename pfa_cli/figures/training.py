@@ -358,6 +358,7 @@ def _lines(curves: pd.DataFrame, source: str, by: str | list[str]) -> Iterator[t
 
 def _plot(ax: Axes, curve: pd.DataFrame, **look: Any) -> Line2D:
     (line,) = ax.plot(curve["epoch"].to_numpy(float), curve["mean"].to_numpy(), **look)
+    line.set_in_layout(False)  # it lies inside the axes: the layout need not measure it
     return line
 
 

@@ -1,8 +1,11 @@
 """Options and arguments that several commands have, with how their words are read."""
 
+from collections.abc import Callable
 from enum import Enum
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -122,6 +125,27 @@ Where = Annotated[
         help="Only runs with this setting, seed or tag; repeatable. VALUE,VALUE: either.",
     ),
 ]
+_OF_RUNS = {"recipe": OfRecipe, "algos": OfAlgorithms, "state": OfState, "where": Where}
+
+
+def choosing_runs(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with the options that choose runs in place of its parameter ``chosen``; it gets them as a `Selection`."""
+
+    @wraps(command)
+    def parsed(**words: Any) -> None:
+        from pfa_cli.runs.selection import Selection
+
+        command(chosen=Selection.parse(**{name: words.pop(name) for name in _OF_RUNS}), **words)
+
+    options = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=of) for name, of in _OF_RUNS.items()
+    ]
+    parameters: list[Parameter] = []
+    for own in signature(command).parameters.values():
+        parameters += options if own.name == "chosen" else [own.replace(kind=Parameter.KEYWORD_ONLY)]
+    parsed.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    parsed.__annotations__ = {each.name: each.annotation for each in parameters}
+    return parsed
 
 
 def names_in(option: str, text: str) -> list[str]:

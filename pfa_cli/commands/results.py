@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,23 +13,24 @@ from pfa_cli.options import (
     Db,
     DbsToLook,
     OfAlgorithms,
-    OfRecipe,
-    OfState,
     Out,
     RecipeDir,
     Where,
+    choosing_runs,
     names_in,
 )
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 from pfa_cli.terminal import messages, output
 
+if TYPE_CHECKING:
+    from pfa_cli.runs.selection import Selection
 
+
+@choosing_runs
 def status(
     db: DbsToLook = None,
-    recipe: OfRecipe = None,
-    algos: OfAlgorithms = None,
-    state: OfState = None,
-    where: Where = None,
+    *,
+    chosen: "Selection",
     sort: Annotated[
         str | None, typer.Option(help="By a column or a setting: test, validation, seed, learning_rate, …")
     ] = None,
@@ -39,18 +40,17 @@ def status(
 ) -> None:
     """Show the runs: state, epochs, accuracy so far and the time they still need; by groups where they are many."""
     from pfa_cli.runs import status as view
-    from pfa_cli.runs.selection import Selection, in_order
+    from pfa_cli.runs.selection import in_order
     from pfa_cli.store.merge import open_to_look
 
     if watch and as_json:
         raise UsageError(
             "--watch shows tables; leave --json out, or ask for it again and again without --watch"
         )
-    selection = Selection.parse((), recipe, algos, state, where or [])
 
     def choose(rows: list[view.StatusRow]) -> list[view.StatusRow]:
-        chosen = selection.of(rows)
-        return chosen if sort is None else in_order(chosen, sort)
+        found = chosen.of(rows)
+        return found if sort is None else in_order(found, sort)
 
     if watch:
         view.watch(lambda: open_to_look(*db or ()), output, interval, choose)
@@ -60,7 +60,7 @@ def status(
     if as_json:
         output.say(view.as_json(rows))
     else:
-        output.print(view.StatusTable(rows, filtered=bool(selection)))
+        output.print(view.StatusTable(rows, filtered=bool(chosen)))
 
 
 def best(
@@ -90,7 +90,7 @@ def best(
         raise unknown("accuracy to rank by", by, view.BY)
     recipe = Path(recipe).stem if recipe.endswith(".toml") else recipe
     with open_to_look(*db or ()) as store:
-        rows = Selection.parse((), recipe, algos, None, where or []).of(status.rows(store))
+        rows = Selection.parse(recipe=recipe, algos=algos, where=where or ()).of(status.rows(store))
     found = view.ranking([row for row in rows if row.recipe == recipe], recipe, by)
     if as_json:
         output.say(view.as_json(found))

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,18 +18,16 @@ from pfa_cli.options import (
     Db,
     DbsToLook,
     Device,
-    OfAlgorithms,
-    OfRecipe,
-    OfState,
     RecipeArgument,
     RecipeDir,
-    Where,
+    choosing_runs,
 )
 from pfa_cli.paths import expanded
 from pfa_cli.runs.wording import count
 from pfa_cli.terminal import output
 
 if TYPE_CHECKING:
+    from pfa_cli.runs.selection import Selection
     from pfa_cli.runs.status import StatusRow
     from pfa_cli.store.engine import Store
 
@@ -119,23 +118,20 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it the runs are
 
 
 @runs_app.command("list")
+@choosing_runs
 def list_runs(
     ids: Ids = None,
-    recipe: OfRecipe = None,
-    algos: OfAlgorithms = None,
-    state: OfState = None,
-    where: Where = None,
+    *,
+    chosen: "Selection",
     as_json: AsJson = False,
     db: DbsToLook = None,
 ) -> None:
     """Show runs one by one, with their numbers, tags and notes."""
     from pfa_cli.runs import status
-    from pfa_cli.runs.selection import Selection
     from pfa_cli.store.merge import open_to_look
 
-    selection = Selection.parse(ids or (), recipe, algos, state, where or ())
     with open_to_look(*db or ()) as store:
-        rows = selection.of(status.rows(store))
+        rows = _numbered(chosen, ids).of(status.rows(store))
     if as_json:
         output.say(status.as_json(rows))
     else:
@@ -143,31 +139,29 @@ def list_runs(
 
 
 @runs_app.command()
+@choosing_runs
 def delete(
     ids: Ids = None,
-    recipe: OfRecipe = None,
-    algos: OfAlgorithms = None,
-    state: OfState = None,
-    where: Where = None,
+    *,
+    chosen: "Selection",
     yes: Yes = False,
     db: Db = None,
 ) -> None:
     """Delete runs with their epochs and checkpoints."""
     from pfa_cli.runs import manage
 
-    with _chosen(db, ids, recipe, algos, state, where, write=yes) as (store, rows):
+    with _opened(db, ids, chosen, write=yes) as (store, rows):
         manage.at_rest(rows)
         if _confirmed(yes, rows, "be deleted, with their epochs and checkpoints"):
             output.say(manage.delete(store, rows))
 
 
 @runs_app.command()
+@choosing_runs
 def rerun(
     ids: Ids = None,
-    recipe: OfRecipe = None,
-    algos: OfAlgorithms = None,
-    state: OfState = None,
-    where: Where = None,
+    *,
+    chosen: "Selection",
     jobs: Annotated[int | None, typer.Option(min=1, help="Cells trained at a time.")] = None,
     device: Device = "auto",
     yes: Yes = False,
@@ -180,7 +174,7 @@ def rerun(
     from pfa_cli.runs import manage
 
     refuse_several("pfa runs rerun")
-    with _chosen(db, ids, recipe, algos, state, where, write=yes) as (store, rows):
+    with _opened(db, ids, chosen, write=yes) as (store, rows):
         manage.at_rest(rows)
         plan = manage.plan_again(store, rows)
         if not _confirmed(yes, rows, "lose their epochs and checkpoints, and be trained from the start"):
@@ -203,14 +197,13 @@ def rerun(
 
 
 @runs_app.command()
+@choosing_runs
 def tag(
     tags: Annotated[str, typer.Argument(metavar="TAG", help="Words with commas between.")],
     ids: Ids = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the tags away.")] = False,
-    recipe: OfRecipe = None,
-    algos: OfAlgorithms = None,
-    state: OfState = None,
-    where: Where = None,
+    *,
+    chosen: "Selection",
     yes: Yes = False,
     db: Db = None,
 ) -> None:
@@ -221,7 +214,7 @@ def tag(
     words = [word.strip() for word in tags.split(",") if word.strip()]
     if not words:
         raise UsageError(f"{tags!r} has no word to tag runs with")
-    with _chosen(db, ids, recipe, algos, state, where, write=yes) as (store, rows):
+    with _opened(db, ids, chosen, write=yes) as (store, rows):
         what = f"{'lose' if remove else 'get'} the tags {', '.join(words)}"
         if _confirmed(yes, rows, what):
             numbers = [row.run_id for row in rows]
@@ -230,13 +223,12 @@ def tag(
 
 
 @runs_app.command()
+@choosing_runs
 def note(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A sentence; empty: no note.")],
     ids: Ids = None,
-    recipe: OfRecipe = None,
-    algos: OfAlgorithms = None,
-    state: OfState = None,
-    where: Where = None,
+    *,
+    chosen: "Selection",
     yes: Yes = False,
     db: Db = None,
 ) -> None:
@@ -244,7 +236,7 @@ def note(
     from pfa_cli.store.edit import note_runs
 
     _check_order("note", text, ids or [])
-    with _chosen(db, ids, recipe, algos, state, where, write=yes) as (store, rows):
+    with _opened(db, ids, chosen, write=yes) as (store, rows):
         if _confirmed(yes, rows, f"get the note {text!r}" if text else "lose their notes"):
             note_runs(store, [row.run_id for row in rows], text or None)
             output.say(f"{count(len(rows), 'run')} noted")
@@ -262,27 +254,24 @@ def _check_order(command: str, first: str, ids: list[str]) -> None:
         raise UsageError(f"the {command} comes first, then the numbers of the runs: `{right}`")
 
 
+def _numbered(chosen: "Selection", ids: list[str] | None) -> "Selection":
+    """``chosen``, of the runs with these numbers; UsageError if one is no number."""
+    return replace(chosen, ids=chosen.parse(ids or ()).ids)
+
+
 @contextmanager
-def _chosen(
-    db: str | None,
-    ids: list[str] | None,
-    recipe: str | None,
-    algos: str | None,
-    state: str | None,
-    where: list[str] | None,
-    *,
-    write: bool,
+def _opened(
+    db: str | None, ids: list[str] | None, chosen: "Selection", *, write: bool
 ) -> Iterator[tuple["Store", list["StatusRow"]]]:
     """The open database and the runs that a command is about. UsageError if nothing says which."""
     from pfa_cli.runs import status
-    from pfa_cli.runs.selection import Selection
     from pfa_cli.store.engine import open_store
 
-    selection = Selection.parse(ids or (), recipe, algos, state, where or ())
-    if not selection:
+    chosen = _numbered(chosen, ids)
+    if not chosen:
         raise UsageError("name the runs by their numbers, or by --recipe, --algos, --state or --where")
     with open_store(db, write=write, create=False) as store:
-        yield store, selection.of(status.rows(store))
+        yield store, chosen.of(status.rows(store))
 
 
 def _confirmed(yes: bool, rows: list["StatusRow"], what: str) -> bool:

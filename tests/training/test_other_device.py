@@ -18,7 +18,13 @@ from pfa_cli.training.trainer import Trainer
 META = torch.device("meta")
 
 
-def noise(self: Algorithm, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+def noise(
+    self: Algorithm,
+    shape: tuple[int, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
     return torch.randn(shape, device=device, dtype=dtype)  # meta has no generator to give
 
 

@@ -188,14 +188,18 @@ class PAL(Algorithm):
 
     def _excite(self, population: _Population, dtype: torch.dtype) -> None:
         """Draws the population's noise, and has its activity in the weights' dtype: differences of rates are small."""
-        if population.u.dtype != dtype:
+        converted = population.u.dtype != dtype
+        if converted:
             population.u = population.u.to(dtype)
             population.h = population.rate(population.u)
         u = population.u
         population.deviation = float(self.options["noise"]) * self.ranks.std(u)
         # Drawn for the whole batch, so that its parts on several ranks have the noise that one process would give them.
-        # On a GPU it lies in memory as u does, or each sum of the two would take twice the time.
-        last = u.is_cuda and u.ndim == 4 and u.is_contiguous(memory_format=torch.channels_last)
+        # On a GPU it lies in memory as u does, or each sum of the two would take twice the time. Not in bf16: what is done in
+        # the weights' dtype is fp32 then, for which cuDNN's weight gradients of channels last are slow.
+        last = (
+            u.is_cuda and u.ndim == 4 and u.is_contiguous(memory_format=torch.channels_last) and not converted
+        )
         layout = torch.channels_last if last else torch.contiguous_format
         everywhere = self.noise((self.ranks.size * u.shape[0], *u.shape[1:]), u.device, u.dtype, layout)
         population.noise = population.deviation * everywhere.chunk(self.ranks.size)[self.ranks.rank]

@@ -2,7 +2,8 @@
 
 For small convolutions on a GPU the library's deterministic kernels can be slow: on an H200 the 32-to-32-channel convolutions
 of ResNet-20 take 157 µs in TF32, and the product with the patches takes 58; others are the other way round. So each way is
-timed, once for each kind of layer in a process. Both are deterministic, and they differ in the order of summing.
+timed, once for each kind of layer in a process. Both are deterministic, and they differ in the order of summing, so that only
+a clear difference decides: a small one could turn round by chance, and then runs would not repeat one another.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ MUCH_FASTER = (
 )
 _MOST_BYTES = 2**28  # of patches: beyond it the library's way is the only one
 _TIMES, _WARM_UPS = 5, 3
+_BEHIND = 1_000_000  # cycles that the GPU is kept busy with meanwhile, or it would wait for Python, and that would be timed
 
 _lock = Lock()
 _faster: dict[object, bool] = {}  # by kind of layer, in this process
@@ -63,6 +65,7 @@ def _much_faster(ours: Callable[[], object], library: Callable[[], object]) -> b
     for turn in range(_WARM_UPS + _TIMES):
         for work, seen in times.items():
             before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda._sleep(_BEHIND)
             before.record()
             work()
             after.record()

@@ -85,7 +85,7 @@ class ImageFolderDataset(Dataset):
             workers = 0
         tolerated = {split: int(len(p) * self._share_percent / 100) for split, p in self._photographs.items()}
         self._loader = Loader(self._photographs, tolerated, configuration.image_size)
-        self._pipeline = Pipeline(self._loader, workers, pin_memory=device.type == "cuda")
+        self._pipeline = Pipeline(self._loader, workers)
         self._probes: dict[int, tuple[Tensor, Tensor]] = {}
         mean, std = torch.tensor([MEAN, STD], device=device).view(2, 3, 1, 1)
         self._scale, self._shift = 1 / (255 * std), -mean / std
@@ -151,10 +151,7 @@ class ImageFolderDataset(Dataset):
         for bad in batch.unreadable:
             self._count(bad)
         assert batch.images is not None and batch.labels is not None  # else there were too many to count
-        images, labels = (
-            tensor.to(self.device, non_blocking=True) for tensor in (batch.images, batch.labels)
-        )
-        return images, labels
+        return batch.images.to(self.device), batch.labels.to(self.device)
 
     def _count(self, bad: Unreadable) -> None:
         if bad.path in self.unreadable:

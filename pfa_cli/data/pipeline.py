@@ -100,7 +100,7 @@ class Loader(Dataset[Sample]):
 class Pipeline:
     """Keeps ``workers`` processes over all epochs and splits (0: decodes in this process)."""
 
-    def __init__(self, loader: Loader, workers: int, pin_memory: bool) -> None:
+    def __init__(self, loader: Loader, workers: int) -> None:
         self._requests = _Requests()
         context = None
         if workers and "forkserver" in multiprocessing.get_all_start_methods():
@@ -111,12 +111,13 @@ class Pipeline:
             start_resource_tracker()
             with signals_blocked():
                 forkserver.ensure_running()
+        # Not in pinned memory: torch notes with an event when a copy from it is done, and where another cell's step is being
+        # recorded then, the event belongs to the recording and asking for it fails (seen on an H200: "invalid argument").
         self._batches = DataLoader(
             loader,
             batch_sampler=self._requests,
             num_workers=workers,
             collate_fn=collate,
-            pin_memory=pin_memory,
             timeout=_WAIT_SECONDS if workers else 0,
             worker_init_fn=_start_worker,
             multiprocessing_context=context,

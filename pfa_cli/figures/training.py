@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from pfa_cli.analysis.curves import (
     accuracy_curves,
@@ -331,9 +333,10 @@ def alignment_panel(ax: Axes, curves: pd.DataFrame, quantity: str, epochs: int, 
         handles.append(line)
     _frame(ax, epochs)
     ax.set_ylim(-0.02 * top, top)
-    ax.locator_params(axis="y", nbins=6)
     if quantity == ANGLE:
         ax.set_yticks([0, 30, 60, 90])
+    else:
+        _set_ticks(ax.yaxis, 6)
     return handles
 
 
@@ -385,4 +388,11 @@ def _legend(algorithm: str, curve: pd.DataFrame, epochs: int) -> str:
 def _frame(ax: Axes, epochs: int) -> None:
     ax.set_xlim(0, epochs)
     ax.set_xlabel("epochs of training")
-    ax.locator_params(axis="x", nbins=5, integer=True)
+    _set_ticks(ax.xaxis, 5, integer=True)
+
+
+def _set_ticks(axis: Axis, most: int, *, integer: bool = False) -> None:
+    """The ticks in view, once for all: matplotlib would look for them eight times, and make those out of view too."""
+    low, high = axis.get_view_interval()
+    ticks = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], integer=integer).tick_values(low, high)
+    axis.set_ticks([tick for tick in ticks if low <= tick <= high])

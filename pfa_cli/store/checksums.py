@@ -99,7 +99,9 @@ def stored_values(
     connection: Connection, table: Table, names: Sequence[str], run_ids: Iterable[int] | None = None
 ) -> Iterator[tuple[Any, ...]]:
     """Values of every row (of these runs) in the order of the key, as SQLite stores them; the types' checks cost time."""
-    condition = "" if run_ids is None else f"WHERE run_id IN ({', '.join(str(int(run)) for run in run_ids)})"
+    condition = ""
+    if run_ids is not None:  # PostgreSQL takes no empty list; of no run there are no rows
+        condition = f"WHERE run_id IN ({', '.join(str(int(run)) for run in run_ids) or 'NULL'})"
     key = ", ".join(table.primary_key.columns.keys())
     query = f"SELECT {', '.join(names)} FROM {table.fullname} {condition} ORDER BY {key}"
     if connection.dialect.name == "sqlite":

@@ -45,6 +45,15 @@ FILES = [
     "sqlite:///", "postgresql://nobody@localhost/x", "://", "nonsense://x", "~/x", "~nobody-of-that-name/x", "-", " ",
 ]  # fmt: skip
 
+DRAWING = ("figures", "compare", "report")
+DRAWN = (
+    "fig",
+    "training-",
+    "table1",
+    "comparison",
+    "report.html",
+)  # what the names of their files begin with
+
 # What fits an option, so that a line is not always refused for its first value.
 FITTING = {
     "--algos": ["all", "bp", "pfa,fa"], "--seeds": ["2", "0,3", "2-4"], "--epochs": ["1"], "--sweep": ["expansion"],
@@ -130,7 +139,7 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def written_by(line: list[str]) -> set[str]:
-    """The first parts of the names that a command line may write to: values of --out, --db, --data-dir, of salvage."""
+    """The first parts of the names that a command line may write to: of --out, --db, --data-dir, salvage, pictures."""
     values = [
         value
         for word, value in zip(line, [*line[1:], ""], strict=True)
@@ -138,6 +147,8 @@ def written_by(line: list[str]) -> set[str]:
     ]
     values += [word.partition("=")[2] for word in line if word.startswith(("--out=", "--db=", "--data-dir="))]
     values += line[2:] if line[:2] == ["db", "salvage"] else []
+    if line[0] in DRAWING and not any(word.startswith("--out") for word in line):
+        values += DRAWN  # beside the database
     return {value.removeprefix("sqlite:///").split("/")[0] for value in values} | {"results", "data"}
 
 

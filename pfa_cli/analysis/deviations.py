@@ -153,7 +153,7 @@ def panels(run: Mapping[str, Comparison]) -> list[Panel]:
     return [
         _panel(run.get(figure.recipe), (name, letter, figure.recipe, algorithm, quantity))
         for name, figure in paper().figures.items()
-        if figure.kind == "training" and not figure.others
+        if figure.kind == "training" and not figure.others and figure.recipe in paper().experiments
         for letter, algorithm, quantity in _contents(figure)
     ]
 

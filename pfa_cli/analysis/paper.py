@@ -84,7 +84,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Paper:
-    """All of ``paper.toml``, ``verdicts``: Table 1's, by row and algorithm; and ``own_claims``, which are not the paper's."""
+    """All of ``paper.toml``, ``verdicts``: Table 1's, by row and algorithm; and what is not the paper's, of ``beyond.toml``.
+
+    ``own_claims``; ``beside_table1``: recipes that Table 1 shows, although they decide none of its verdicts.
+    """
 
     algorithms: tuple[str, ...]
     same_experiment: frozenset[str]
@@ -93,6 +96,7 @@ class Paper:
     claims: tuple[Claim, ...]
     verdicts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     own_claims: tuple[Claim, ...] = ()
+    beside_table1: tuple[str, ...] = ()
 
 
 @cache
@@ -112,6 +116,7 @@ def paper() -> Paper:
         claims=tuple(claim for table in whole["claims"] for claim in _claims(table, experiments)),
         verdicts=whole["table1"],
         own_claims=tuple(claim for table in beyond["claims"] for claim in _claims(table, experiments)),
+        beside_table1=tuple(beyond["beside_table1"]),
     )
 
 

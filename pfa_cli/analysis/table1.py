@@ -122,10 +122,11 @@ class Table1:
 def judge_table(evidence: Evidence) -> Table1:
     """The table from all that the database holds; "not run" where it holds nothing.
 
-    It speaks of the paper's recipes. Algorithms that the paper has not, but these recipes were run with, have a column
+    It speaks of the paper's recipes, and shows some others beside them. Algorithms that the paper has not, but these recipes were run with, have a column
     without a verdict of the paper.
     """
-    comparisons = [c for recipe in paper().experiments if (c := evidence.comparison(recipe)) is not None]
+    recipes = (*paper().experiments, *paper().beside_table1)
+    comparisons = [c for recipe in recipes if (c := evidence.comparison(recipe)) is not None]
     run = in_order(name for comparison in comparisons for name in comparison.cohorts)
     known = [name for name in paper().algorithms if described(name).variant_of is None]
     columns = [*known, *(name for name in run if name not in paper().algorithms and name != CONTROL)]
@@ -203,11 +204,10 @@ def _judged(
     cells = {}
     for name in columns:
         run_on = [c for c in comparisons if name in c.cohorts]
-        full = [c for c in run_on if not c.cohorts[name].departures]
+        papers = [c for c in run_on if c.recipe in paper().experiments]
+        deciding = [c for c in papers if not c.cohorts[name].departures] or papers
         findings = tuple(
-            replace(
-                judge_cohort(comparison, comparison.cohorts[name]), decides=comparison in full or not full
-            )
+            replace(judge_cohort(comparison, comparison.cohorts[name]), decides=comparison in deciding)
             for comparison in run_on
         )
         verdict = worst(finding.verdict for finding in findings if finding.decides)
@@ -305,7 +305,7 @@ def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:
         "Rows 1 to 3 are properties of the algorithms. Rows 4 to 6 are judged from the database and stand beside the "
         "paper's verdict, which rests on MNIST, CIFAR-10 and ImageNet together (◆: CIFAR-10 for PAL, ImageNet for SF). A "
         "verdict speaks of the recipes named in its cell, and must hold on each; recipes trained at the paper's scale "
-        "overrule trials (in parentheses)."
+        "overrule trials (in parentheses), and recipes that are not the paper's (in parentheses too) decide nothing."
     )
     yield from RULES
     for comparison in comparisons:

@@ -398,7 +398,7 @@ def _first_difference(ours: _History, theirs: _History) -> str | None:
         b = [row for row in there if row["epoch"] <= last]
         for row, other in zip(a, b, strict=False):
             for name in row:
-                if name not in _TIMINGS and not _equal(row[name], other[name]):
+                if name not in _TIMINGS and not _equal(row[name], other[name], name):
                     layer = f", layer {row['layer']}" if "layer" in row else ""
                     return f"epoch {row['epoch']}{layer}: {name} is {row[name]} here and {other[name]} there"
         if len(a) != len(b):
@@ -417,7 +417,7 @@ def _merge_simulations(connection: Connection, theirs: list[Row], report: MergeR
         simulation = (row["kind"], row["parameters_hash"])
         if simulation not in complete:
             new.append(row)
-        elif own is None or not _equal(own["value"], row["value"]):
+        elif own is None or not _equal(own["value"], row["value"], row["quantity"]):
             conflicts[simulation] = (
                 f"simulation {row['kind']} of {row['parameters']}: values differ; kept ours"
             )
@@ -449,10 +449,14 @@ def _insert(connection: Connection, table: Table, new: Iterable[Row]) -> None:
         connection.execute(insert(table), several)
 
 
-def _equal(a: Any, b: Any) -> bool:
-    """Whether they are the same up to rounding, in which CPUs differ: 1e-9 of them, or 1e-12 where they are near 0."""
+def _equal(a: Any, b: Any, quantity: str = "") -> bool:
+    """Whether they are the same up to rounding, in which CPUs differ: 1e-9 of them, or 1e-12 where they are near 0.
+
+    Angles near 0° are those of vectors that differ by rounding alone, so that they are the same up to 1e-5°.
+    """
     if isinstance(a, float) and isinstance(b, float):
-        return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(a) and math.isnan(b))
+        near_zero = 1e-5 if quantity.endswith("_degrees") else 1e-12
+        return math.isclose(a, b, rel_tol=1e-9, abs_tol=near_zero) or (math.isnan(a) and math.isnan(b))
     return bool(a == b)
 
 

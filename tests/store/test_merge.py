@@ -267,6 +267,12 @@ def test_what_differs_by_rounding_is_no_conflict(
     assert content(ours) == before
 
 
+def test_angles_near_zero_are_rounding(ours: Store, theirs: Store) -> None:
+    for store, values in ((ours, [0.0, 33.0]), (theirs, [1.5e-6, 33.0000000001])):
+        record_simulation(store, "spontaneous", {"steps": 400}, {"path_angle_degrees": values})
+    assert merge(str(ours.path), str(theirs.path)) == MergeReport()
+
+
 @pytest.mark.parametrize("there", [2.17e-07, -2.1637353949065392e-07, math.nan, math.inf])
 def test_what_differs_by_more_is_one(ours: Store, theirs: Store, there: float) -> None:
     for store, value in ((ours, 2.1637353949065392e-07), (theirs, there)):

@@ -122,8 +122,8 @@ class Table1:
 def judge_table(evidence: Evidence) -> Table1:
     """The table from all that the database holds; "not run" where it holds nothing.
 
-    It speaks of the paper's recipes, and shows some others beside them. Algorithms that the paper has not, but these recipes were run with, have a column
-    without a verdict of the paper.
+    It speaks of the paper's recipes, and shows some others beside them. Algorithms that the paper has not, but these recipes
+    were run with, have a column without a verdict of the paper.
     """
     recipes = (*paper().experiments, *paper().beside_table1)
     comparisons = [c for recipe in recipes if (c := evidence.comparison(recipe)) is not None]

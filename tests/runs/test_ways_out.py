@@ -161,6 +161,10 @@ def run(case: Case, folder: Path) -> Ending:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:  # left open, it would fail a later test by its warning
+                stream.close()
 
 
 # Every day tests/test_signals.py looks at full devices, tests/data/test_imagefolder.py at unreadable photographs.

@@ -244,19 +244,20 @@ def undisturbing() -> Iterator[None]:
 
 
 def release_memory(device: torch.device, *, idle: bool = False) -> None:
-    """Gives back to the device what no tensor and no graph needs any more.
+    """Gives back to a GPU what no tensor and no graph needs any more; nothing is needed on the CPU.
 
     ``idle``: no other thread uses the device, and no graph is left. Then cuBLAS's working memory, some 32 MB for each
     stream that was ever used, is given back too.
     """
+    if device.type != "cuda":
+        return
     gc.collect()
-    if device.type == "cuda":
-        with _lock:
-            _free_dropped()
-            if idle:
-                torch.cuda.current_stream(device).synchronize()
-                torch._C._cuda_clearCublasWorkspaces()
-            torch.cuda.empty_cache()
+    with _lock:
+        _free_dropped()
+        if idle:
+            torch.cuda.current_stream(device).synchronize()
+            torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()
 
 
 def _free_dropped() -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
 MUCH_FASTER = 0.5  # of the library's time
-_MOST_BYTES = 2**28  # of patches: beyond it the library's way is the only one
+_MOST_BYTES = 2**28  # of patches, or of the images' products: beyond it the library's way is the only one
 _TIMES, _WARM_UPS = 5, 3
 _BEHIND = 1_000_000  # cycles that the GPU is kept busy with meanwhile, or it would wait for Python, and that would be timed
 
@@ -43,15 +43,16 @@ def possible(layer: Convolution) -> bool:
 def are_faster(layer: Convolution, x: Tensor) -> bool:
     """Whether the weight gradient for inputs like ``x`` is much faster by patches on this GPU, which is waited for."""
     with torch.no_grad():
-        a = F.conv2d(x, layer.weight, **layer.geometry)
+        # Detached: autocast may keep what it converts here, and the pass itself would get that without its gradient.
+        a = F.conv2d(x, layer.weight.detach(), **layer.geometry)
         x, delta, shape = x.to(a.dtype), torch.ones_like(a), layer.weight.shape
         key = (
             x.device, x.dtype, torch.backends.cudnn.allow_tf32, x.shape, x.stride(), shape, *map(str, layer.geometry.values())
         )  # fmt: skip
         with _lock:
             if key not in _faster:
-                small = a[:, :1].numel() * shape[1:].numel() * x.element_size() <= _MOST_BYTES
-                _faster[key] = small and _much_faster(
+                numbers = max(a[:, :1].numel() * shape[1:].numel(), a.shape[0] * shape.numel())
+                _faster[key] = numbers * x.element_size() <= _MOST_BYTES and _much_faster(
                     lambda: weight_gradient(x, delta, shape, layer.geometry),
                     lambda: conv2d_weight(x, shape, delta, **layer.geometry),
                 )

@@ -69,9 +69,12 @@ class Gpu(Backend):
             return 1
         make_repeatable(device)
         dataset = Datasets().load(first, self.setup.data_dir, device)
-        with trial(first, dataset, device, eager=self.setup.eager) as throughput:
-            cells, alone = cells_at_a_time(throughput, len(tasks))
-        others = other_precisions(first, dataset, device, eager=self.setup.eager)
+        try:
+            with trial(first, dataset, device, eager=self.setup.eager) as throughput:
+                cells, alone = cells_at_a_time(throughput, len(tasks))
+            others = other_precisions(first, dataset, device, eager=self.setup.eager)
+        except Exception:  # the cell itself will meet it, and what became of it is stored and told
+            return 1
         self.notes += filter(None, [precision_note(first.precision, alone, others)])
         return cells
 

@@ -123,3 +123,19 @@ def test_only_half_the_time_is_much_faster(
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
     assert patches._much_faster(lambda: work("ours"), lambda: work("library")) is expected
+
+
+@pytest.mark.parametrize(
+    ("images", "channels", "side", "tried"), [(8, 16, 8, True), (32, 512, 4, False), (8, 16, 300, False)]
+)
+def test_no_more_memory_than_a_few_hundred_megabytes(
+    monkeypatch: pytest.MonkeyPatch, images: int, channels: int, side: int, tried: bool
+) -> None:
+    """512 channels: small patches, but one product for each image, as large as the weight."""
+    layer = convert(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1)), "bp", seed=0)[0]
+    asked: list[None] = []
+    monkeypatch.setattr(patches, "_faster", {})
+    monkeypatch.setattr(patches, "_much_faster", lambda ours, library: bool(asked.append(None)))
+    assert isinstance(layer, FeedbackConv2d)
+    patches.are_faster(layer, torch.zeros(images, channels, side, side))
+    assert bool(asked) is tried

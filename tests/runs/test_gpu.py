@@ -224,3 +224,18 @@ def test_cells_in_tf32_are_not_trained_beside_others(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Lanes, "run", lambda self, tasks: groups.append([task.cell for task in tasks]))
     gpu.Gpu(Setup("pfa.db", "cuda:0", default_data_dir(), 4)).run(tasks, print, StopRequest())
     assert groups == [[0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize("cells", [1, 3])
+def test_a_trial_that_fails_leaves_it_to_the_cells_to_say_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cells: int
+) -> None:
+    def fails(trainer: Trainer, images: torch.Tensor, labels: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "train_step", fails)
+    tasks = [
+        Task(n, n, cell.configuration, cell.seed) for n, cell in enumerate(run_cases.plan().cells[:cells])
+    ]
+    backend = gpu.Gpu(Setup(str(tmp_path / "pfa.db"), "cpu", default_data_dir()))
+    assert backend.workers(tasks) == 1 and not backend.notes

@@ -361,7 +361,8 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
         if self.by_patches is None and self.training and torch.is_grad_enabled():
-            self.by_patches = patches.are_faster(self, x.detach())
+            # What the first rank found: a checkpoint has one answer for all of them.
+            self.by_patches = self.algorithm.ranks.from_first(patches.are_faster(self, x.detach()))
         if self.algorithm.exact:
             return self._convolve(x)
         return self.algorithm.connect(self, x, self._convolve(x.detach()))

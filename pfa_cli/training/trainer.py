@@ -430,9 +430,9 @@ class Trainer:
         self.algorithm.restore(part("algorithm."), facts["algorithm"])
         self.precision.scaler.load_state_dict(facts["scaler"])
         if self.device.type == "cuda":  # sums in the same order as before
-            before = facts.get("by_patches", {})  # earlier versions had no patches
+            before = facts.get("by_patches")  # earlier versions had no patches; on a CPU none were tried
             for layer in self._convolutions():
-                layer.by_patches = before.get(layer.name, False)
+                layer.by_patches = False if before is None else before.get(layer.name)
         if self.ranks.first:  # the sums of all ranks
             self._tally.restore(part("tally."))
         else:

@@ -10,6 +10,7 @@ from torch.nn.grad import conv2d_weight
 
 from pfa_cli.algorithms import convert, patches
 from pfa_cli.algorithms.base import FeedbackConv2d
+from pfa_cli.ranks import Ranks
 
 GEOMETRIES = [
     {"stride": stride, "padding": padding, "dilation": dilation}
@@ -139,3 +140,16 @@ def test_no_more_memory_than_a_few_hundred_megabytes(
     assert isinstance(layer, FeedbackConv2d)
     patches.are_faster(layer, torch.zeros(images, channels, side, side))
     assert bool(asked) is tried
+
+
+def test_all_ranks_go_the_way_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each times for itself, and a checkpoint has one answer: a resumed rank would go on another way than its own."""
+    net = network("pfa")
+    second = Ranks(1, 2)
+    monkeypatch.setattr(patches, "are_faster", lambda layer, x: False)
+    monkeypatch.setattr(second, "from_first", lambda found: True)
+    net.algorithm.ranks = second
+    for layer in (convolutions := [each for each in net.modules() if isinstance(each, FeedbackConv2d)]):
+        layer.by_patches = None
+    net.train()(torch.randn(4, 2, 6, 6, dtype=torch.float64))
+    assert [layer.by_patches for layer in convolutions] == [True, True]

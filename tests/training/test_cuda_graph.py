@@ -95,6 +95,8 @@ def test_a_restored_trainer_forms_weight_gradients_as_before(monkeypatch: pytest
     assert facts["by_patches"]["conv1"] is True and facts["by_patches"]["stage1.0.conv1"] is False
     second.restore(tensors, facts)
     assert second.by_patches == first.by_patches
+    second.restore(tensors, facts | {"by_patches": {}})  # of a CPU, where none were tried
+    assert set(second.by_patches.values()) == {None}
     del facts["by_patches"]  # an earlier version's
     second.restore(tensors, facts)
     assert set(second.by_patches.values()) == {False}

@@ -165,14 +165,12 @@ class Worker:
             try:
                 writer.record_epoch(self._store, claim, *late, wait=trainer.finished)
                 late = None
-                if record.epoch and trainer.by_patches and not told_how:
-                    by_patches = [name for name, chosen in trainer.by_patches.items() if chosen]
-                    writer.add_facts(self._store, claim, {"weight_gradient_by_patches": by_patches})
-                    told_how = True
             except ServerLost as error:
                 self._report(
                     Note(task.cell, f"{error}: trains on, and stores epoch {record.epoch} after the next")
                 )
+            if record.epoch and late is None and not told_how:
+                told_how = self._tell_how(claim, trainer)
             self._report(EpochDone(task.cell, record))
             diverged = record.epoch if record.diverged else None
             if self._prune and late is None:  # it judges by what is stored
@@ -188,6 +186,16 @@ class Worker:
         saved = self._save(folder, trainer) if trainer.step else None
         writer.finish(self._store, claim, "interrupted", error=pruned, checkpoint=saved)
         return Ended(task.cell, "interrupted", pruned)
+
+    def _tell_how(self, claim: writer.Claim, trainer: Trainer) -> bool:
+        """Stores with the attempt which weight gradients are formed from patches; whether the database was there."""
+        if not trainer.by_patches:
+            return True
+        by_patches = [name for name, chosen in trainer.by_patches.items() if chosen]
+        with contextlib.suppress(ServerLost):
+            writer.add_facts(self._store, claim, {"weight_gradient_by_patches": by_patches})
+            return True
+        return False
 
     def _save(self, folder: Path, trainer: Trainer) -> str:
         """Saves a checkpoint. A folder that was moved away is not made again: its checkpoints would be lost."""

@@ -452,7 +452,7 @@ def _insert(connection: Connection, table: Table, new: Iterable[Row]) -> None:
 def _equal(a: Any, b: Any, quantity: str = "") -> bool:
     """Whether they are the same up to rounding, in which CPUs differ: 1e-9 of them, or 1e-12 where they are near 0.
 
-    Angles near 0° are those of vectors that differ by rounding alone, so that they are the same up to 1e-5°.
+    Angles are the same up to 1e-5°: near 0° they are those of vectors that differ by rounding alone.
     """
     if isinstance(a, float) and isinstance(b, float):
         near_zero = 1e-5 if quantity.endswith("_degrees") else 1e-12

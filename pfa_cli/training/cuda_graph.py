@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from functools import wraps
 from threading import RLock
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -185,17 +186,20 @@ def cuda_graphs(device: torch.device) -> Recorder:
     So only one of them may run at a time, and nothing may be kept in a tensor that was made in one.
     """
     pool = torch.cuda.graph_pool_handle()
+    alive: WeakSet[_Graph] = WeakSet()  # those of the pool
 
     def record(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
         nonlocal pool
-        recording = _Graph()
         failure: Exception | None = None
-        if _NEEDS_REGISTRATION:
-            for generator in generators:
-                recording.graph.register_generator_state(generator)
         stream = torch.cuda.current_stream(device)
         with _lock, _collector_off():
             _free_dropped()
+            if not alive:  # a pool whose last graph is gone cannot be used again
+                pool = torch.cuda.graph_pool_handle()
+            recording = _Graph()
+            if _NEEDS_REGISTRATION:
+                for generator in generators:
+                    recording.graph.register_generator_state(generator)
             try:
                 # Other threads may go on with cells of their own: only this one is forbidden to wait for the device.
                 with torch.cuda.graph(
@@ -207,13 +211,13 @@ def cuda_graphs(device: torch.device) -> Recorder:
                         failure = error
                         raise
             except Exception as error:
-                pool = (
-                    torch.cuda.graph_pool_handle()
-                )  # before torch 2.14 the old one stays in use by what failed
+                alive.clear()  # a new pool: before torch 2.14 the old one stays in use by what failed
+                pool = torch.cuda.graph_pool_handle()
                 # Ending a recording that has failed fails too; what failed first says why.
                 raise (failure or error) from None
             finally:
                 failure = None  # its traceback holds this frame
+        alive.add(recording)
         return recording.replay
 
     return record

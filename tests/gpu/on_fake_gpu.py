@@ -202,6 +202,20 @@ def refused() -> Iterator[dict[str, Any]]:
     yield {"said": said, "epochs": epochs, "steps": n, "recorded": sorted(current._recordings)}
 
 
+def recorded_alone() -> Iterator[dict[str, Any]]:
+    """A step that is recorded again while there is no other recording, as after a resume in the middle of an epoch."""
+    said: list[str] = []
+    current = trainer("pfa", "mlp", "fp32", say=said.append)
+    with side_stream(current.device):
+        request = next(iter(current.dataset.requests(0, 1, current.configuration.batch_size)))
+        for epoch in (1, 2, 3):  # of other learning rates
+            current.begin_epoch(epoch)
+            for _ in range(5):
+                current.advance(request)
+        current.wait()
+    yield {"said": said, "recorded": current.records_steps}
+
+
 def small_gpu(*arguments: str) -> Iterator[dict[str, Any]]:
     """`command` on a GPU of little memory."""
     with patch.dict(os.environ, FAKE_CUDA_GIB="0.14"):  # the runtime looks at it at every call

@@ -60,6 +60,7 @@ def parts(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "small_gpu": [*SMALL, "--algos=bp,kp,pal,pfa", f"--db={folder / 'small.db'}", "--jobs=4"],
         "bench": BENCHED,
         "refused": [],
+        "recorded_alone": [],
     }
     done = in_child(
         library, *([name, *arguments] for name, arguments in wanted.items()), FAKE_CUDA_GPUS=2, **QUIET
@@ -200,6 +201,11 @@ def test_what_cannot_be_recorded_goes_on_without(parts: dict[str, dict[str, Any]
     assert len(found["said"]) == 1 and found["said"][0].startswith("training goes on without a CUDA graph")
     assert found["epochs"] == 4 and found["recorded"] == ["evaluation", "measuring angles"]
     assert found["steps"] == 36 + 1  # every step, and the one that was to be recorded
+
+
+def test_a_step_is_recorded_again_where_it_is_the_only_recording(parts: dict[str, dict[str, Any]]) -> None:
+    (found,) = checked(parts["recorded_alone"])
+    assert found["recorded"] and found["said"] == []
 
 
 def test_a_second_gpu_is_used_alone(parts: dict[str, dict[str, Any]]) -> None:

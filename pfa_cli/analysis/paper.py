@@ -166,8 +166,18 @@ def _text(name: str) -> str:
 
 
 def _said(key: str, ours: Any, papers: Any) -> str:
-    words = f"{key.replace('_', ' ')} {ours}"
-    return words if papers is None else f"{words} in place of {papers}"
+    words = f"{key.replace('_', ' ')} {_short(ours)}"
+    return words if papers is None else f"{words} in place of {_short(papers)}"
+
+
+def _short(value: Any) -> str:
+    """A number of more than six significant digits with three of them; all else as it is.
+
+    >>> _short(1 / 65536), _short(0.03125), _short(20.0)
+    ('1.53e-05', '0.03125', '20.0')
+    """
+    exact = not isinstance(value, float) or float(f"{value:.6g}") == value
+    return str(value) if exact else f"{value:.3g}"
 
 
 def _figure(table: dict[str, Any]) -> Figure:

@@ -26,7 +26,7 @@ from pfa_cli.analysis.statistics import (
     t_interval,
     worst,
 )
-from pfa_cli.analysis.words import data_note, mean_std, signed, with_ends
+from pfa_cli.analysis.words import data_note, mean_std, settings_note, signed, with_ends
 from pfa_cli.registry import described, in_order
 
 SYMMETRIC_DEGREES = 20.0
@@ -309,7 +309,8 @@ def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:
     )
     yield from RULES
     for comparison in comparisons:
-        yield f"{comparison.recipe}: {data_note(comparison)}"
+        said = filter(None, (data_note(comparison), settings_note(comparison.cohorts.values())))
+        yield f"{comparison.recipe}: {' '.join(said)}"
         if control := comparison.cohorts.get(CONTROL):
             last = comparison.final_accuracy(control)[LAST].dropna()
             early = "" if control.finished else ", unfinished"

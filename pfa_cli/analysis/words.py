@@ -1,7 +1,7 @@
 """Numbers, ids and runs in words: the same ones in figures' notes, Table 1 and the comparison."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -13,6 +13,9 @@ from pfa_cli.registry import described
 
 MANY_LAYERS = 6
 """More layers than this are summed up: their range in words, one colour bar and no bands in a figure."""
+
+_IN_DATA_NOTE = ("data", "epochs", "train_images", "test_images")
+"""What ``data_note`` says of a whole comparison, by its name in ``Cohort.departures``."""
 
 
 def labels(algorithms: Iterable[str]) -> str:
@@ -128,6 +131,24 @@ def data_note(comparison: Comparison) -> str:
     return text + "."
 
 
+def settings_note(cohorts: Iterable[Cohort], besides: Collection[str] = ()) -> str:
+    """In which settings these runs differ from the paper's, beyond what ``data_note`` says; "" if in none.
+
+    Algorithms that differ alike are named together. ``besides``: settings to leave out.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for cohort in cohorts:
+        said = [
+            words
+            for key, words in cohort.departures.items()
+            if key not in _IN_DATA_NOTE and key not in besides
+        ]
+        if said:
+            found.setdefault("; ".join(said), {})[cohort.algorithm] = None
+    apart = [f"{labels(names)} ({said})" for said, names in found.items()]
+    return f"Not the paper's settings: {', '.join(apart)}." if apart else ""
+
+
 def absent(comparison: Comparison, names: Sequence[str]) -> str:
     """Which of these algorithms have no run, or none in the setting that is compared; "" if all have."""
     missing = [name for name in names if name not in comparison.cohorts]
@@ -140,7 +161,7 @@ def absent(comparison: Comparison, names: Sequence[str]) -> str:
 def cohort_notes(comparison: Comparison, wanted: Sequence[str]) -> list[str]:
     """What is missing, unfinished, diverged or chosen among others, for the algorithms that a figure wants."""
     shown = [comparison.cohorts[name] for name in wanted if name in comparison.cohorts]
-    notes = []
+    notes = [note] if (note := settings_note(shown)) else []
     if missing := absent(comparison, wanted):
         notes.append(f"Not shown: {missing}.")
     if diverged := [f"{_label(c)} {_diverged(c.diverged)}" for c in shown if len(c.diverged)]:

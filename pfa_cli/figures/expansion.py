@@ -16,7 +16,7 @@ from pfa_cli.analysis.curves import tidy
 from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.paper import Figure, paper
 from pfa_cli.analysis.published import ANGLE
-from pfa_cli.analysis.words import MANY_LAYERS, count, data_note
+from pfa_cli.analysis.words import MANY_LAYERS, count, data_note, settings_note
 from pfa_cli.figures import style
 from pfa_cli.figures.drawing import Drawing, Options
 from pfa_cli.figures.page import page
@@ -97,7 +97,7 @@ def _trained(evidence: Evidence) -> tuple[pd.DataFrame, list[str]]:
         comparison = evidence.comparison(recipe)
         if comparison is None:
             continue
-        seeds = []
+        seeds, cohorts = [], []
         for (expansion,), cohort in comparison.variants("pfa", "expansion").items():
             last = comparison.last_layers(cohort)
             last = last[last[QUANTITY].notna()]
@@ -111,12 +111,12 @@ def _trained(evidence: Evidence) -> tuple[pd.DataFrame, list[str]]:
                     run_ids=" ".join(str(run) for run in sorted(set(last["run_id"]))),
                 )
             )  # fmt: skip
+            cohorts.append(cohort)
             unfinished = "" if cohort.finished else ", unfinished"
             seeds.append(f"{expansion:g} (n\u00a0=\u00a0{last['run_id'].nunique()}{unfinished})")
         if seeds:
-            notes.append(
-                f"Trained PFA networks: {data_note(comparison)} Expansion ratios: {', '.join(seeds)}."
-            )
+            said = filter(None, (data_note(comparison), settings_note(cohorts, besides=["expansion"])))
+            notes.append(f"Trained PFA networks: {' '.join(said)} Expansion ratios: {', '.join(seeds)}.")
     return (pd.concat(found, ignore_index=True) if found else pd.DataFrame()), notes
 
 

@@ -12,6 +12,7 @@ from synthetic import add_grid, add_run
 from pfa_cli.analysis import published
 from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.paper import paper
+from pfa_cli.analysis.table1 import judge_table
 from pfa_cli.figures.catalogue import catalogue
 from pfa_cli.figures.drawing import Drawing, Options
 from pfa_cli.registry import ALGORITHMS
@@ -249,3 +250,22 @@ def test_figure_3_reaches_to_ratios_below_one(new_store: Store) -> None:
     assert theory.loc["a"].tolist() == pytest.approx([1, 100])
     assert theory.loc["b"].tolist() == pytest.approx([0.5, 100])
     assert "0.5" in [label.get_text() for label in drawing.figure.axes[1].get_xticklabels()]
+
+
+def test_notes_name_the_settings_that_are_not_the_papers(new_store: Store) -> None:
+    """Of the algorithms that have them, those alike together; what holds for the whole comparison is said once."""
+    add_run(new_store, "cifar10", "bp", 0, epochs=3)
+    add_run(new_store, "cifar10", "dfa", 0, epochs=3, error_scale=1 / 65536, learning_rate=0.001)
+    fig4 = texts(drawn("fig4", Evidence(new_store)).figure)
+    said = "Not the paper's settings: DFA (learning rate 0.001 in place of 0.0001; error scale 1.53e-05 in place of 1.0)."
+    assert said in fig4 and fig4.count("in place of the paper's 200") == 1
+    assert any(note.endswith(f". {said}") for note in judge_table(Evidence(new_store)).notes)
+    for name in ("bp", "pfa"):
+        add_run(new_store, "mnist", name, 0, epochs=40, draws="published")
+    evidence = Evidence(new_store, {"draws": ["published"]})
+    said = "Not the paper's settings: BP, PFA (draws published in place of own)."
+    assert said in texts(drawn("fig2", evidence).figure)
+    assert said.replace("BP, ", "") in texts(drawn("fig3", evidence).figure)
+    assert "Not the paper's settings" not in texts(
+        drawn("fig4", Evidence(new_store), algorithms=["bp"]).figure
+    )

@@ -69,7 +69,8 @@ def variant_curves(comparison: Comparison, algorithm: str, option: str, quantity
     """
     usual, found = described(algorithm).options.get(option), []
     for (value,), cohort in comparison.variants(algorithm, option, anywhere=True).items():
-        if usual is not None and value != usual.default:
+        chosen = cohort.config_hash == comparison.cohorts[algorithm].config_hash
+        if usual is not None and value != usual.default and not chosen:
             curve = comparison.curve(cohort, quantity)
             others = [said for key, said in cohort.departures.items() if key != option]
             name = ", ".join([f"{option.replace('_', ' ')} {value:.3g}", *others])

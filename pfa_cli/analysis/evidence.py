@@ -57,8 +57,8 @@ class Cohort:
     """The runs of one algorithm in one configuration.
 
     ``pooled`` (what means are taken over), ``diverged`` and ``waiting`` (unfinished, left out) are rows of the table of
-    runs, by seed. ``departures``: in what they differ from the paper's experiment (``paper.departures``). ``others``
-    counts the algorithm's configurations that are not shown.
+    runs, by seed. ``departures``: in what they differ from the paper's experiment (``paper.departures``). ``others``:
+    hashes of the algorithm's configurations that were not chosen.
     """
 
     algorithm: str
@@ -68,7 +68,7 @@ class Cohort:
     diverged: pd.DataFrame
     waiting: pd.DataFrame
     departures: Mapping[str, str]
-    others: int
+    others: frozenset[str]
 
     @property
     def finished(self) -> bool:
@@ -377,7 +377,7 @@ def _cohort(runs: pd.DataFrame, algorithm: str, swept: Sequence[str] = ()) -> Co
         diverged=own[diverged],
         waiting=own[~pooled & ~diverged],
         departures=own["departures"].iloc[0],
-        others=runs["config_hash"].nunique() - 1,
+        others=frozenset(runs["config_hash"]) - {chosen},
     )
 
 

@@ -158,8 +158,11 @@ def absent(comparison: Comparison, names: Sequence[str]) -> str:
     return "; ".join(said + ([f"{labels(elsewhere)} run with other settings only"] if elsewhere else []))
 
 
-def cohort_notes(comparison: Comparison, wanted: Sequence[str]) -> list[str]:
-    """What is missing, unfinished, diverged or chosen among others, for the algorithms that a figure wants."""
+def cohort_notes(comparison: Comparison, wanted: Sequence[str], variants: Collection[str] = ()) -> list[str]:
+    """What is missing, unfinished, diverged or chosen among others, for the algorithms that a figure wants.
+
+    ``variants``: hashes of the configurations that it shows beside the chosen ones.
+    """
     shown = [comparison.cohorts[name] for name in wanted if name in comparison.cohorts]
     notes = [note] if (note := settings_note(shown)) else []
     if missing := absent(comparison, wanted):
@@ -172,7 +175,7 @@ def cohort_notes(comparison: Comparison, wanted: Sequence[str]) -> list[str]:
         )
     if waiting := [f"{_label(c)} {_seeds(c.waiting)}" for c in shown if len(c.waiting)]:
         notes.append(f"Unfinished and not shown: {'; '.join(waiting)}.")
-    if others := [f"{_label(c)} {c.others}" for c in shown if c.others]:
+    if others := [f"{_label(c)} {n}" for c in shown if (n := len(c.others.difference(variants)))]:
         notes.append(f"Further configurations in the database, not shown here: {', '.join(others)}.")
     notes.append("Configurations: " + ", ".join(f"{_label(c)} {c.config_hash[:8]}" for c in shown) + ".")
     return notes

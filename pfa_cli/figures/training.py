@@ -155,7 +155,8 @@ def _notes(
     failed = [name for name in aligned if (own := comparison.cohorts.get(name)) and limits(own) is None]
     if failed:
         notes.append(f"Not drawn, since the function that computes them fails: limits of {labels(failed)}.")
-    return notes + cohort_notes(comparison, in_order([*accuracy, *aligned]))
+    variants = shown.loc[shown["source"] == "variant", "config_hash"].unique()
+    return notes + cohort_notes(comparison, in_order([*accuracy, *aligned]), variants)
 
 
 def _accuracy(
@@ -285,11 +286,11 @@ def accuracy_panel(ax: Axes, curves: pd.DataFrame, epochs: int, colours: Mapping
         line = _plot(
             ax, curve, color=colour, linestyle=style.linestyle(name), marker=_marker(curve), markersize=3, clip_on=False
         )  # fmt: skip
-        line.set_label(_legend(name, curve, epochs))
+        line.set_label(_legend(described(name).label, curve, epochs))
         handles.append(line)
     for (name, kind), curve in _lines(curves, "variant", ["algorithm", "statistic"]):
         line = _plot(ax, curve, color=colours[name], linewidth=0.9, linestyle="-.")
-        line.set_label(style.shown(f"{described(name).label}, {kind.split(', ')[1]}"))
+        line.set_label(_legend(f"{described(name).label}, {kind.split(', ')[1]}", curve, epochs))
         handles.append(line)
     low, high = _limits(curves)
     labelled = set(curves.loc[curves["source"] == "ours", "algorithm"])
@@ -376,13 +377,11 @@ def _marker(curve: pd.DataFrame) -> str:
     return "o" if len(curve) <= 3 else ""  # a line of one point would not be seen
 
 
-def _legend(algorithm: str, curve: pd.DataFrame, epochs: int) -> str:
+def _legend(label: str, curve: pd.DataFrame, epochs: int) -> str:
     last = curve.iloc[-1]
     spread = "" if pd.isna(last["std"]) else f" ± {last['std']:.2f}"
     early = "" if last["epoch"] == epochs else f", epoch {last['epoch']:.0f}"
-    return style.shown(
-        f"{described(algorithm).label}  {last['mean']:.2f}{spread}  (n = {last['n']:.0f}{early})"
-    )
+    return style.shown(f"{label}  {last['mean']:.2f}{spread}  (n = {last['n']:.0f}{early})")
 
 
 def _frame(ax: Axes, epochs: int) -> None:

@@ -72,9 +72,23 @@ def test_a_variant_of_an_algorithm_is_drawn_beside_it_and_moves_nothing_else(new
     for epoch, point in zip((1, 2), variant.itertuples(), strict=True):
         own = epochs[epochs["run_id"].isin(ids) & (epochs["epoch"] == epoch)]["test_accuracy_percent"]
         assert (point.epoch, point.mean, point.n) == (epoch, pytest.approx(own.mean()), 2)
-    assert "DFA, error scale 1.53e-05" in legends(drawing.figure)
+    last = variant.iloc[-1]
+    entry = f"DFA, error scale 1.53e-05  {last['mean']:.2f} ± {last['std']:.2f}  (n = 2, epoch 2)"
+    assert entry in legends(drawing.figure)
     said = "Dash-dotted: DFA, error scale 1.53e-05, 2 epochs in place of 200, learning rate 0.001 in place of 0.0001."
     assert said in texts(drawing.figure)
+
+
+def test_a_variant_that_is_drawn_does_not_count_as_not_shown(new_store: Store) -> None:
+    add_run(new_store, "cifar10", "dfa", 0, epochs=2)
+    add_run(new_store, "cifar10", "dfa", 0, epochs=2, error_scale=1 / 65536)
+    hidden = "not shown here: DFA"
+    assert hidden not in texts(drawn("fig4-supplement", Evidence(new_store)).figure)
+    assert f"{hidden} 1." in texts(drawn("fig4", Evidence(new_store)).figure)
+    add_run(new_store, "cifar10", "dfa", 0, epochs=2, learning_rate=0.5)
+    assert f"{hidden} 1." in texts(drawn("fig4-supplement", Evidence(new_store)).figure)
+    chosen = Evidence(new_store, {"error_scale": [1 / 65536]})  # now it is the algorithm's own curve
+    assert rows(drawn("fig4-supplement", chosen), source="variant").empty
 
 
 def test_panels_are_in_the_papers_order(evidence: Evidence) -> None:

@@ -1,6 +1,6 @@
 """What was run: every configuration with its seeds and their states, and on which machines with which versions."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from pfa_cli.analysis.evidence import CELL, Evidence
-from pfa_cli.analysis.paper import paper
-from pfa_cli.analysis.words import ids, labels
+from pfa_cli.analysis.paper import departures, paper
+from pfa_cli.analysis.words import count, ids, labels
+from pfa_cli.configuration import DEFAULTS
 from pfa_cli.registry import described, in_order
 from pfa_cli.report.tables import Table
 
@@ -60,24 +61,30 @@ def ledger(evidence: Evidence) -> Ledger:
         ],
         duration=attempts["ended_at"] - attempts["started_at"],
     )
-    rows = tuple(_run_row(own) for _, own in runs.groupby(_CONFIGURATION))
+    several = {
+        key: _differing(own["configuration"].tolist()) for key, own in runs.groupby(["recipe", "algorithm"])
+    }
+    rows = tuple(
+        _run_row(own, several[own["recipe"].iloc[0], own["algorithm"].iloc[0]])
+        for _, own in runs.groupby(_CONFIGURATION)
+    )
     tries = tuple(_attempt_row(row) for row in attempts.to_dict("records"))
     return Ledger(
         runs=Table("What was run", _RUNS, rows, kind="dense"),
         machines=Table("Machines and versions", _MACHINES, tuple(_machines(attempts)), kind="dense"),
         attempts=Table(f"All {len(tries)} attempts", _ATTEMPTS, tries, kind="dense"),
-        failures=list(_failures(runs)),
+        failures=list(_failures(runs, attempts)),
         unfinished=list(_unfinished(runs)),
         never=list(_never(evidence.runs)),
         last=_moment(_last(attempts)),
     )
 
 
-def _run_row(own: pd.DataFrame) -> tuple[str, ...]:
+def _run_row(own: pd.DataFrame, several: set[str]) -> tuple[str, ...]:
     first = own.iloc[0]
     done = own[(own["state"] == "done") & own["diverged_epoch"].isna()]
     other = [f"{state}: {_seeds(rows['seed'])}" for state, rows in own.groupby("state") if state != "done"]
-    options = ", ".join(f"{key} {value}" for key, value in _options(first["configuration"]).items())
+    options = ", ".join(f"{key} {value}" for key, value in _named(first, several).items())
     return (
         first["recipe"], described(first["algorithm"]).label, f"{first['config_hash'][:8]}{options and ': '}{options}",
         str(first["epochs_total"]), _seeds(done["seed"]), "; ".join(other),
@@ -86,10 +93,28 @@ def _run_row(own: pd.DataFrame) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _options(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    cut = {key: configuration.get(key) for key in ("train_images", "test_images") if configuration.get(key)}
-    precision = configuration.get("precision", "fp32")
-    return {**configuration["options"], **cut, **({} if precision == "fp32" else {"precision": precision})}
+def _differing(configurations: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The settings that have several values in these configurations."""
+    whole = [{**DEFAULTS, **one} for one in configurations]
+    first = whole[0]
+    return {key for one in whole for key in first.keys() | one.keys() if one.get(key) != first.get(key)}
+
+
+def _named(run: pd.Series, several: set[str]) -> dict[str, Any]:
+    """The settings that tell a configuration from others.
+
+    Its options; what it cuts, precision and draws, where not the default; and what departs from the paper's experiment,
+    or, in a recipe that the paper has not, varies over the algorithm's runs (``several``).
+    """
+    ours = {**DEFAULTS, **run["configuration"]}
+    departed = departures(run["configuration"], _said(run["dataset"]))
+    telling = {"train_images", "test_images", "precision", "draws"}
+    if run["recipe"] not in paper().experiments:
+        telling |= several - {"milestones"}  # which follow from the epochs
+    named = [
+        key for key in sorted(ours) if key in departed or (key in telling and ours[key] != DEFAULTS.get(key))
+    ]
+    return ours["options"] | {key: ours[key] for key in named if key not in ("options", "epochs", "sources")}
 
 
 def _machines(attempts: pd.DataFrame) -> Iterator[tuple[str, ...]]:
@@ -111,12 +136,18 @@ def _attempt_row(row: Mapping[Any, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _failures(runs: pd.DataFrame) -> Iterator[str]:
+def _failures(runs: pd.DataFrame, attempts: pd.DataFrame) -> Iterator[str]:
     """What diverged, what failed, and what is stored twice."""
     for row in runs[runs["diverged_epoch"].notna()].to_dict("records"):
         yield f"Diverged: {_name(row)}: at epoch {row['diverged_epoch']}"
     for row in runs[runs["state"] == "failed"].to_dict("records"):
         yield f"Failed: {_name(row)}: {row['error'] or 'no reason was stored'}"
+    failed = runs.loc[runs["state"] == "failed", "run_id"]
+    resumed = attempts[(attempts["outcome"] == "failed") & ~attempts["run_id"].isin(failed)]
+    if len(resumed):
+        text = "" if len(failed) else "No run failed for good. "
+        text += f"{count(len(resumed), 'attempt')} failed, and later ones took up these runs: "
+        yield text + ids(set(resumed["run_id"]))
     for row in runs[runs.duplicated(CELL)].to_dict("records"):
         yield f"Stored twice, counted once: {_name(row)}; `pfa db check` looks for damage"
 

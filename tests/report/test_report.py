@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from synthetic import OWNER, add_run
 
+from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.findings import Findings
 from pfa_cli.analysis.paper import paper
 from pfa_cli.errors import PfaError
 from pfa_cli.recipes import load_recipe
 from pfa_cli.report import write_report
+from pfa_cli.report.ledger import ledger
 from pfa_cli.report.tables import tight
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.writer import claim, ensure_run, finish, start_attempt
@@ -170,3 +172,37 @@ def test_numbers_are_not_torn_apart() -> None:
     assert tight("98.4 ± 0.1 %, [−0.1, +0.2] & 3–5") == (
         "98.4\u00a0±\u00a00.1\u00a0%, [−0.1,\u00a0+0.2] & 3\u2060–\u20605"
     )
+
+
+def test_the_settings_tell_configurations_apart(new_store: Store) -> None:
+    """What departs from the paper's experiment; for another recipe, what its runs differ in. Epochs have a column."""
+    for recipe, algorithm, changed in (
+        ("cifar10", "bp", {"epochs": 2}),
+        ("cifar10", "bp", {"learning_rate": 0.001, "train_images": 500}),
+        ("mnist", "bp", {}),
+        ("mnist", "bp", {"draws": "published", "weight_decay": 9e-5, "milestones": (10,)}),
+        ("imagenette", "bp", {"learning_rate": 0.05}),
+        ("imagenette", "bp", {"learning_rate": 0.1, "epochs": 2}),
+    ):
+        ensure_run(new_store, load_recipe(recipe).configuration(algorithm, changed), 0)
+    settings = sorted((row[0], *row[2].split(": ")[1:]) for row in ledger(Evidence(new_store)).runs.rows)
+    assert settings == [
+        ("cifar10",),
+        ("cifar10", "learning_rate 0.001, train_images 500"),
+        ("imagenette", "learning_rate 0.05"),
+        ("imagenette", "learning_rate 0.1"),
+        ("mnist",),
+        ("mnist", "draws published, milestones [10], weight_decay 9e-05"),
+    ]
+
+
+def test_attempts_that_failed_before_others_finished_the_run(new_store: Store) -> None:
+    configuration = load_recipe("mnist").configuration("bp", {"epochs": 2})
+    for _ in range(2):
+        owned = claim(new_store, ensure_run(new_store, configuration, 0), OWNER, is_alive=lambda row: False)
+        assert owned is not None
+        start_attempt(new_store, owned, {})
+        finish(new_store, owned, "failed", "no memory")
+    add_run(new_store, "mnist", "bp", 0, epochs=2)
+    resumed = "2 attempts failed, and later ones took up these runs: 1"
+    assert ledger(Evidence(new_store)).failures == [f"No run failed for good. {resumed}"]

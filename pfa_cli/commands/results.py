@@ -155,7 +155,7 @@ def figures(
     )
     chosen = parse_choices(where or (), "--where")
     with open_to_look(*db or ()) as store:
-        paths, table = build(
+        _, table = build(
             store,
             out or results_folder(*(db or [])[:1]),
             wanted,
@@ -164,9 +164,8 @@ def figures(
             chosen,
             options,
             messages.say,
+            output.say,
         )
-    for path in paths:
-        output.say(path)
     if table is not None:
         output.print(terminal(table))
 

@@ -36,8 +36,10 @@ class Entry:
         with house_style(options):
             return self.function(evidence, options)
 
-    def missing(self, name: str, database: str) -> str:
-        """What to say where there is nothing to draw."""
+    def missing(self, name: str, database: str, *, narrowed: bool = False) -> str:
+        """What to say where there is nothing to draw. ``narrowed``: only some of the runs were looked at."""
+        if narrowed:
+            return f"{name}: no run of it in {database} fits --where."
         cure = f"; `{self.command}` makes it" if self.command else ""
         return f"{name}: nothing of it is in {database}{cure}."
 

@@ -188,9 +188,14 @@ def _above(trained: pd.DataFrame, top: float | None) -> list[str]:
         return []
     above = trained[trained["mean"] > top]
     return [
-        f"Above the axis of (b): {recipe}, {count(len(own), 'layer')} at {own['mean'].min():.0f} to {own['mean'].max():.0f}°."
+        f"Above the axis of (b): {recipe}, {count(len(own), 'layer')} at {_span(own['mean'])}°."
         for recipe, own in above.groupby("recipe", sort=False)
     ]
+
+
+def _span(values: pd.Series) -> str:
+    """The least and the largest as whole numbers; one where they are the same."""
+    return " to ".join(dict.fromkeys(f"{end:.0f}" for end in (values.min(), values.max())))
 
 
 def _angle_panel(ax: Axes, shown: pd.DataFrame, top: float | None) -> None:

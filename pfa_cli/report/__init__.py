@@ -50,11 +50,13 @@ def build(
     where: Mapping[str, Sequence[Any]] | None = None,
     options: "Options | None" = None,
     say: Callable[[str], None] = lambda message: None,
+    written: Callable[[Path], None] = lambda path: None,
 ) -> "tuple[list[Path], Table1 | None]":
     """Writes the figures, each with the CSV of what it shows, and Table 1 into ``out``; the files, and the table.
 
     Without ``only`` and ``recipe``, everything that the database has runs for. ``say`` is told what was passed over and
-    what makes it; what was asked for by name must be there.
+    what makes it; what was asked for by name must be there. ``written`` is told each file once it is whole, so that
+    those before an error are known, too.
 
     Args:
         only: some of the names in ``figures.catalogue``, and "table1".
@@ -99,6 +101,12 @@ def build(
     missing: list[str] = []
     fault = PfaError
     table = None
+
+    def keep(*files: Path) -> None:
+        for path in files:
+            paths.append(path)
+            written(path)
+
     for name in wanted:
         entry = known[name]
         if entry is None:
@@ -106,7 +114,7 @@ def build(
                 missing.append(f"table1: nothing of it is in {store.name}; `pfa run mnist` makes it.")
             else:
                 table = judge_table(evidence)
-                paths += write_table1(table, out)
+                keep(*write_table1(table, out))
             continue
         try:
             drawing = entry.draw(evidence, options)
@@ -115,10 +123,10 @@ def build(
             fault = UsageError if isinstance(error, UsageError) else fault
             continue
         if drawing is None:
-            missing.append(entry.missing(name, store.name))
+            missing.append(entry.missing(name, store.name, narrowed=bool(where) and len(evidence.runs) > 0))
         else:
-            paths += save_figure(drawing.figure, out, name, formats, options)
-            paths.append(save(out / f"{name}.csv", csv(drawing.shown)))
+            keep(*save_figure(drawing.figure, out, name, formats, options))
+            keep(save(out / f"{name}.csv", csv(drawing.shown)))
     if missing and (only is not None or not paths):
         raise fault(" ".join(missing))
     for message in missing:

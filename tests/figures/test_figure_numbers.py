@@ -1,5 +1,6 @@
 """What the figures draw, against the database and the published curves."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -249,6 +250,7 @@ def test_figure_3_names_what_an_unfinished_schedule_leaves_above_the_axis(new_st
     bottom, top = drawing.figure.axes[1].get_ylim()
     assert bottom == 0 and highest["mnist"] < top < highest["imagenet"]
     assert "Above the axis of (b): imagenet, 21 layers at " in texts(drawing.figure)
+    assert re.search(r"at (\d+)( to (?!\1°)\d+)?°\.", texts(drawing.figure))
 
 
 def test_figure_3_says_how_to_get_the_simulations(new_store: Store) -> None:

@@ -196,3 +196,16 @@ def test_bad_values_name_the_cure(
     assert answer.code == 2
     assert cure in " ".join(answer.err.replace("│", " ").split())
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_written_before_an_error_is_named_and_where_is_its_cause(
+    call: Call, database: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    asked = ("--only=fig2,fig5,table1", "--where=recipe=mnist", "--format=svg")
+    answer = call("figures", *asked, "--db", str(database), "--out", str(out))
+    assert answer.code == 1
+    assert {Path(line).name for line in answer.out.splitlines()} == {path.name for path in out.iterdir()}
+    assert {"fig2.svg", "table1.md"} <= {path.name for path in out.iterdir()}
+    assert "fig5: no run of it in " in answer.err and "fits --where." in answer.err
+    assert "makes it" not in answer.err

@@ -115,7 +115,10 @@ def _trained(evidence: Evidence) -> tuple[pd.DataFrame, list[str]]:
             unfinished = "" if cohort.finished else ", unfinished"
             seeds.append(f"{expansion:g} (n\u00a0=\u00a0{last['run_id'].nunique()}{unfinished})")
         if seeds:
-            said = filter(None, (data_note(comparison), settings_note(cohorts, besides=["expansion"])))
+            departed = settings_note(
+                cohorts, besides=["expansion", "least_units"]
+            )  # the latter of ratios below 1
+            said = filter(None, (data_note(comparison), departed))
             notes.append(f"Trained PFA networks: {' '.join(said)} Expansion ratios: {', '.join(seeds)}.")
     return (pd.concat(found, ignore_index=True) if found else pd.DataFrame()), notes
 

@@ -81,6 +81,7 @@ def handle_signals() -> None:
     """
     for number in _not_ignored():
         signal.signal(number, _raise_stopped)
+    sys.unraisablehook = _say_unraisable
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
@@ -235,6 +236,15 @@ def _raise_stopped(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
     if number == signal.SIGINT:  # once more, while the first one's exception ends the process
         os._exit(_exit_code(number))
+
+
+def _say_unraisable(unraisable: Any) -> None:
+    """What Python says of an exception that it can raise nowhere, unless it is `Stopped`.
+
+    The signal may come while a weak reference's callback or an atexit function runs. It is not lost: see `_raised`.
+    """
+    if not isinstance(unraisable.exc_value, Stopped):
+        sys.__unraisablehook__(unraisable)
 
 
 def _exit_code(number: int) -> int:

@@ -182,3 +182,28 @@ def test_what_has_nothing_to_save_is_interrupted() -> None:
         assert stop.exit_code == 143
         with pytest.raises(Stopped), interruptible():  # asked before: it does not even begin
             raise AssertionError
+
+
+NOWHERE_TO_RAISE = """
+import atexit, os, signal, weakref
+from pfa_cli.signals import handle_signals, stop_signals
+
+class Thing: pass
+
+def asked(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    sum(range(1000))  # the handler runs here
+
+handle_signals()
+atexit.register(asked)
+thing = Thing()
+reference = weakref.ref(thing, asked)
+del thing
+with stop_signals() as request:
+    print(bool(request))
+"""
+
+
+def test_a_signal_where_nothing_can_be_raised_is_not_lost_and_prints_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", NOWHERE_TO_RAISE], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")

@@ -81,7 +81,9 @@ def test_published_curves_are_told_apart_from_every_algorithm(vision: str) -> No
         assert np.linalg.norm(lab(colour, vision) - lab(style.PUBLISHED["color"], vision)) > 15, name
 
 
-@pytest.mark.parametrize("name", paper().figures)
+@pytest.mark.parametrize(
+    "name", sorted(paper().figures.keys() - {"fig5-imagenette"})
+)  # as fig5, of a recipe without runs here
 def test_nothing_is_clipped_or_covered(name: str, evidence: Evidence) -> None:
     expect_clear(catalogue(evidence)[name].draw(evidence, Options()))
 

@@ -221,7 +221,7 @@ class Algorithm:
         dtype: torch.dtype,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> Tensor:
-        """Standard normal noise from the algorithm's own stream."""
+        """Standard normal noise of ``shape`` from the algorithm's own stream, drawn in the order of ``memory_format``."""
         if self.generator is None or self.generator.device != device:
             self.generator = generator(self.seed, "noise", self._epoch, device=device)
         empty = torch.empty(shape, device=device, dtype=dtype, memory_format=memory_format)

@@ -4,7 +4,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,8 @@ class Trainer:
         self._say = say
         self._steps = 0  # taken since the first epoch began
         self._recordings: dict[str, defaultdict[int, Recorded]] = {}  # of each kind of that work
+        # Within it, work is done without a recording; where nothing is recorded at all, nobody has to wait for it.
+        self._directly: Callable[[], AbstractContextManager[None]] = undisturbing if record else nullcontext
         if record is not None:
             once = partial(Recorded, record, 1)
             self._recordings = {_EVALUATION: defaultdict(once), _METRICS: defaultdict(once)}
@@ -267,24 +269,21 @@ class Trainer:
         kind: int = 0,
     ) -> None:
         """Does ``work`` of this ``kind`` by its recording; without one from now on where it cannot be recorded."""
-        if not self._recordings:
+        if name in self._recordings:
+            drawn_from = self.algorithm.generator
+            try:
+                self._recordings[name][kind](
+                    work, inputs, [] if drawn_from is None else [drawn_from], changes
+                )
+                return
+            except NotRecorded as reason:
+                del self._recordings[name]
+                if drawn_from is not None:
+                    self.algorithm.generator = torch.Generator(device=drawn_from.device)
+                    self.algorithm.generator.set_state(*reason.generators)
+                self._say(f"{name} goes on without a CUDA graph: {reason}")
+        with self._directly():
             work(*inputs)
-            return
-        if name not in self._recordings:
-            with undisturbing():
-                work(*inputs)
-            return
-        drawn_from = self.algorithm.generator
-        try:
-            self._recordings[name][kind](work, inputs, [] if drawn_from is None else [drawn_from], changes)
-        except NotRecorded as reason:
-            del self._recordings[name]
-            if drawn_from is not None:
-                self.algorithm.generator = torch.Generator(device=drawn_from.device)
-                self.algorithm.generator.set_state(*reason.generators)
-            self._say(f"{name} goes on without a CUDA graph: {reason}")
-            with undisturbing():
-                work(*inputs)
 
     def _changing(self) -> list[Tensor]:
         """Every tensor that a step changes."""

@@ -12,7 +12,7 @@ from store_cells import OWNER, claimed, configuration, record, run_to_end
 from pfa_cli.records import EpochRecord
 from pfa_cli.store import writer
 from pfa_cli.store.engine import Store, open_store
-from pfa_cli.store.errors import LostCell
+from pfa_cli.store.errors import LostCell, StoreError
 from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import (
     RunRow,
@@ -311,3 +311,18 @@ def test_a_clock_set_back_makes_no_negative_durations(store: Store, monkeypatch:
     assert row.started_at is not None and row.finished_at is not None
     assert row.finished_at >= row.started_at
     assert row.heartbeat_at == start - 3 * day  # the time of day, with which others compare theirs
+
+
+def test_an_epoch_whose_forerunner_the_server_forgot_is_refused(store: Store) -> None:
+    mine = claimed(store)
+    for epoch in (0, 1):
+        record_epoch(store, mine, record(epoch))
+    with store.write() as connection:  # as a server does that crashes before it has written what it confirmed
+        for table in ("layers", "epochs"):
+            connection.execute(text(f"DELETE FROM {table} WHERE epoch = 1"))
+        connection.execute(text("UPDATE runs SET epochs_done = 0"))
+    with pytest.raises(StoreError, match="epoch 0 as the last .* though epoch 1 was stored: .* run the same command again"):
+        record_epoch(store, mine, record(2))
+    record_epoch(store, mine, record(1))
+    record_epoch(store, mine, record(2))
+    assert epochs_frame(store)["epoch"].tolist() == [0, 1, 2]

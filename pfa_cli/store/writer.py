@@ -374,7 +374,9 @@ def _update_own(connection: Connection, claim: Claim, **changes: Any) -> None:
 def _check_epochs_before(connection: Connection, claim: Claim, epoch: int) -> None:
     """StoreError if the epoch before ``epoch``, which was stored, is there no more: the run would keep a gap for ever."""
     own = and_(runs.c.id == claim.run_id, runs.c.token == claim.token)
-    for (done,) in connection.execute(select(runs.c.epochs_done).where(own)):  # none if it is another's by now
+    for (done,) in connection.execute(
+        select(runs.c.epochs_done).where(own)
+    ):  # none if it is another's by now
         if epoch == 0 or (done is not None and done >= epoch - 1):
             return
         there = "no epoch" if done is None else f"epoch {done} as the last"

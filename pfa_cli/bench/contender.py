@@ -134,31 +134,34 @@ def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: 
 def products(configuration: Configuration, dataset: InMemoryDataset, device: torch.device) -> Contender:
     """The matrix products of a BP step and nothing else: the floor under its time on a CPU."""
     trainer = Trainer(configuration, dataset, 0, device)
+    precision = trainer.precision
     images, _ = dataset.probe(configuration.batch_size)
-    run = matrix_products(trainer.network, trainer.precision.lay_out(images))
+    network = trainer.network.to(dtype=precision.dtype)  # what autocast converts to at every step
+    run = matrix_products(network, precision.lay_out(images).to(dtype=precision.dtype))
 
     def step(*request: Tensor) -> None:
         run()
 
-    return Contender(as_in_training(step, trainer.precision, device), configuration.batch_size)
+    return Contender(as_in_training(step, precision, device), configuration.batch_size)
 
 
 def matrix_products(network: nn.Module, images: Tensor) -> Callable[[], None]:
     """A function that does the products of one BP step of the converted ``network`` on a batch like ``images``.
 
     Per weighted layer: the forward product, the weight gradient, and the error at its input but for the first layer.
-    Biases, activations, normalisation, loss and optimiser are not in it.
+    Biases, activations, normalisation, loss and optimiser are not in it, nor padding by anything but zeros.
     """
     seen: list[tuple[FeedbackLayer, Tensor, Tensor]] = []
 
+    @torch.no_grad()
     def listen(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(layer, FeedbackLayer)
-        seen.append((layer, inputs[0].detach().clone(), torch.randn_like(output)))
+        x = inputs[0].detach().clone()
+        seen.append((layer, x, torch.randn_like(layer.response(x))))
 
     layers = [module for module in network.modules() if isinstance(module, FeedbackLayer)]
     handles = [layer.register_forward_hook(listen) for layer in layers]
-    with torch.no_grad():
-        network(images)
+    network(images)  # a training pass: on a GPU each convolution finds out how to form its weight gradient
     for handle in handles:
         handle.remove()
 

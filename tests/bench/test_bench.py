@@ -17,8 +17,9 @@ import torch.utils.flop_counter
 from command_line import Call
 from rich.console import Console
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from pfa_cli.algorithms import convert
+from pfa_cli.algorithms import convert, patches
 from pfa_cli.bench import command, contender, timing
 from pfa_cli.bench.command import TooSlow, affordable_step, smaller
 from pfa_cli.bench.contender import BP, LITERAL, PFA, PLAIN, PRODUCTS, Contender, Setting, matrix_products
@@ -289,6 +290,34 @@ def test_matrix_products_are_those_of_a_step() -> None:
         run()
     first, second = 2 * 5 * 8 * 6, 2 * 5 * 6 * 4
     assert counter.get_total_flops() == 2 * first + 3 * second
+
+
+def test_a_convolutions_products_are_formed_as_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weight gradient from patches where these are faster; whatever its padding."""
+    first, second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 4, padding="same", padding_mode="reflect")
+    network = convert(nn.Sequential(first, nn.ReLU(), second), "bp")
+    network[0].by_patches = network[2].by_patches = None  # as on a GPU
+    by_patches: list[torch.Size] = []
+    monkeypatch.setattr(patches, "are_faster", lambda layer, x: layer is network[0])
+    monkeypatch.setattr(patches, "weight_gradient", lambda x, delta, shape, _: by_patches.append(shape))
+    matrix_products(network, torch.randn(5, 2, 8, 8))()
+    assert by_patches == [network[0].weight.shape]
+
+
+def test_the_products_are_of_the_recipes_precision(tmp_path: Path) -> None:
+    seen: list[torch.dtype] = []
+
+    class Listen(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.mm.default:
+                seen.extend(matrix.dtype for matrix in args)
+            return func(*args, **(kwargs or {}))
+
+    small = setting(hidden_sizes=(8,), batch_size=4, train_images=8, precision="bf16").configuration(BP)
+    contender_ = contender.products(small, bench_dataset(small, "random", tmp_path, CPU), CPU)
+    with Listen():
+        contender_.step()
+    assert seen == [torch.bfloat16] * 2 * 5  # two layers: forward and weight gradient; one error
 
 
 def test_the_peak_is_that_since_the_reset() -> None:

@@ -76,7 +76,7 @@ def measure_store(
 
     Nothing stays. Rows per second are by the clock, as a disk and a server are waited for; merging is by CPU time.
     """
-    configuration = load_recipe("mnist").configuration("pfa", {"epochs": n_epochs})
+    configuration = load_recipe("mnist").configuration("pfa", {"epochs": n_epochs - 1})  # and epoch 0
     rows = n_epochs * (1 + n_layers)
     values = {}
     with tempfile.TemporaryDirectory(prefix="pfa-bench-") as folder:
@@ -110,7 +110,7 @@ def _write(db: str, configuration: Configuration, n_layers: int) -> float:
         assert claim is not None
         writer.start_attempt(store, claim, {})
         begun = time.perf_counter()
-        for epoch in range(1, configuration.epochs + 1):
+        for epoch in range(configuration.epochs + 1):
             of_layers = tuple(
                 LayerRecord(i, f"layer{i}", **dict.fromkeys(of_layer, epoch / (i + 3)))
                 for i in range(n_layers)

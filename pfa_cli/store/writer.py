@@ -230,7 +230,8 @@ def record_epoch(
     ``wait``: for a server that is away (see ``Store.insist``); else raises ServerLost after two seconds.
 
     Epochs from this one on that are there already come from an attempt that went further than the checkpoint
-    it left; they are replaced, so that a run's epochs are always those of one training.
+    it left; they are replaced, so that a run's epochs are always those of one training. StoreError if the epoch before is
+    missing: the run would keep a gap for ever.
     """
     e = record.epoch
     known = runs.c.diverged_epoch
@@ -248,8 +249,15 @@ def record_epoch(
 
     def transaction() -> None:
         with store.write() as connection:
-            _check_epochs_before(connection, claim, e)
+            own = select(runs.c.epochs_done).where(runs.c.id == claim.run_id)
+            done = connection.execute(own).scalar()
             _update_own(connection, claim, **changes)
+            if e > (0 if done is None else done + 1):
+                raise StoreError(
+                    f"the database lacks epoch {e - 1} of run {claim.run_id}, which was stored: its server lost what it had "
+                    "confirmed, as after a crash with synchronous_commit=off; run the same command again, and it trains what "
+                    "is missing"
+                )
             for table in (layers, epochs):
                 connection.execute(delete(table).where(table.c.run_id == claim.run_id, table.c.epoch >= e))
             attempt = select(attempts.c.id).where(attempts.c.token == claim.token).scalar_subquery()
@@ -369,21 +377,6 @@ def _update_own(connection: Connection, claim: Claim, **changes: Any) -> None:
     own = and_(runs.c.id == claim.run_id, runs.c.token == claim.token)
     if connection.execute(update(runs).where(own).values(changes)).rowcount != 1:
         raise LostCell(f"run {claim.run_id} was taken over by another worker")
-
-
-def _check_epochs_before(connection: Connection, claim: Claim, epoch: int) -> None:
-    """StoreError if the epoch before ``epoch``, which was stored, is there no more: the run would keep a gap for ever."""
-    own = and_(runs.c.id == claim.run_id, runs.c.token == claim.token)
-    for (done,) in connection.execute(
-        select(runs.c.epochs_done).where(own)
-    ):  # none if it is another's by now
-        if epoch == 0 or (done is not None and done >= epoch - 1):
-            return
-        there = "no epoch" if done is None else f"epoch {done} as the last"
-        raise StoreError(
-            f"the database has {there} of run {claim.run_id}, though epoch {epoch - 1} was stored: its server lost what it had "
-            "confirmed, as after a crash with synchronous_commit=off; run the same command again, and it trains them again"
-        )
 
 
 def _end_attempt(connection: Connection, run_id: int, outcome: str, when: datetime | None) -> None:

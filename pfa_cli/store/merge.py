@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, insert, select, update
+from sqlalchemy import Connection, MetaData, Table, func, insert, select, update
 
 from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.store import checksums
@@ -25,15 +25,10 @@ from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, metadata,
 from pfa_cli.store.server import copy_in, identity, lock_table, reading
 
 _CELL = ("recipe", "algorithm", "seed", "config_hash")
-_PROGRESS = ["state", "error", "epochs_done", "diverged_epoch", "started_at", "finished_at", "host"]
-_PROGRESS += ["heartbeat_at", "pid_namespace", "sources"]
-_TIMINGS = {
-    "run_id",
-    "attempt_id",
-    "seconds",
-    "images_per_second",
-    "checksum",
-}  # may differ between equal epochs
+_PROGRESS = ["state", "error", "epochs_done", "diverged_epoch", "started_at", "finished_at", "sources"]
+_PROGRESS += ["host", "pid", "pid_namespace", "process_started", "heartbeat_at", "job"]
+# What may differ between equal epochs.
+_TIMINGS = ("run_id", "attempt_id", "seconds", "images_per_second", "checksum")
 _ATTACHED: Tables = {
     name: table.to_metadata(other)
     for other in [MetaData(schema="other")]
@@ -114,8 +109,14 @@ class _Other:
                 raise DamagedValue(what)
         checksums.verify(self.connection, self.tables)
         self.rows("attempts")
-        gaps = f"SELECT run_id FROM {self.tables['epochs'].fullname} GROUP BY run_id HAVING count(*) <= max(epoch) - min(epoch)"
-        for (run_id,) in self.connection.exec_driver_sql(gaps):
+        of_runs, of_epochs = self.tables["runs"], self.tables["epochs"]
+        gaps = (
+            select(of_runs.c.id)
+            .outerjoin(of_epochs, of_epochs.c.run_id == of_runs.c.id)
+            .group_by(of_runs.c.id)
+            .having(func.count(of_epochs.c.epoch) != func.coalesce(of_runs.c.epochs_done + 1, 0))
+        )
+        for run_id in self.connection.execute(gaps).scalars():
             raise DamagedValue(f"run {run_id} lacks an epoch")
         for run_id, fingerprint in fingerprints.items():
             if fingerprint is None:  # without checksums, only the values' types tell damage
@@ -243,7 +244,7 @@ def _bring_in(store: Store, other: Store, known: set[_Fingerprint], *, live: boo
                 if run["state"] == "running" and not live:
                     run["state"] = "interrupted"
                 wanted = live or run["state"] != "queued" or run["epochs_done"] is not None
-                if wanted and _merge_run(ours, theirs, run, report) and fingerprint is not None:
+                if wanted and _merge_run(ours, theirs, run, report, live) and fingerprint is not None:
                     new.add(fingerprint)
             _merge_simulations(ours, measured[0], report)
             _merge_benchmarks(ours, measured[1], report)
@@ -274,8 +275,8 @@ def _encoding(connection: Connection) -> str:
     return str(connection.exec_driver_sql("PRAGMA encoding").scalar_one())
 
 
-def _merge_run(connection: Connection, other: _Other, theirs: Row, report: MergeReport) -> bool:
-    """Whether both databases hold the same of the run now. ``theirs``: its row in the other."""
+def _merge_run(connection: Connection, other: _Other, theirs: Row, report: MergeReport, live: bool) -> bool:
+    """Whether both databases hold the same of the run now. ``theirs``: its row in the other. ``live``: see `_bring_in`."""
     cell = select(runs).where(*(runs.c[name] == theirs[name] for name in _CELL))
     found = connection.execute(cell).mappings().one_or_none()
     if found is None:
@@ -300,11 +301,11 @@ def _merge_run(connection: Connection, other: _Other, theirs: Row, report: Merge
     if difference is not None:
         report.conflicts += (f"{title}: {difference}; kept ours",)
         return False
-    finished_there = theirs["state"] == "done" and ours["state"] != "done"
-    if there.last_epoch <= here.last_epoch and not (there.last_epoch == here.last_epoch and finished_there):
+    rank = {"done": 2, "running": 1 if live else 0}  # of two states after the same epoch
+    if (there.last_epoch, rank.get(theirs["state"], 0)) <= (here.last_epoch, rank.get(ours["state"], 0)):
         report.unchanged += 1
         return False
-    if ours["state"] == "running":
+    if ours["state"] == "running" and not live:
         report.conflicts += (f"{title}: is running here; kept ours, merge again when it has ended",)
         return False
     state = {name: theirs[name] for name in _PROGRESS}

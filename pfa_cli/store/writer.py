@@ -147,8 +147,7 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
             return None
         if row.state == "running" and (row.token, row.heartbeat_at) not in dead:
             return None
-        if row.state == "running":
-            _end_attempt(connection, run_id, "stale", row.heartbeat_at)
+        _end_attempt(connection, run_id, "stale", row.heartbeat_at)  # or one that was merged before it ended
         now, token = _now(), secrets.token_hex(8)
         connection.execute(
             update(runs)
@@ -357,7 +356,6 @@ class Measurement:
     algorithm: str | None = None
 
 
-@_patient
 def record_benchmark(
     store: Store, machine: Mapping[str, Any], recipe: str, measurements: Iterable[Measurement]
 ) -> None:
@@ -368,9 +366,15 @@ def record_benchmark(
         for m in measurements
     ]
     rows = [row | {"checksum": checksums.of_row(row)} for row in rows]
-    if rows:
+
+    def transaction() -> None:
+        same = (benchmarks.c[name] == rows[0][name] for name in ("created_at", "checksum"))
         with store.write() as connection:
-            connection.execute(insert(benchmarks), rows)
+            if connection.execute(select(benchmarks.c.id).where(*same)).first() is None:
+                connection.execute(insert(benchmarks), rows)
+
+    if rows:
+        store.insist(transaction)
 
 
 def _update_own(connection: Connection, claim: Claim, **changes: Any) -> None:

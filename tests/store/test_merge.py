@@ -19,7 +19,8 @@ from pfa_cli.store import merge as merging
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import NoResults, StoreError
-from pfa_cli.store.merge import MergeReport, merge
+from pfa_cli.store.merge import MergeReport, merge, open_to_look
+from pfa_cli.store.owner import Job, Owner
 from pfa_cli.store.queries import runs
 from pfa_cli.store.tables import TABLES, table
 from pfa_cli.store.writer import (
@@ -227,6 +228,18 @@ def test_what_is_written_there_during_a_merge_comes_whole_or_not_at_all(
     assert [row.epochs_done for row in runs(ours)] == [1]
 
 
+def test_an_attempt_that_was_under_way_there_does_not_end_with_the_next_one_here(
+    ours: Store, theirs: Store
+) -> None:
+    record_epoch(theirs, claimed(theirs), record(0))
+    merge(str(ours.path), str(theirs.path))
+    last_heard = runs(ours)[0].heartbeat_at
+    finish(ours, claimed(ours), "failed")
+    attempts = ours.read(lambda c: c.execute(table("attempts")).all())
+    assert [attempt.outcome for attempt in attempts] == ["stale", "failed"]
+    assert attempts[0].ended_at == last_heard < attempts[1].ended_at
+
+
 def test_an_attempt_that_was_under_way_ends_here_as_it_did_there(ours: Store, theirs: Store) -> None:
     mine = claimed(theirs)
     record_epoch(theirs, mine, record(0))
@@ -358,11 +371,13 @@ def test_a_folder_that_holds_our_database_too_is_merged_again_without_a_word(tmp
     assert merge(whole, str(tmp_path)) == MergeReport(unchanged=1)
 
 
-def test_a_run_that_lacks_an_epoch_there_is_not_brought_in(ours: Store, theirs: Store) -> None:
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_a_run_that_lacks_an_epoch_there_is_not_brought_in(ours: Store, theirs: Store, epoch: int) -> None:
     run_to_end(theirs, algorithm="bp")
+    ensure_run(theirs, configuration("fa"), 0)
     with theirs.write() as connection:
         for name in ("layers", "epochs"):
-            connection.execute(text(f"DELETE FROM {name} WHERE epoch = 1"))
+            connection.execute(text(f"DELETE FROM {name} WHERE epoch = {epoch}"))
     with pytest.raises(StoreError, match="run 1 lacks an epoch"):
         merge(str(ours.path), str(theirs.path))
     assert runs(ours) == []
@@ -379,6 +394,32 @@ def test_a_database_that_stores_its_texts_in_another_encoding_is_merged_too(tmp_
         run_to_end(store)
     assert merge(str(ours), str(other)) == MergeReport(added=1)
     assert check(str(ours)).ok
+
+
+def test_of_a_run_in_several_databases_the_one_that_a_process_works_on_is_looked_at(
+    ours: Store, theirs: Store
+) -> None:
+    """Also where it was brought in before, by when another process worked on it, and in whatever order."""
+    databases = [str(ours.path), str(theirs.path)]
+    first = claimed(theirs, owner=Owner("there", 1, 1.0))
+    record_epoch(theirs, first, record(0))
+    merge(*databases)
+    finish(theirs, first, "interrupted")
+    second = claimed(theirs, owner=Owner("there", 2, 2.0, job=Job("c", "me", "7", None, 0)))
+    for epoch in (1, 2):
+        for names in (databases, databases[::-1]):
+            with open_to_look(*names) as store:
+                (row,) = runs(store)
+                assert (row.state, row.pid, row.process_started) == ("running", 2, 2.0)
+                assert (row.epochs_done, row.job and row.job["job_id"]) == (epoch - 1, "7")
+        record_epoch(theirs, second, record(epoch))
+    merge(*databases)
+    assert (runs(ours)[0].pid, runs(ours)[0].epochs_done) == (2, 2)
+    record_epoch(ours, claimed(ours), record(3))  # both are at work on it, and agree in what they have
+    with open_to_look(*databases) as store:
+        assert runs(store)[0].epochs_done == 3
+    with open_to_look(*databases[::-1]) as store:
+        assert runs(store)[0].epochs_done == 3
 
 
 def test_a_folder_of_shards_is_looked_at_as_one_database(tmp_path: Path, call: Call) -> None:

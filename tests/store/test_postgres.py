@@ -20,12 +20,14 @@ from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import ServerLost, StoreError
 from pfa_cli.store.merge import merge
-from pfa_cli.store.queries import attempts_frame, epochs_frame, runs, simulations_frame
+from pfa_cli.store.queries import attempts_frame, benchmarks_frame, epochs_frame, runs, simulations_frame
 from pfa_cli.store.writer import (
+    Measurement,
     claim,
     ensure_run,
     finish,
     heartbeat,
+    record_benchmark,
     record_epoch,
     record_simulation,
     start_attempt,
@@ -77,7 +79,7 @@ def test_a_restart_of_the_server_is_waited_for_and_nothing_is_lost_or_stored_twi
     assert len(told) == 1 and "waits for it, up to 10 minutes" in told[0]
 
 
-@pytest.mark.parametrize("step", ["claim", "start_attempt", "record_epoch", "finish"])
+@pytest.mark.parametrize("step", ["claim", "start_attempt", "record_epoch", "finish", "record_benchmark"])
 def test_a_step_whose_answer_was_lost_is_repeated_and_counts_once(
     server: Server, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +109,10 @@ def test_a_step_whose_answer_was_lost_is_repeated_and_counts_once(
     record_epoch(store, mine, record(0))
     may_lose("finish")
     finish(store, mine, "done")
+    may_lose("record_benchmark")
+    record_benchmark(store, {"cpu": "x86"}, "mnist", [Measurement("epoch", 1.5, "seconds")] * 2)
     assert lost == []
+    assert len(benchmarks_frame(store)) == 2
     assert attempts_frame(store)["outcome"].tolist() == ["done"]
     assert len(epochs_frame(store)) == 1
     store.close()

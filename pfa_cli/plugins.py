@@ -18,6 +18,8 @@ from typing import Any
 
 from pfa_cli import files
 from pfa_cli.errors import UsageError, unknown
+from pfa_cli.paths import expanded
+from pfa_cli.signals import Stopped
 
 _FILE = re.compile(r"(?P<path>.+\.py)(:(?P<attribute>\w*))?")
 
@@ -56,13 +58,15 @@ def is_file(reference: str) -> bool:
 def absolute(reference: str, folder: Path) -> str:
     """``reference``, if it is that of a file, with the file's full path; relative paths start in ``folder``.
 
+    UsageError if there is no such home folder (``~name``).
+
     >>> absolute("mynet.py:Net", Path("/recipes")), absolute("mlp", Path("/recipes"))
     ('/recipes/mynet.py:Net', 'mlp')
     """
     found = _FILE.fullmatch(reference)
     if found is None:
         return reference
-    path = folder.absolute() / Path(found["path"]).expanduser()
+    path = folder.absolute() / expanded(found["path"])
     return f"{path}{found[2] or ''}"
 
 
@@ -107,7 +111,7 @@ def load_installed(kind: str, point: EntryPoint) -> Plugin:
             raise UsageError(f"{where} names no module: reinstall or remove that package")
         content = Path(spec.origin).read_bytes()
         value = point.load()
-    except (KeyboardInterrupt, UsageError):
+    except (KeyboardInterrupt, Stopped, UsageError):
         raise
     except BaseException as error:
         raise UsageError(f"{where} cannot be imported ({_one_line(error)}): mend or remove it") from None
@@ -133,7 +137,7 @@ def _run(path: Path, content: bytes) -> tuple[ModuleType, str]:
     sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
     try:
         exec(code, module.__dict__)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # SystemExit too: a file's mistake must not end the command without a word
         del sys.modules[module.__name__]

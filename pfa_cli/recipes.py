@@ -179,9 +179,8 @@ class Recipe:
         before, after = (Configuration.settings_of(c.model_dump(mode="json")) for c in (usual, configuration))
         keys = dict.fromkeys((*before, *after))
         found = {key: after.get(key) for key in keys if before.get(key) != after.get(key)}
-        for key in found:
-            if found[key] is None:  # the default, which is not the recipe's
-                found[key] = configuration.options.get(key)
+        for key in found.keys() - after.keys():  # a default, or None
+            found[key] = getattr(configuration, key, configuration.options.get(key))
         scaled = _scale(usual.milestones, usual.epochs, configuration.epochs)
         if list(configuration.milestones) == scaled:
             found.pop("milestones", None)
@@ -437,10 +436,10 @@ def _check(recipe: Recipe, known: Mapping[str, Entry]) -> None:
     for algorithm, settings in recipe.algorithms.items():
         for key in settings:
             recipe._owners(f"{algorithm}.{key}", {}, known)
+    for reference in (*ALGORITHMS, *recipe.plugins.values()):
+        recipe.configuration(reference)
     for name in recipe.sweeps:
         try:
             recipe.sweep(name)
         except UsageError as error:
             raise UsageError(f"sweep {name}: {str(error).removeprefix('--set: ')}") from None
-    for name in ALGORITHMS:
-        recipe.configuration(name)

@@ -19,6 +19,7 @@ from pfa_cli.algorithms import convert
 from pfa_cli.configuration import Configuration
 from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.recipes import load_recipe
+from pfa_cli.signals import Stopped
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "pfa_cli/algorithms/README.md"
@@ -310,6 +311,7 @@ def test_a_broken_plugin_is_named_in_one_sentence_before_anything_is_stored(
         ("dataset=minst", "unknown data set 'minst': did you mean 'mnist'?"),
         ("network=absent.py:Net", "cannot read it (No such file or directory)"),
         ("network=/dev/zero.py:Net", "cannot read it"),
+        ("network=~nobody-at-all/net.py:Net", "no home folder is known for it"),
         ("network=own.py:number", "3 must be a function or a class"),
         ("dataset=own.py:number", "3 must be a function or a class"),
     ],
@@ -356,6 +358,19 @@ def install(folder: Path, text: str, points: str) -> None:
     (info / "entry_points.txt").write_text(points)
 
 
+def test_a_stop_signal_while_a_plugin_is_imported_is_no_fault_of_the_plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "from pfa_cli.signals import Stopped\nraise Stopped(15)\n"
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(Stopped):
+        registry.algorithm(f"{tmp_path}/own.py:A")
+    install(tmp_path, text, "[pfa.algorithms]\na = outside_package:A\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(Stopped):
+        registry.algorithm("a")
+
+
 def test_an_installed_package_adds_algorithms_by_name(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,6 +408,12 @@ def test_convert_takes_a_class_and_a_file() -> None:
         )
     paths = [network.algorithm.path(network[2]) for network in networks]
     assert torch.equal(*paths) and torch.equal(paths[0].sign(), networks[0][2].weight.sign())
+
+
+def test_a_plugins_table_in_a_recipe_is_checked_as_ours_are(squares: Path) -> None:
+    squares.write_text(RECIPE + "epochs = 0\n")
+    with pytest.raises(UsageError, match=r"squares\.toml: epochs \(=0\) must be greater than 0"):
+        load_recipe(str(squares))
 
 
 def test_two_algorithms_of_one_name_are_two_configurations_but_not_of_one_command(

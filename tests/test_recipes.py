@@ -125,6 +125,7 @@ def test_a_wrong_override_is_one_clear_usage_error(overrides: list[str], message
 LAST = "weight_decay = 0.0"
 SWEEP = LAST + '\n[sweeps.a]\nalgorithm="pfa"\nkey="expansion"\nvalues=[1]\nseeds=1'
 GRID = LAST + '\n[sweeps.a]\nseeds=1\ngrid=[{algorithm="pfa", expansion=[1, 2]}]'
+OF_EPOCHS = '[sweeps.a]\nalgorithm="pfa"\nkey="epochs"\nvalues=[1]\nseeds=1'
 MINIMAL = """
 title = "t"
 [base]
@@ -158,6 +159,8 @@ weight_decay = 0.0
         ((LAST, SWEEP + "\nvalue=1"), "unknown key 'value': did you mean 'values'?"),
         ((LAST, SWEEP + "\ngrid=[]"), "sweep a: a sweep has either algorithm, key and values, or grid"),
         ((LAST, SWEEP.replace("[1]", "[]")), "sweep a: expansion names no value"),
+        ((MINIMAL, MINIMAL.replace("= 4", "= 0") + OF_EPOCHS), "epochs (=0) must be greater than 0"),
+        ((MINIMAL, MINIMAL.replace("epochs = 4", "") + OF_EPOCHS), "epochs is missing"),
         ((LAST, GRID.replace("algorithm", "algoritm")), "sweep a: each part of a grid names its algorithm"),
         ((LAST, GRID.replace("[1, 2]", "[1, 0]")), "sweep a: expansion (=0) must be at least 0.01"),
     ],
@@ -263,6 +266,16 @@ def test_grid_settings_are_every_combination_and_lists_are_one_value() -> None:
             parse_grid([wrong])
     with pytest.raises(UsageError, match="give one here"):
         parse_overrides(["a=1,2"])
+
+
+def test_what_differs_from_the_recipe_is_what_set_would_have_to_say(tmp_path: Path) -> None:
+    """Also a default, which is not stored where the recipe says otherwise."""
+    path = tmp_path / "own.toml"
+    path.write_text(MINIMAL + '[algorithms.bp]\ndraws = "published"\n[algorithms.pfa]\nleast_units = 3\n')
+    recipe = load_recipe(str(path))
+    for algorithm, overrides in (("bp", {"draws": "own", "epochs": 2}), ("pfa", {"least_units": 1})):
+        assert recipe.differing(recipe.configuration(algorithm, overrides)) == overrides
+        assert recipe.differing(recipe.configuration(algorithm)) == {}
 
 
 def test_a_recipe_describes_itself() -> None:

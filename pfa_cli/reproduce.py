@@ -78,13 +78,16 @@ def estimated(part: Part, device: str, data_dir: Path, say: Callable[[str], None
 def overview(found: Sequence[Part], db_folder: Path, device: str) -> RenderableType:
     """What would be done: cells, hours and disk, and what is left out."""
     workers = physical_cores() if choose_device(device).type == "cpu" else 1
-    rows, notes, whole_hours, whole_bytes = [], [], 0.0, 0.0
+    rows, notes, whole_hours, whole_bytes, at_least = [], [], 0.0, 0.0, ""
     for part in found:
         if part.left_out:
             notes.append(f"{part.recipe.name}: left out: {part.left_out}")
             continue
         cells, hours = part.plan.cells, part.hours()
-        whole_hours += (hours or 0) / workers
+        if hours is None:
+            at_least = "at least "
+        else:
+            whole_hours += hours / workers
         notes += part.plan.notes
         needed = disk_needed(None, cells, kept=1, at_a_time=workers)
         whole_bytes += needed
@@ -101,7 +104,7 @@ def overview(found: Sequence[Part], db_folder: Path, device: str) -> RenderableT
         )
     headings = ("recipe", "cells", "done", "epochs left", "time here", "disk", "data")
     free = free_bytes(db_folder)
-    told = f"{duration(3600 * whole_hours)} with {count(workers, 'cell')} at a time, {whole_bytes / 1e6:,.0f} MB of "
+    told = f"{at_least}{duration(3600 * whole_hours)} with {count(workers, 'cell')} at a time, {whole_bytes / 1e6:,.0f} MB of "
     notes.insert(0, f"{told}{free / 1e6:,.0f} MB that are free; then figures, Table 1, comparison and report")
     if whole_bytes > free:
         notes.insert(1, "the disk is too small: name a database on a larger one with --db")

@@ -16,6 +16,7 @@ from pfa_cli.registry import (
     NETWORKS,
     OPTIONS_OF,
     DatasetEntry,
+    Declaration,
     Entry,
     NetworkEntry,
     OptionValue,
@@ -25,9 +26,9 @@ from pfa_cli.registry import (
 # Lists of TOML and JSON become tuples; all else is taken as it is written ("2" is not 2, true is not 1).
 _Whole = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
 
-_E = TypeVar("_E", Entry, NetworkEntry, DatasetEntry)
+_E = TypeVar("_E", bound=Declaration)
 _Role = Literal["algorithm", "network", "dataset"]
-_FIND: Mapping[str, Callable[[str], Entry | NetworkEntry | DatasetEntry]] = {
+_FIND: Mapping[str, Callable[[str], Declaration]] = {
     "algorithm": registry.algorithm,
     "network": registry.network,
     "dataset": registry.dataset,

@@ -14,7 +14,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint
@@ -64,50 +64,72 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Declaration:
+    """What every algorithm, network and data set says of itself.
+
+    Args:
+        name: in small letters; what the command line, recipes and the database call it.
+        title: in full.
+        implementation: "module:name" of this package's, the class or function itself of a plug-in's. Of an algorithm its
+            class, which the registry finds. Of a network called as ``f(input_shape=..., n_classes=...)`` with its settings and
+            options, where ``input_shape`` is that of one image: (pixels,) or (channels, height, width). Of a data set called as
+            ``f(configuration, data_dir, device)``; see `pfa_cli.data.load_dataset`.
+        options: settings of its own.
+        source: of a plug-in; set by the registry.
+    """
+
+    name: str
+    _: KW_ONLY
+    title: str = ""
+    implementation: Any = field(default="", repr=False)
+    options: Mapping[str, Option] = field(default_factory=dict)
+    source: Source | None = field(default=None, repr=False)
+
+    def load(self) -> Any:
+        """The implementation (imports torch)."""
+        return _loaded(self.implementation)
+
+    def check_options(self, given: Mapping[str, object]) -> dict[str, OptionValue]:
+        """Every option with its value; UsageError for an unknown name or a value out of range."""
+        for name in given:
+            if name not in self.options:
+                raise unknown(f"option of {self.name}", name, self.options)
+        return {
+            name: option.check(name, given.get(name, option.default)) for name, option in self.options.items()
+        }
+
+
+@dataclass(frozen=True)
+class Entry(Declaration):
     """One algorithm as the command line, the figures and Table 1 see it.
 
     Args:
-        name: in small letters; what ``--algos`` and the database call it.
         label: in figures and tables; the name if it is left out.
-        title: in full.
         colour: of its curves, as "#RRGGBB"; None: the figures choose one.
         dashed: its curve lies on top of another's.
         measure: which angle and norm ratio describe its feedback: of its weights, or of its path through other neurons.
         limit: where angle (degrees) and norm ratio end up by theory: a function of the options that returns both, either
             of them None where no theory says; or its name, "module:function", for a module without torch.
-        options: its settings.
         no_sign_transport, no_magnitude_transport, no_separate_phase: the first three rows of the paper's Table 1. They are
             properties of the algorithm, not results. None: not known. "†" carries the table's footnote: it is unclear how
             the brain would learn the weights.
         shares: options that are parts of one whole, so that they must add up to 1.
         variant_of: the algorithm in whose column of Table 1 it stands.
-        implementation: "module:Class", or a plug-in's class; set by the registry.
-        source: of a plug-in; set by the registry.
     """
 
-    name: str
     label: str = ""
-    title: str = ""
     colour: str | None = None
     dashed: bool = False
     measure: Literal["weight", "path"] = "weight"
     limit: str | Callable[[Mapping[str, Any]], Limit] | None = None
-    options: Mapping[str, Option] = field(default_factory=dict)
     no_sign_transport: bool | None = None
     no_magnitude_transport: bool | None = None
     no_separate_phase: bool | Literal["†"] | None = None
     shares: tuple[str, ...] = ()
     variant_of: str | None = None
-    implementation: Any = field(default="", repr=False)
-    source: Source | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)
-
-    def load(self) -> type[Any]:
-        """The class that implements the algorithm (imports torch)."""
-        return _loaded(self.implementation)
 
     def limit_of(self, options: Mapping[str, Any]) -> Limit:
         """Angle in degrees and norm ratio after learning, as far as theory knows them; the ratio is else BP's, 1."""
@@ -116,8 +138,8 @@ class Entry:
         return _loaded(self.limit)(options)
 
     def check_options(self, given: Mapping[str, object]) -> dict[str, OptionValue]:
-        """Every option with its value; UsageError for an unknown name, a value out of range, or shares of more than all."""
-        options = _checked(self, given)
+        """As of `Declaration`; UsageError also for shares that do not add up to 1."""
+        options = super().check_options(given)
         shares = [float(options[name]) for name in self.shares]
         if shares and abs(math.fsum(shares) - 1) > 1e-9:
             values = " + ".join(f"{share:g}" for share in shares)
@@ -128,80 +150,44 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class NetworkEntry:
+class NetworkEntry(Declaration):
     """One network as recipes see it.
 
     Args:
-        name: in small letters.
-        title: in words.
-        implementation: "module:function", called as ``f(input_shape=..., n_classes=...)`` with its settings and options.
-            ``input_shape`` is that of one image: (pixels,) or (channels, height, width).
         settings: those of `Configuration`'s settings that this network has, such as hidden_sizes.
-        options: more settings, of its own.
         takes_vectors: whether an image may be a row of pixels.
-        source: of a plug-in; set by the registry.
     """
 
-    name: str
-    title: str = ""
-    implementation: Any = field(default="", repr=False)
     settings: tuple[str, ...] = ()
-    options: Mapping[str, Option] = field(default_factory=dict)
     takes_vectors: bool = True
-    source: Source | None = field(default=None, repr=False)
-
-    def load(self) -> Callable[..., Any]:
-        """What makes the network (imports torch)."""
-        return _loaded(self.implementation)
-
-    def check_options(self, given: Mapping[str, object]) -> dict[str, OptionValue]:
-        """As of `Entry`."""
-        return _checked(self, given)
 
 
 @dataclass(frozen=True)
-class DatasetEntry:
+class DatasetEntry(Declaration):
     """One data set as recipes see it.
 
     Args:
-        name: in small letters.
-        title: in words.
-        implementation: "module:function", called as ``f(configuration, data_dir, device)``; see `pfa_cli.data.load_dataset`.
         prepare: "module:function", called as ``f(data_dir)`` once before training begins, to fetch what is missing.
-        settings, options: as of `NetworkEntry`.
+        settings: as of `NetworkEntry`.
         train_images, test_images, n_classes: its sizes; None where they are known only once it is read.
         input_shape: of one image, (pixels,) or (channels, height, width); None as above.
         fixed_size: whether these sizes always hold, or are those of a usual case.
         in_memory: whether it is kept on the device whole; else its images come from the disk in training.
-        source: of a plug-in; set by the registry.
     """
 
-    name: str
-    title: str = ""
-    implementation: Any = field(default="", repr=False)
     prepare: str | None = None
     settings: tuple[str, ...] = ()
-    options: Mapping[str, Option] = field(default_factory=dict)
     train_images: int | None = None
     test_images: int | None = None
     n_classes: int | None = None
     input_shape: tuple[int, ...] | None = None
     fixed_size: bool = True
     in_memory: bool = True
-    source: Source | None = field(default=None, repr=False)
-
-    def load(self) -> Callable[..., Any]:
-        """What reads the data set (imports torch)."""
-        return _loaded(self.implementation)
 
     def fetch(self, data_dir: Path) -> None:
         """Fetches what is missing in ``data_dir``, where it can be fetched."""
         if self.prepare is not None:
             _loaded(self.prepare)(data_dir)
-
-    def check_options(self, given: Mapping[str, object]) -> dict[str, OptionValue]:
-        """As of `Entry`."""
-        return _checked(self, given)
 
 
 def algorithm(name: str) -> Entry:
@@ -294,7 +280,7 @@ def _installed_entry(point: EntryPoint) -> Entry | None:
         return None
 
 
-_E = TypeVar("_E", Entry, NetworkEntry, DatasetEntry)
+_E = TypeVar("_E", bound=Declaration)
 
 
 def _find(kind: str, name: str, ours: Mapping[str, _E], entry_of: Callable[[Plugin], _E]) -> _E:
@@ -338,18 +324,6 @@ def _callable_of(found: Plugin, make: type[_E]) -> _E:
         stem = found.source.file.removesuffix(".py").lower()
         entry = make(re.sub("[^a-z0-9_-]", "-", stem).strip("_-") or "plugin")
     return replace(entry, implementation=found.value, source=found.source)
-
-
-def _checked(
-    entry: Entry | NetworkEntry | DatasetEntry, given: Mapping[str, object]
-) -> dict[str, OptionValue]:
-    """Every option with its value; UsageError for an unknown name or a value out of range."""
-    for name in given:
-        if name not in entry.options:
-            raise unknown(f"option of {entry.name}", name, entry.options)
-    return {
-        name: option.check(name, given.get(name, option.default)) for name, option in entry.options.items()
-    }
 
 
 def _loaded(implementation: Any) -> Any:

@@ -148,14 +148,10 @@ def try_graphs(wanted: Wanted) -> Iterator[Finding]:
         for name, change in _SMALL.items():
             settings = _BASE | change | {"algorithm": algorithm, "precision": wanted.precision or "fp32"}
             try:
-                said = _try(Configuration.model_validate(settings), device)
+                said, failed = _try(Configuration.model_validate(settings), device), False
             except Exception as error:
-                said, failed = f"{type(error).__name__}: {str(error).splitlines()[0]}", True
-            else:
-                failed = False
-            yield Finding(
-                f"{algorithm}, {name}", said or "a CUDA graph, equal to the step bit for bit", failed
-            )
+                said, failed = f"{type(error).__name__}: {error}".splitlines()[0], True
+            yield Finding(f"{algorithm}, {name}", said, failed)
 
 
 def _try(configuration: Configuration, device: torch.device) -> str:

@@ -1,14 +1,12 @@
 """Commands that compute or measure without training for a result."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pfa_cli import completion
+from pfa_cli import completion, files
 from pfa_cli.errors import PfaError
-from pfa_cli.files import refuse_special
 from pfa_cli.options import (
     AsJson,
     DataDir,
@@ -106,7 +104,10 @@ def bench(
     )
     chosen, overrides = parse_algorithms(algos), parse_overrides(settings or [])
     if out is not None:
-        _check_writable(out)
+        try:
+            files.check_could_write(out)
+        except OSError as error:
+            raise PfaError(f"cannot write {out} ({error.strerror}); name another file with --out") from None
     results = chain(
         command.bench_store(db, messages.say) if "store" in (recipes or ()) else (),
         command.bench(found, chosen, overrides, options, messages.say, named=bool(recipes)),
@@ -127,9 +128,7 @@ def bench(
     if as_json:
         output.say(report.as_json(done, left_out))
     if out is not None:
-        from pfa_cli.files import save
-
-        save(out, report.as_json(done, left_out) + "\n")
+        files.save(out, report.as_json(done, left_out) + "\n")
 
 
 def doctor(
@@ -166,14 +165,3 @@ def doctor(
         rows = [(f.what, f.found, "cannot run so" if f.in_the_way else "") for f in findings]
         output.print(table(("", "here", ""), rows, wraps=("here",)))
     raise typer.Exit(1 if any(finding.in_the_way for finding in findings) else 0)
-
-
-def _check_writable(path: Path) -> None:
-    """PfaError before the work rather than after it."""
-    try:
-        refuse_special(path)
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.absolute().parent):
-            pass
-    except OSError as error:
-        raise PfaError(f"cannot write {path} ({error.strerror}); name another file with --out") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Row, func, select, text
 
 from pfa_cli.store import checksums
-from pfa_cli.store.engine import Store, database_file, open_store
+from pfa_cli.store.engine import database_file, open_store
 from pfa_cli.store.errors import DamagedDatabase
 from pfa_cli.store.schema import STATES, epochs, layers, metadata, runs
 
@@ -16,20 +16,13 @@ _ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong, and what to do about it."""
-
-    what: str
-    cure: str
-
-
-@dataclass(frozen=True)
 class CheckReport:
-    """What a check found; ``runs`` is how many runs could be read."""
+    """What a check found: how many runs could be read, what is wrong, and what to do about it."""
 
     name: str
     runs: int
-    problems: tuple[Problem, ...]
+    problems: tuple[str, ...]
+    cure: str
 
     @property
     def ok(self) -> bool:
@@ -39,8 +32,7 @@ class CheckReport:
     def __str__(self) -> str:
         if self.ok:
             return f"{self.name}: {self.runs} runs, nothing wrong"
-        cures = dict.fromkeys(problem.cure for problem in self.problems)
-        return "\n".join([f"{self.name}:", *(problem.what for problem in self.problems), *cures])
+        return "\n".join([f"{self.name}:", *self.problems, self.cure])
 
 
 def check(db: str | None = None) -> CheckReport:
@@ -51,23 +43,25 @@ def check(db: str | None = None) -> CheckReport:
     """
     try:
         with open_store(db, write=False) as store:
-            return _check(store)
+            name = store.name
+            count, problems = store.read(_look)
     except DamagedDatabase as error:
-        name = str(database_file(db))
-        return CheckReport(name, 0, (Problem(f"damaged: {error.reason}", _way_out(name)),))
+        name, count, problems = error.place, 0, [f"damaged: {error.reason}"]
+    cure = _ON_A_SERVER if database_file(db) is None else _way_out(name)
+    return CheckReport(name, count, tuple(problems), cure)
 
 
-def _check(store: Store) -> CheckReport:
-    broken = store.read(broken_pages) if store.path is not None else []
-    if broken:
-        problem = Problem(f"damaged: {'; '.join(broken)}", _way_out(store.name))
-        return CheckReport(store.name, 0, (problem,))
-    count = store.read(lambda connection: connection.execute(select(func.count(runs.c.id))).scalar_one())
-    store.read(_read_all)
-    found = store.read(
-        lambda c: [*_half_written(c), *(f"{what} does not match its checksum" for what in checksums.wrong(c))]
-    )
-    return CheckReport(store.name, count, tuple(Problem(what, _way_out(store.name)) for what in found))
+def _look(connection: Connection) -> tuple[int, list[str]]:
+    """How many runs there are, and what is wrong. Raises DamagedValue at the first value that pfa cannot have written."""
+    if connection.dialect.name == "sqlite" and (broken := broken_pages(connection)):
+        return 0, [f"damaged: {'; '.join(broken)}"]
+    for table in metadata.sorted_tables:
+        with connection.execute(select(table), execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
+            for _ in rows:
+                pass
+    changed = (f"{what} does not match its checksum" for what in checksums.wrong(connection))
+    count = connection.execute(select(func.count(runs.c.id))).scalar_one()
+    return count, [*_half_written(connection), *changed]
 
 
 def broken_pages(connection: Connection, schema: str = "main") -> list[str]:
@@ -77,13 +71,6 @@ def broken_pages(connection: Connection, schema: str = "main") -> list[str]:
         return [" ".join(line.split()) for line in lines]
     tables = {str(row[0]) for row in connection.execute(text(f"PRAGMA {schema}.foreign_key_check"))}
     return [f"rows of {table} refer to rows that do not exist" for table in sorted(tables)]
-
-
-def _read_all(connection: Connection) -> None:
-    """Raises DamagedValue at the first value that pfa cannot have written."""
-    for table in metadata.sorted_tables:
-        for _ in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(table)):
-            pass
 
 
 def _half_written(connection: Connection) -> Iterator[str]:
@@ -135,6 +122,12 @@ def _wrong_with(run: Row, have: list[int], counts: dict[int, int], diverged: int
 def _listed(noun: str, numbers: list[int]) -> str:
     shown = ", ".join(map(str, numbers[:10]))
     return f"{noun}{'s' * (len(numbers) > 1)} {shown}{', …' * (len(numbers) > 10)}"
+
+
+_ON_A_SERVER = (
+    "If there is a backup of the server's database that is whole, take that. Else delete the runs that are named, by "
+    "`pfa runs delete NUMBER --yes`: the next `pfa run` trains them again."
+)
 
 
 def _way_out(path: str) -> str:

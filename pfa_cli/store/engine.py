@@ -98,9 +98,7 @@ class Store:
         try:
             yield
         except (DamagedValue, UnicodeDecodeError) as error:  # the latter: even SQLite's message is damaged
-            damage = DamagedDatabase(self.name, str(error))
-            damage.place = self.name
-            raise damage from error
+            raise DamagedDatabase(self.name, str(error)) from error
         except (DBAPIError, sqlite3.Error) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             explanation = None

@@ -17,7 +17,9 @@ class NoResults(StoreError):
 
 
 class DamagedDatabase(StoreError):
-    """The file's content is not what it should be. Nothing is written to it."""
+    """The database's content is not what it should be. Nothing is written to it."""
+
+    place: str
 
     def __init__(self, place: str, reason: str):
         reason = " ".join(reason.split())
@@ -25,7 +27,7 @@ class DamagedDatabase(StoreError):
             f"the database {place} is damaged ({reason}). Nothing was written to it. `pfa db check` says "
             "what is wrong and how to save what is left; `--db` or PFA_DB names another database."
         )
-        self.reason = reason
+        self.place, self.reason = place, reason
 
 
 class DamagedValue(ValueError):

@@ -34,6 +34,7 @@ from pfa_cli.store.checksums import Row
 from pfa_cli.store.engine import Store, database_file, open_store
 from pfa_cli.store.errors import StoreError, no_results
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
+from pfa_cli.store.sqlite import log_of
 
 _UNREADABLE = (
     SQLAlchemyError,
@@ -41,7 +42,8 @@ _UNREADABLE = (
     ValueError,
     TypeError,
 )  # the latter two: values that make no sense
-_MANY_RUNS = 1 << 12  # where to stop looking if the database does not say how many there are
+# Where to stop looking for runs if the database does not say how many there are, and if the number may be damaged.
+_MANY_RUNS, _MOST_RUNS = 1 << 12, 1 << 16
 
 
 @dataclass
@@ -73,11 +75,13 @@ def salvage(db: str | None, out: Path) -> SalvageReport:
             raise no_results(str(path))
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.absolute().parent) as folder:
-            damaged = _copy_of(path, Path(folder))
+            damaged, saved = _copy_of(path, Path(folder)), Path(folder, "saved.db")
             try:
-                return _save(damaged, path, out)
+                report = _save(damaged, path, saved, out)
             finally:
                 damaged.dispose()
+            saved.rename(out)
+            return report
     except OSError as error:
         raise StoreError(
             f"cannot save {path} in {out} ({error.strerror or error}). Name a file in a folder where you may write "
@@ -85,15 +89,18 @@ def salvage(db: str | None, out: Path) -> SalvageReport:
         ) from error
 
 
-def _save(damaged: Engine, path: Path, out: Path) -> SalvageReport:
-    schema_known = _read(damaged, runs, false()) is not None
-    found = _readable(damaged, runs, runs.c.id, 1, _last_run(damaged)) if schema_known else []
+def _save(damaged: Engine, path: Path, saved: Path, out: Path) -> SalvageReport:
+    """Fills ``saved``, which is to be called ``out``."""
+    found = whole = _read(damaged, runs)
+    if whole is None and _read(damaged, runs, false()) is not None:  # the schema can be read
+        found = _readable(damaged, runs, runs.c.id, 1, _last_run(damaged))
     if not found:
         raise StoreError(f"no run can be read of {path}. Take an older copy, or compute the runs again.")
     report = SalvageReport(out)
-    if _read(damaged, runs) is None:
+    if whole is None:
         report.losses.append(f"some runs cannot be read and are lost; {len(found)} are left")
-    with open_store(str(out), write=True) as store:
+    with open_store(str(saved), write=True) as store:
+        store.name = str(out)
         for run in found:
             _save_run(damaged, store, run, report)
         for table in (simulations, benchmarks):
@@ -105,7 +112,7 @@ def _copy_of(path: Path, folder: Path) -> Engine:
     """A copy, for SQLite to work on. One that was cut off is filled up, or SQLite would refuse it as a whole."""
     copy = folder / "copy.db"
     shutil.copyfile(path, copy)
-    log = path.with_name(path.name + "-wal")
+    log = log_of(path)
     if log.exists():
         shutil.copyfile(log, folder / "copy.db-wal")
     with copy.open("rb") as file:
@@ -188,7 +195,7 @@ def _last_run(damaged: Engine) -> int:
             last = connection.execute(select(func.max(runs.c.id))).scalar()
     except _UNREADABLE:
         return _MANY_RUNS
-    return min(last or 0, _MANY_RUNS)
+    return min(last or 0, _MOST_RUNS)
 
 
 def _readable(

@@ -86,7 +86,7 @@ def test_a_half_written_run_is_named(tmp_path: Path, statement: str, what: str) 
     change(path, statement)
     report = check(str(path))
     assert not report.ok
-    assert what in report.problems[0].what
+    assert what in report.problems[0]
     assert f"`pfa db salvage {path}.saved --db {path}`" in str(report)
     salvage(str(path), tmp_path / "pfa.db.saved")
     assert check(str(tmp_path / "pfa.db.saved")).ok
@@ -136,6 +136,18 @@ def test_salvage_says_that_runs_are_lost(tmp_path: Path) -> None:
     assert report.losses == [f"some runs cannot be read and are lost; {report.whole} are left"]
 
 
+def test_salvage_saves_runs_of_any_number(tmp_path: Path) -> None:
+    path = new_database(tmp_path / "pfa.db", seeds=2)
+    tables = {"runs": "id", "attempts": "run_id", "epochs": "run_id", "layers": "run_id"}
+    change(
+        path, ";".join(f"UPDATE {name} SET {id} = {id} + 70000 WHERE {id} = 2" for name, id in tables.items())
+    )
+    report = salvage(str(path), tmp_path / "saved.db")
+    assert (report.whole, report.losses) == (2, [])
+    with open_store(str(tmp_path / "saved.db"), write=False) as store:
+        assert [row.id for row in runs(store)] == [1, 70002]
+
+
 def test_salvage_of_a_good_database_is_a_copy(tmp_path: Path) -> None:
     path = tmp_path / "pfa.db"
     saved = tmp_path / "saved.db"
@@ -159,7 +171,7 @@ def test_a_truncated_database_is_named_and_mostly_saved(tmp_path: Path) -> None:
     os.truncate(path, path.stat().st_size * 3 // 4)
     before = path.read_bytes()
     report = check(str(path))
-    assert report.problems[0].what.startswith("damaged: ")
+    assert report.problems[0].startswith("damaged: ")
     saved = salvage(str(path), tmp_path / "saved.db")
     assert saved.whole + len(saved.losses) > 3
     assert check(str(tmp_path / "saved.db")).ok
@@ -171,7 +183,7 @@ def test_a_page_of_random_bytes_is_named_and_the_rest_saved(tmp_path: Path) -> N
     path = new_database(tmp_path / "pfa.db", seeds=30)
     overwrite(path, (path.stat().st_size // PAGE // 2) * PAGE, PAGE)
     before = path.read_bytes()
-    assert check(str(path)).problems[0].what.startswith("damaged: ")
+    assert check(str(path)).problems[0].startswith("damaged: ")
     saved = salvage(str(path), tmp_path / "saved.db")
     assert saved.whole > 0
     assert check(str(tmp_path / "saved.db")).ok

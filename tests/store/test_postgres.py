@@ -13,7 +13,7 @@ import pytest
 from command_line import Call
 from postgres import Server
 from sqlalchemy import Connection
-from store_cells import OWNER, PROCESSES, claimed, configuration, new_database, record, together
+from store_cells import OWNER, PROCESSES, claimed, configuration, new_database, record, run_to_end, together
 
 from pfa_cli.errors import PfaError
 from pfa_cli.store.check import check
@@ -116,6 +116,25 @@ def test_a_step_whose_answer_was_lost_is_repeated_and_counts_once(
     assert attempts_frame(store)["outcome"].tolist() == ["done"]
     assert len(epochs_frame(store)) == 1
     store.close()
+
+
+def test_damage_on_a_server_is_named_with_a_cure_that_a_server_has(server: Server, call: Call) -> None:
+    url = server.new_database()
+    with open_store(url, write=True) as store:
+        run_to_end(store)
+        with store.write() as connection:
+            connection.exec_driver_sql("UPDATE epochs SET test_loss = 1 WHERE epoch = 1")
+        report = check(url)
+        assert report.problems == ("epoch 1 of run 1 (mnist pfa seed 0) does not match its checksum",)
+        assert "`pfa runs delete NUMBER --yes`" in str(report) and "salvage" not in str(report)
+        with store.write() as connection:
+            connection.exec_driver_sql("UPDATE runs SET heartbeat_at = '9999-12-31'")
+        answer = call("db", "check", "--db", url)
+        assert answer.code == 1 and answer.out.startswith(f"{store.name}:\ndamaged: runs.heartbeat_at")
+    with open_store(url, write=True) as store, store.write() as connection:
+        connection.exec_driver_sql("UPDATE runs SET heartbeat_at = '2026-01-01'")
+    assert "deleted 1 run" in call("runs", "delete", "1", "--yes", "--db", url).out
+    assert check(url).ok
 
 
 @pytest.fixture(scope="module")

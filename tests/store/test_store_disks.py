@@ -14,6 +14,7 @@ from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import StoreError
 from pfa_cli.store.queries import epochs_frame, runs
+from pfa_cli.store.salvage import salvage
 from pfa_cli.store.sqlite import file_system, network_warning
 from pfa_cli.store.writer import finish, record_epoch
 
@@ -79,6 +80,18 @@ def test_a_disk_too_full_for_a_new_database_is_named(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(b"x" * shutil.disk_usage(small_disk).free)
     with pytest.raises(StoreError, match="no space left"):
         open_store(str(small_disk / "pfa.db"), write=True)
+
+
+def test_salvage_that_filled_the_disk_leaves_no_half_of_a_database(tmp_path: Path, small_disk: Path) -> None:
+    path, saved = new_database(tmp_path / "pfa.db"), small_disk / "saved.db"
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (shutil.disk_usage(small_disk).free - path.stat().st_size - 50_000))
+    with pytest.raises(StoreError, match=r"no space left on the disk of .*saved\.db"):
+        salvage(str(path), saved)
+    assert beside(saved) == ["filler"]
+    filler.unlink()
+    assert salvage(str(path), saved).whole == 1  # as the message says
+    assert check(str(saved)).ok
 
 
 def test_a_read_only_disk_can_be_read(read_only_folder: Path) -> None:

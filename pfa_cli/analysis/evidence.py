@@ -12,10 +12,10 @@ All rows of the database reach figures, tables and verdicts through here, so tha
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
@@ -38,18 +38,24 @@ _HARMLESS = ("form", "least_units")  # options that variants of an algorithm may
 _PARAMETERS = ["expansion", "units", "draws"]  # of a simulation
 
 
-def _once(method: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
-    """A method of ``Comparison`` that several verdicts and figures ask for the same: computed once for each question."""
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _once(method: _Method) -> _Method:
+    """A method that several verdicts and figures ask for the same: computed once for each question.
+
+    Its object keeps the answers in ``known``.
+    """
 
     @wraps(method)
-    def remembered(self: "Comparison", *question: Any) -> pd.DataFrame:
+    def remembered(self: "Comparison | Evidence", *question: Any, **more: Any) -> Any:
         parts = [(one.algorithm, *one.run_ids) if isinstance(one, Cohort) else one for one in question]
-        key = (method.__name__, *parts)
+        key = (method.__name__, *parts, *more.items())
         if key not in self.known:
-            self.known[key] = method(self, *question)
+            self.known[key] = method(self, *question, **more)
         return self.known[key]
 
-    return remembered
+    return cast(_Method, remembered)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Cohort:
     departures: Mapping[str, str]
     others: frozenset[str]
 
-    @property
+    @cached_property
     def finished(self) -> bool:
         """Whether the pooled runs trained all their epochs."""
         return bool((self.pooled["state"] == "done").all())
@@ -80,7 +86,7 @@ class Cohort:
         """The algorithm's own settings, such as its expansion ratio."""
         return self.configuration["options"]
 
-    @property
+    @cached_property
     def run_ids(self) -> tuple[int, ...]:
         """The pooled runs, in order."""
         return tuple(sorted(int(run) for run in self.pooled["run_id"]))
@@ -100,7 +106,7 @@ class Comparison:
     cohorts: Mapping[str, Cohort]
     elsewhere: tuple[str, ...]
     runs: pd.DataFrame
-    known: dict[tuple[Any, ...], pd.DataFrame] = field(default_factory=dict)
+    known: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
@@ -112,6 +118,7 @@ class Comparison:
         """Epochs of the schedule."""
         return int(self.setting["epochs"])
 
+    @_once
     def variants(self, algorithm: str, *keys: str, anywhere: bool = False) -> dict[tuple[Any, ...], Cohort]:
         """The algorithm's configurations that differ in these options only, by their values, in order.
 
@@ -131,13 +138,13 @@ class Comparison:
 
     @_once
     def curve(self, cohort: Cohort, value: str) -> pd.DataFrame:
-        """``value`` of the table of epochs, pooled over the cohort's runs (``pool``)."""
-        return pool(self._epochs(cohort), cohort, value)
+        """``value`` of the table of epochs: its mean, std (ddof = 1) and n over the pooled runs, and their ids, by epoch."""
+        return _pooled(self._epochs(cohort), value)
 
     @_once
     def layer_curves(self, cohort: Cohort, value: str) -> pd.DataFrame:
-        """``value`` of the table of layers, pooled over the cohort's runs by layer (``pool``)."""
-        return pool(self._layers(cohort), cohort, value, ("layer_index", "layer"))
+        """``value`` of the table of layers: the same by epoch and layer."""
+        return _pooled(self._layers(cohort), value, "layer_index", "layer")
 
     @_once
     def last_layers(self, cohort: Cohort, at: float = 1.0) -> pd.DataFrame:
@@ -183,9 +190,7 @@ class Evidence:
     def __init__(self, store: Store, where: Mapping[str, Sequence[Any]] | None = None):
         """``where``: only runs whose setting, option, seed or tag has one of these values; UsageError if none has."""
         self._store, self.name, self._where = store, store.name, where or {}
-        self._epochs: dict[str, pd.DataFrame] = {}
-        self._layers: dict[str, pd.DataFrame] = {}
-        self._comparisons: dict[str, Comparison | None] = {}
+        self.known: dict[tuple[Any, ...], Any] = {}
 
     @cached_property
     def all_runs(self) -> pd.DataFrame:
@@ -248,29 +253,27 @@ class Evidence:
         """The recipes that have runs of our own with a stored epoch, by name."""
         return sorted(self.own_runs["recipe"].unique())
 
+    @_once
     def epochs(self, recipe: str) -> pd.DataFrame:
         """The epochs of a recipe's runs."""
-        if recipe not in self._epochs:
-            self._epochs[recipe] = queries.epochs_frame(self._store, recipe)
-        return self._epochs[recipe]
+        return queries.epochs_frame(self._store, recipe)
 
+    @_once
     def layers(self, recipe: str) -> pd.DataFrame:
         """The layers of a recipe's runs, by epoch."""
-        if recipe not in self._layers:
-            self._layers[recipe] = queries.layers_frame(self._store, recipe)
-        return self._layers[recipe]
+        return queries.layers_frame(self._store, recipe)
 
+    @_once
     def simulations(self, kind: str) -> pd.DataFrame:
         """The stored simulations of one kind; those without the parameters that the figures need are left out."""
         frame = queries.simulations_frame(self._store, kind)
         return frame.reindex(columns=frame.columns.union(_PARAMETERS)).dropna(subset=_PARAMETERS)
 
+    @_once
     def comparison(self, recipe: str) -> Comparison | None:
         """The recipe's runs in the setting that is the paper's or was trained most; None if it has none."""
-        if recipe not in self._comparisons:
-            runs = self.own_runs[self.own_runs["recipe"] == recipe]
-            self._comparisons[recipe] = None if runs.empty else self._compare(recipe, runs)
-        return self._comparisons[recipe]
+        runs = self.own_runs[self.own_runs["recipe"] == recipe]
+        return None if runs.empty else self._compare(recipe, runs)
 
     def _compare(self, recipe: str, runs: pd.DataFrame) -> Comparison:
         ran = list(zip(runs["configuration"], runs["dataset"], strict=True))
@@ -289,12 +292,11 @@ class Evidence:
         )
 
 
-def pool(frame: pd.DataFrame, cohort: Cohort, value: str, by: Iterable[str] = ()) -> pd.DataFrame:
-    """Mean, std (ddof = 1) and n of ``value`` over the pooled runs, by epoch (and more); and the ids of the runs."""
-    rows = _of_runs(frame, cohort)[["run_id", "epoch", *by, value]].dropna(subset=value)
+def _pooled(rows: pd.DataFrame, value: str, *by: str) -> pd.DataFrame:
+    """Mean, std (ddof = 1) and n of ``value``, by epoch (and more); and the ids of the runs."""
+    rows = rows[["run_id", "epoch", *by, value]].dropna(subset=value)
     ids: dict[int, str] = {}
-    counted = rows[["epoch", "run_id"]].drop_duplicates().sort_values(["epoch", "run_id"])
-    for epoch, run in counted.itertuples(index=False):
+    for epoch, run in sorted({*zip(rows["epoch"], rows["run_id"], strict=True)}):
         ids[epoch] = f"{ids[epoch]} {run}" if epoch in ids else str(run)
     pooled = rows.groupby(["epoch", *by])[value].agg(mean="mean", std="std", n="count").reset_index()
     return pooled.assign(run_ids=pooled["epoch"].map(ids))

@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import is_color_like, to_hex
 
 from pfa_cli.errors import PfaError, UsageError
@@ -109,6 +110,14 @@ def layer_colours(count: int) -> list[str]:
 def label_panel(ax: Axes, letter: str) -> None:
     """The panel's letter, bold, above its upper left corner."""
     ax.set_title(letter, loc="left", fontsize="large", weight="bold", x=-0.1)
+
+
+def bare(axis: Axis) -> None:
+    """An axis without words. matplotlib need not look for the place of its label, nor measure it for the layout."""
+    axis.set_label_text("")
+    axis.set_label_coords(0, 0)
+    axis.set_tick_params(label1On=False)
+    axis.set_in_layout(False)
 
 
 def say_inside(ax: Axes, text: str) -> None:

@@ -5,14 +5,17 @@ algorithm: angles above, norm ratios below. What is drawn are the rows of one ti
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import SubFigure
 from matplotlib.font_manager import FontProperties
@@ -41,7 +44,10 @@ _COLUMN = 4.5  # inches: a narrower figure has its panels below one another
 _SHARE = 0.31  # of the width, for panel (a)
 _PANEL = 0.95  # inches, the least width of a panel of the alignment
 _BLOCK, _LINE = 2.9, 0.13  # inches: height of a row of panels with its legend, and of a line of a legend
+_FEW_WIDTH = 1.2  # points: the width of a layer's line where layers are few
 _ZOOM = 0.2  # the end of the curves is enlarged where it takes less than this part of the axis
+
+_Curve = npt.NDArray[np.float64]  # a row for each point: epoch, mean, std, n
 
 
 def draw(name: str, declared: Figure, evidence: Evidence, options: Options) -> Drawing | None:
@@ -169,7 +175,7 @@ def _accuracy(
     style.label_panel(axes[0], "a")
     if ends:
         axes[0].axhspan(*ends, **style.SHADE)
-        axes[0].set_xlabel("")
+        style.bare(axes[0].xaxis)
         accuracy_panel(axes[1], curves, epochs, colours)
         axes[1].set_ylim(*ends)
         axes[1].set_title("the shaded part, enlarged", fontsize="small")
@@ -208,7 +214,7 @@ def _alignment(
     """Panels (b), (c), …, and below them which colour is which layer."""
     blocks = math.ceil(len(panels) / across)
     axes = part.subplots(2 * blocks, across, squeeze=False)
-    key: list[Line2D] = []
+    layers = 0
     numbers = ["source", "algorithm", "quantity", "layer_index", "epoch", "mean", "std", "n"]
     for row, quantity in enumerate((ANGLE, RATIO)):
         rows = shown.loc[shown["quantity"] == quantity, numbers]
@@ -216,27 +222,30 @@ def _alignment(
         for number, (letter, name) in enumerate(panels.items()):
             block, column = divmod(number, across)
             ax = axes[2 * block + row, column]
-            lines = alignment_panel(ax, rows[rows["algorithm"] == name], quantity, comparison.epochs, top)
-            key = max(key, lines, key=len)
-            if not lines:
+            own = rows[rows["algorithm"] == name]
+            drawn = alignment_panel(ax, own, quantity, comparison.epochs, top)
+            layers = max(layers, drawn)
+            if not drawn:
                 style.say_inside(ax, _absence(comparison, name))
             if row == 0:
                 ax.set_title(style.shown(described(name).label))
                 style.label_panel(ax, letter)
-                ax.set_xlabel("")
-                ax.tick_params(labelbottom=False)
+                style.bare(ax.xaxis)
             if column == 0:
                 ax.set_ylabel("angle to W (°)" if quantity == ANGLE else "norm ratio to W")
             else:
-                ax.tick_params(labelleft=False)
+                style.bare(ax.yaxis)
     unused = axes[-2:, len(panels) - across * (blocks - 1) :].ravel()
     for ax in unused:
         ax.remove()
     beside = _published_line(shown[shown["panel"] != "a"]) + _limit_line(shown)
-    if len(key) > MANY_LAYERS:
+    key: list[Line2D] = []
+    if layers > MANY_LAYERS:
         used = [ax for ax in axes.ravel() if ax not in set(unused)]
-        _layer_bar(part, used, len(key))
-        key = []
+        _layer_bar(part, used, layers)
+    else:
+        for number, colour in enumerate(style.layer_colours(layers), start=1):
+            key.append(Line2D([], [], color=colour, linewidth=_FEW_WIDTH, label=f"layer {number}"))
     if key or beside:
         part.legend(handles=[*key, *beside], ncols=len(key) + len(beside), loc="outside lower left")
 
@@ -297,9 +306,8 @@ def accuracy_panel(ax: Axes, curves: pd.DataFrame, epochs: int, colours: Mapping
     for (name, _), curve in _lines(curves, "diverged", ["algorithm", "run_ids"]):
         colour = colours[name]
         line = _plot(ax, curve, color=colour, linewidth=0.7)
-        end = curve.iloc[-1]
-        y = max(end["mean"], low)
-        ax.plot(end["epoch"], y, color=colour, marker="X", markersize=5, clip_on=False, zorder=5)
+        epoch, end = curve[-1, :2]
+        ax.plot(epoch, max(end, low), color=colour, marker="X", markersize=5, clip_on=False, zorder=5)
         if name not in labelled:
             labelled.add(name)
             line.set_label(style.shown(f"{described(name).label}  diverged"))
@@ -309,36 +317,35 @@ def accuracy_panel(ax: Axes, curves: pd.DataFrame, epochs: int, colours: Mapping
     return handles
 
 
-def alignment_panel(ax: Axes, curves: pd.DataFrame, quantity: str, epochs: int, top: float) -> list[Line2D]:
-    """Angle or norm ratio against epochs, a line per layer coloured by depth; the lines for the legend.
+def alignment_panel(ax: Axes, curves: pd.DataFrame, quantity: str, epochs: int, top: float) -> int:
+    """Angle or norm ratio against epochs, a line per layer coloured by depth; the number of layers.
 
     ``top`` is the upper end of the axis, which a figure's panels share.
     """
-    for _, curve in _lines(curves, "published", "layer_index"):
-        _plot(ax, curve, **style.PUBLISHED)
-    for _, curve in _lines(curves, "theory", "quantity"):
-        _plot(ax, curve, **style.THEORY)
-    ours = list(_lines(curves, "ours", "layer_index"))
-    count = max((int(index) for index, _ in ours), default=-1) + 1
-    colours = style.layer_colours(count)
-    handles = []
-    for index, curve in ours:
-        colour = colours[int(index)]
-        if count <= MANY_LAYERS:
-            _band(ax, curve, colour)
-        width = 1.2 if count <= MANY_LAYERS else 0.8
-        line = _plot(
-            ax, curve, color=colour, linewidth=width, marker=_marker(curve), markersize=2.5, clip_on=False,
-            label=f"layer {int(index) + 1}",
-        )  # fmt: skip
-        handles.append(line)
+    _bundle(ax, (curve for _, curve in _lines(curves, "published", "layer_index")), **style.PUBLISHED)
+    _bundle(ax, (curve for _, curve in _lines(curves, "theory", "quantity")), **style.THEORY)
+    ours = {int(index): curve for index, curve in _lines(curves, "ours", "layer_index")}
+    layers = max(ours, default=-1) + 1
+    colours = style.layer_colours(layers)
+    if layers > MANY_LAYERS:
+        shades = [colours[index] for index in ours]
+        _bundle(ax, ours.values(), color=shades, linewidth=0.8, capstyle="round", clip_on=False)
+    for index, curve in ours.items():
+        marker = _marker(curve)
+        if layers <= MANY_LAYERS:
+            _band(ax, curve, colours[index])
+            _plot(
+                ax, curve, color=colours[index], linewidth=_FEW_WIDTH, marker=marker, markersize=2.5, clip_on=False
+            )  # fmt: skip
+        elif marker:
+            _plot(ax, curve, color=colours[index], linestyle="", marker=marker, markersize=2.5, clip_on=False)
     _frame(ax, epochs)
     ax.set_ylim(-0.02 * top, top)
     if quantity == ANGLE:
         ax.set_yticks([0, 30, 60, 90])
     else:
         _set_ticks(ax.yaxis, 6)
-    return handles
+    return layers
 
 
 def _limits(curves: pd.DataFrame) -> tuple[float, float]:
@@ -353,35 +360,42 @@ def _limits(curves: pd.DataFrame) -> tuple[float, float]:
     return max(low - pad, 0.0), min(high + pad, 100.0)
 
 
-def _lines(curves: pd.DataFrame, source: str, by: str | list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """The curves of one source by what tells them apart, with the columns that are drawn."""
+def _lines(curves: pd.DataFrame, source: str, by: str | list[str]) -> Iterator[tuple[Any, _Curve]]:
+    """The curves of one source by what tells them apart."""
     rows = curves[curves["source"] == source]
-    keys = rows[by] if isinstance(by, str) else [rows[name] for name in by]
-    return iter(rows[["epoch", "mean", "std", "n"]].groupby(keys, sort=False))
+    points = rows[["epoch", "mean", "std", "n"]].to_numpy(float)
+    for key, places in rows.groupby(by, sort=False).indices.items():
+        yield key, points[places]
 
 
-def _plot(ax: Axes, curve: pd.DataFrame, **look: Any) -> Line2D:
-    (line,) = ax.plot(curve["epoch"].to_numpy(float), curve["mean"].to_numpy(), **look)
+def _plot(ax: Axes, curve: _Curve, **look: Any) -> Line2D:
+    (line,) = ax.plot(*curve.T[:2], **look)
     line.set_in_layout(False)  # it lies inside the axes: the layout need not measure it
     return line
 
 
-def _band(ax: Axes, curve: pd.DataFrame, colour: str) -> None:
-    shown = curve[curve["std"].notna()]
-    if len(shown):
-        low, high = shown["mean"] - shown["std"], shown["mean"] + shown["std"]
-        ax.fill_between(shown["epoch"], low, high, color=colour, alpha=style.BAND_ALPHA, linewidth=0)
+def _bundle(ax: Axes, curves: Iterable[_Curve], **look: Any) -> None:
+    """Curves as one object, which takes a small part of the time of as many lines."""
+    lines = LineCollection([curve[:, :2] for curve in curves], **look)
+    lines.set_in_layout(False)
+    ax.add_collection(lines, autolim=False)
 
 
-def _marker(curve: pd.DataFrame) -> str:
+def _band(ax: Axes, curve: _Curve, colour: str) -> None:
+    epochs, mean, std, _ = curve[~np.isnan(curve[:, 2])].T
+    if len(epochs):
+        ax.fill_between(epochs, mean - std, mean + std, color=colour, alpha=style.BAND_ALPHA, linewidth=0)
+
+
+def _marker(curve: _Curve) -> str:
     return "o" if len(curve) <= 3 else ""  # a line of one point would not be seen
 
 
-def _legend(label: str, curve: pd.DataFrame, epochs: int) -> str:
-    last = curve.iloc[-1]
-    spread = "" if pd.isna(last["std"]) else f" ± {last['std']:.2f}"
-    early = "" if last["epoch"] == epochs else f", epoch {last['epoch']:.0f}"
-    return style.shown(f"{label}  {last['mean']:.2f}{spread}  (n = {last['n']:.0f}{early})")
+def _legend(label: str, curve: _Curve, epochs: int) -> str:
+    epoch, mean, std, n = curve[-1]
+    spread = "" if math.isnan(std) else f" ± {std:.2f}"
+    early = "" if epoch == epochs else f", epoch {epoch:.0f}"
+    return style.shown(f"{label}  {mean:.2f}{spread}  (n = {n:.0f}{early})")
 
 
 def _frame(ax: Axes, epochs: int) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 from synthetic import add_grid, add_run
 
-from pfa_cli.analysis.evidence import Evidence, pool
+from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.store.engine import Store
 
 
@@ -79,7 +79,7 @@ def test_unfinished_runs_are_shown_while_none_is_finished(new_store: Store) -> N
     assert comparison is not None
     cohort = comparison.cohorts["bp"]
     assert not cohort.finished
-    curve = pool(evidence.epochs("mnist"), cohort, "test_accuracy_percent")
+    curve = comparison.curve(cohort, "test_accuracy_percent")
     assert curve["n"].tolist() == [2, 2, 1, 1]
     assert curve["run_ids"].tolist() == ["1 2", "1 2", "1", "1"]
     assert curve["std"].isna().tolist() == [False, False, True, True]
@@ -92,7 +92,7 @@ def test_pool_is_the_mean_and_the_sample_deviation(new_store: Store) -> None:
     assert comparison is not None
     rows = evidence.layers("mnist")
     values = rows[(rows["epoch"] == 1) & (rows["layer_index"] == 2)]["weight_angle_degrees"].tolist()
-    curves = pool(rows, comparison.cohorts["fa"], "weight_angle_degrees", ["layer_index"])
+    curves = comparison.layer_curves(comparison.cohorts["fa"], "weight_angle_degrees")
     found = curves[(curves["epoch"] == 1) & (curves["layer_index"] == 2)].iloc[0]
     mean = sum(values) / 3
     assert found["mean"] == pytest.approx(mean, rel=1e-12)

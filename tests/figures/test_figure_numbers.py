@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from synthetic import add_grid, add_run
@@ -208,14 +209,16 @@ def test_one_seed_has_no_band(new_store: Store) -> None:
     add_grid(new_store, "mnist", ["bp", "fa"], [0], epochs=2)
     drawing = drawn("fig2", Evidence(new_store))
     assert rows(drawing, source="ours")["std"].isna().all()
-    assert not any(ax.collections for ax in drawing.figure.axes)
+    assert not any(drawing.figure.findobj(PolyCollection))
     assert any("(n = 1)" in text for text in legends(drawing.figure))
 
 
-def test_everything_drawn_is_in_the_frame(evidence: Evidence) -> None:
-    drawing = drawn("fig2", evidence)
-    lines = [line.get_xydata() for ax in drawing.figure.axes for line in ax.get_lines()]
-    points = {(float(x), float(y)) for line in lines for x, y in line}
+@pytest.mark.parametrize("name", ["fig2", "fig4"])  # few layers, and many
+def test_everything_drawn_is_in_the_frame(evidence: Evidence, name: str) -> None:
+    drawing = drawn(name, evidence)
+    curves = [line.get_xydata() for ax in drawing.figure.axes for line in ax.get_lines()]
+    curves += [points for many in drawing.figure.findobj(LineCollection) for points in many.get_segments()]
+    points = {(float(x), float(y)) for curve in curves for x, y in curve}
     assert points == {
         (float(e), float(m)) for e, m in zip(drawing.shown["epoch"], drawing.shown["mean"], strict=True)
     }

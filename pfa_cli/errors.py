@@ -67,6 +67,14 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {name!r}{hint} Valid: {', '.join(names)}")
 
 
+def names_in(option: str, text: str) -> list[str]:
+    """The names in ``text``, which commas separate; UsageError if there is none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"{option} {text!r} names nothing; leave {option} out, or name some")
+    return names
+
+
 _CURES = {
     errno.ENAMETOOLONG: "Give a shorter name.",
     errno.ELOOP: "Its symbolic links form a circle; name another.",

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from pfa_cli import completion
-from pfa_cli.errors import UsageError
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 
 Db = Annotated[
@@ -146,11 +145,3 @@ def choosing_runs(command: Callable[..., None]) -> Callable[..., None]:
     parsed.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     parsed.__annotations__ = {each.name: each.annotation for each in parameters}
     return parsed
-
-
-def names_in(option: str, text: str) -> list[str]:
-    """The names in ``text``, which commas separate; UsageError if there is none."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise UsageError(f"{option} {text!r} names nothing; leave {option} out, or name some")
-    return names

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pfa_cli import completion
-from pfa_cli.errors import UsageError, unknown
+from pfa_cli.errors import UsageError, names_in, unknown
 from pfa_cli.options import (
     AsJson,
     Db,
@@ -17,7 +17,6 @@ from pfa_cli.options import (
     RecipeDir,
     Where,
     choosing_runs,
-    names_in,
 )
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 from pfa_cli.terminal import messages, output

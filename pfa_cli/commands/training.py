@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pfa_cli import completion
-from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.errors import PfaError, UsageError, names_in
 from pfa_cli.options import (
     CheckpointDir,
     DataDir,
@@ -16,7 +16,6 @@ from pfa_cli.options import (
     Kept,
     Out,
     RecipeDir,
-    names_in,
 )
 from pfa_cli.paths import expanded_recipe
 from pfa_cli.terminal import messages, output

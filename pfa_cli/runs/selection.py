@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from typing import Any
 
-from pfa_cli.errors import UsageError, unknown
+from pfa_cli.errors import UsageError, names_in, unknown
 from pfa_cli.runs.status import STYLES, StatusRow
 
 _HIGHEST_FIRST = {"train", "validation", "test", "images_per_second", "epochs_done"}
@@ -22,7 +23,7 @@ _SHORT = {
 class Selection:
     """Runs that meet every condition; a condition that is empty is met by all. ``where``: column or setting → values."""
 
-    ids: Sequence[int] = ()
+    ids: Sequence[range] = ()
     recipes: Sequence[str] = ()
     algorithms: Sequence[str] = ()
     states: Sequence[str] = ()
@@ -37,10 +38,10 @@ class Selection:
         state: str | None = None,
         where: Sequence[str] = (),
     ) -> "Selection":
-        """Of the words of the command line.
+        """Of the words of the command line; UsageError if one of them names nothing.
 
         >>> Selection.parse(["3", "5-7"], state="failed,stale", where=["expansion=1,2"]).ids
-        [3, 5, 6, 7]
+        [range(3, 4), range(5, 8)]
         """
         choices = {}
         if where:
@@ -48,10 +49,10 @@ class Selection:
 
             choices = parse_choices(where, "--where")
         return cls(
-            [number for text in ids for number in _numbers(text)],
-            _words(recipe),
-            [word.lower() for word in _words(algos)],
-            _words(state),
+            [numbers for text in ids for numbers in _ranges(text)],
+            _names("--recipe", recipe),
+            [name.lower() for name in _names("--algos", algos)],
+            _names("--state", state),
             choices,
         )
 
@@ -65,20 +66,19 @@ class Selection:
             UsageError: a condition names what none of the rows has: a misspelled recipe, algorithm, setting or number.
         """
         for kind, wanted, there in (
-            ("run", self.ids, {row.run_id for row in rows}),
+            ("run", chain(*self.ids), {row.run_id for row in rows}),
             ("recipe in this database", self.recipes, {row.recipe for row in rows}),
             ("algorithm in this database", self.algorithms, {row.algorithm for row in rows}),
             ("state", self.states, {row.state for row in rows} | STYLES.keys()),
             ("setting or column", self.where, set().union(*map(_values, rows)) | _SHORT.keys()),
         ):
-            for each in wanted:
-                if rows and each not in there:
-                    raise _unknown(kind, each, there)
+            if rows and (missing := next((each for each in wanted if each not in there), None)) is not None:
+                raise _unknown(kind, missing, there)
         return [row for row in rows if self._has(row)]
 
     def _has(self, row: StatusRow) -> bool:
         return (
-            (not self.ids or row.run_id in self.ids)
+            (not self.ids or any(row.run_id in numbers for numbers in self.ids))
             and (not self.recipes or row.recipe in self.recipes)
             and (not self.algorithms or row.algorithm in self.algorithms)
             and (not self.states or row.state in self.states)
@@ -129,13 +129,14 @@ def _unknown(kind: str, each: Any, there: set[Any]) -> UsageError:
     return unknown(kind, str(each), map(str, there))
 
 
-def _words(text: str | None) -> list[str]:
-    return [word.strip() for word in (text or "").split(",") if word.strip()]
+def _names(option: str, text: str | None) -> list[str]:
+    return [] if text is None else names_in(option, text)
 
 
-def _numbers(text: str) -> Iterable[int]:
-    for part in _words(text):
+def _ranges(text: str) -> Iterable[range]:
+    for part in text.replace(" ", "").strip(",").split(","):
         first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 30:
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and len(part) <= 30 and int(first) <= int(last)):
             raise UsageError(f"{text}: runs are named by their numbers, 3 or 5-7: `pfa runs list` shows them")
-        yield from range(int(first), int(last if dash else first) + 1)
+        yield range(int(first), int(last) + 1)

@@ -17,6 +17,7 @@ from pfa_cli.store.engine import open_store
 from pfa_cli.store.owner import Owner
 
 RATES = (0.1, 0.2, 0.3)
+NAMED = ("recipe", "algos", "state")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,12 @@ def test_runs_are_chosen(rows: list[status.StatusRow], words: dict[str, list[str
         ),
         ({"where": ["seed"]}, "--where seed: write it as key=value"),
         ({"ids": ["9"]}, "there is no run 9 in this database"),
-        ({"ids": ["x"]}, "runs are named by their numbers"),
+        ({"ids": ["1-99999999999999"]}, "there is no run 9 in this database"),
+        *(
+            ({"ids": [wrong], "algos": "bp"}, "runs are named by their numbers")
+            for wrong in ("x", "7-5", ",")
+        ),
+        *(({name: wrong}, f"--{name} {wrong!r} names nothing") for name in NAMED for wrong in ("", ", ")),
     ],
 )
 def test_a_misspelled_choice_is_a_usage_error(

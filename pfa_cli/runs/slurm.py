@@ -2,6 +2,7 @@
 
 import functools
 import getpass
+import math
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from pfa_cli.store.owner import Job
 
-_ANSWER_SECONDS = 5.0  # for which an answer of squeue is good
+_ANSWER_SECONDS = 5.0  # for which an answer of squeue is good, and for which it is left alone if it gave none
 _PATIENCE = 20.0  # seconds until a squeue that does not answer counts as one that knows nothing
 _MOST_NAMES = 1000  # in one question: a command line has a limit
 
@@ -29,6 +30,7 @@ class Queued:
 
 
 _answers: dict[str, tuple[float, Queued | None]] = {}  # by the job's name: when, and what squeue said
+_no_answer_at = -math.inf  # when squeue gave none
 
 
 def queued(job: Job) -> Queued | None:
@@ -39,6 +41,7 @@ def queued(job: Job) -> Queued | None:
 
 def ask(jobs: Iterable[Job]) -> None:
     """Asks squeue about all the jobs at once, but for those that it was asked about a moment ago."""
+    global _no_answer_at
     now = time.monotonic()
     names = {job.name for job in jobs if _speaks_for(job)}
     old = sorted(
@@ -46,7 +49,11 @@ def ask(jobs: Iterable[Job]) -> None:
     )
     for first in range(0, len(old), _MOST_NAMES):
         some = old[first : first + _MOST_NAMES]
-        found = _squeue(some)
+        silent = time.monotonic() - _no_answer_at < _ANSWER_SECONDS
+        found = None if silent else _squeue(some)
+        now = time.monotonic()  # an answer may take longer than it is good for
+        if found is None and not silent:
+            _no_answer_at = now
         for name in some:
             _answers.pop(name, None)
             if found is not None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,6 +126,7 @@ def in_job(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         squeue.chmod(0o755)
         monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
         monkeypatch.setattr(slurm, "_answers", {})
+        monkeypatch.setattr(slurm, "_no_answer_at", -math.inf)
         slurm._cluster.cache_clear()
         monkeypatch.setattr(slurm, "_ANSWER_SECONDS", 0.0)
 
@@ -179,6 +182,32 @@ def test_of_other_clusters_and_users_squeue_may_know_nothing(
     in_job(tmp_path)
     assert is_alive(Row("another", 1, 1.0, datetime.now(UTC), job=job(**other)))
     assert not is_alive(Row("another", 1, 1.0, LONG_AGO, job=job(**other)))
+
+
+@pytest.mark.parametrize("answer", [{"7": slurm.Queued("RUNNING", 0, "None")}, None], ids=["late", "never"])
+def test_a_squeue_that_takes_long_is_not_waited_for_again_with_each_run(
+    answer: dict[str, slurm.Queued] | None,
+    in_job: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_job(tmp_path)
+    clock, asked = [0.0], []
+
+    def squeue(names: list[str]) -> dict[str, slurm.Queued] | None:
+        asked.append(names)
+        clock[0] += 20
+        return answer
+
+    monkeypatch.setattr(slurm, "_squeue", squeue)
+    monkeypatch.setattr(slurm, "_ANSWER_SECONDS", 5.0)
+    monkeypatch.setattr(slurm, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for _ in range(3):
+        assert is_alive(Row("another", 1, 1.0, datetime.now(UTC), job=job()))
+    assert asked == [["7"]]
+    clock[0] += 6
+    assert is_alive(Row("another", 1, 1.0, datetime.now(UTC), job=job()))
+    assert asked == [["7"]] * 2
 
 
 def test_a_process_of_this_host_is_seen_whatever_squeue_says(

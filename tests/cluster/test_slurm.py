@@ -4,11 +4,12 @@ import json
 import re
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import run_cases
 from sqlalchemy import select
@@ -16,6 +17,7 @@ from sqlalchemy import select
 from pfa_cli.runs import status
 from pfa_cli.store import schema
 from pfa_cli.store.engine import open_store
+from pfa_cli.store.owner import Job
 
 pytestmark = pytest.mark.usefixtures("slurm")
 EPOCHS = 30
@@ -34,6 +36,16 @@ class Submitted:
         states = re.findall(r"JobState=(\S+)", said)
         return " ".join(sorted(set(states)))
 
+    def has_begun(self) -> bool:
+        """Whether pfa is started. Before, the script has no trap yet, and a signal would end it."""
+        commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+        return any("run" in command and f"--db={self.db}" in command for command in commands)
+
+    def trains(self, job: str) -> bool:
+        """Whether a cell is in the hands of the job, or the element, with an epoch stored."""
+        jobs = [Job.stored(row.job) for row in run_cases.running(self.db, epochs=1)]
+        return job in [found.name for found in jobs if found]
+
     def attempts(self) -> list[dict[str, Any]]:
         with open_store(str(self.db), write=False) as store:
             query = select(schema.attempts).order_by(schema.attempts.c.id)
@@ -44,7 +56,7 @@ class Submitted:
 
 
 def run(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=run_cases.LIMIT_SECONDS).stdout
 
 
 def submit(folder: Path, *arguments: str, algorithms: str = "bp", **changes: Any) -> Submitted:
@@ -85,15 +97,17 @@ def jobs(slurm: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sub
         "USR1 during the imports": submit(folder / "imports"),
     }
     array, imports = found["requeue of an element"], found["USR1 during the imports"]
-    run_cases.until(lambda: imports.state() == "RUNNING", "the job that gets USR1")
-    time.sleep(0.3)
-    run("scancel", "--batch", "--signal=USR1", imports.job_id)
-    run_cases.until(lambda: len(run_cases.running(array.db, epochs=1)) == 2, "two elements at work")
-    run("scontrol", "requeue", f"{array.job_id}_2")
-    run_cases.until(lambda: run_cases.running(found["pre-emption"].db, epochs=1), "the job to drive out")
-    run("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
+    preempted = found["pre-emption"]
+    high = ("sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1")
+    ends: dict[Callable[[], Any], tuple[str, ...]] = {  # each as soon as its job has come so far
+        imports.has_begun: ("sh", "-c", f"sleep 0.3; scancel --batch --signal=USR1 {imports.job_id}"),
+        lambda: array.trains(f"{array.job_id}_2"): ("scontrol", "requeue", f"{array.job_id}_2"),
+        lambda: preempted.trains(preempted.job_id): high,
+    }
+    while ends:
+        run(*ends.pop(run_cases.until(lambda: next((due for due in ends if due()), None), "a job to end")))
     for name, job in found.items():
-        run_cases.until(lambda job=job: job.state() == "COMPLETED", f"the end of the job with {name}", 180)
+        run_cases.until(lambda job=job: job.state() == "COMPLETED", f"the end of the job with {name}")
     return found
 
 

@@ -26,7 +26,7 @@ def test_a_newcomer_gets_from_the_login_node_to_the_figures(slurm: None, tmp_pat
         while squeue --noheader | grep -q .; do sleep 0.5; done
         pfa status --json > status.json
         {draw}"""
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Submitted batch job" in done.stdout and "#SBATCH --array=1-2" in done.stdout
     assert (tmp_path / "status.json").read_text().count('"state": "done"') == 2

@@ -160,7 +160,12 @@ def start(
     )
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+LIMIT_SECONDS = (
+    300.0  # for what takes seconds on a machine with nothing else to do; what hangs does so for ever
+)
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT_SECONDS) -> Any:
     """Waits for ``condition`` to become true; its value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -57,7 +57,7 @@ def test_commands_and_their_viewers_do_not_disturb_each_other(crowd: int, call: 
             looks += look.code == 0
         time.sleep(0.5)  # else this process takes the time of a core that the commands need
     for command in commands:
-        _, error = command.communicate(timeout=60)
+        _, error = command.communicate(timeout=run_cases.LIMIT_SECONDS)
         assert (command.returncode, error) == (0, "")
     assert looks > 0
     found = _numbers(call, tmp_path)

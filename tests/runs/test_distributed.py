@@ -62,7 +62,7 @@ def test_two_ranks_fill_one_database_with_the_same_results(tmp_path: Path) -> No
     algorithms = ["bp", "pfa", "pal", "dfa"]
     db = run_cases.with_simulations(tmp_path / "pfa.db")
     out, err = command(tmp_path, ",".join(algorithms), *TORCHRUN, "--nproc-per-node=2").communicate(
-        timeout=300
+        timeout=run_cases.LIMIT_SECONDS
     )
     assert out.count("4 cells: 4 done") == 1, out + err
     assert "Warning" not in err
@@ -82,7 +82,7 @@ def test_a_killed_rank_leaves_its_cell_to_be_resumed(tmp_path: Path) -> None:
     (row,) = run_cases.until(lambda: run_cases.running(db, epochs=1), "a running cell")
     (follower,) = [child for child in psutil.Process(torchrun.pid).children() if child.pid != row.pid]
     follower.kill()
-    out, err = torchrun.communicate(timeout=60)
+    out, err = torchrun.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert torchrun.returncode == 1
     assert "gloo" not in out and "RuntimeError" not in err
     (row,) = run_cases.stored(db)
@@ -92,7 +92,7 @@ def test_a_killed_rank_leaves_its_cell_to_be_resumed(tmp_path: Path) -> None:
 @pytest.mark.long  # the same by ranks that pfa starts is below, every day
 def test_what_concerns_all_ranks_is_said_once(tmp_path: Path) -> None:
     process = command(tmp_path, "bp", *TORCHRUN, "--nproc-per-node=2", batch_size=63)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert err.count("batch_size (=63) must be divisible by ranks × accumulation (=2 × 1)") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -174,7 +174,7 @@ def test_ranks_that_pfa_starts_save_together_and_resume(tmp_path: Path) -> None:
     (row,) = run_cases.until(lambda: run_cases.running(db, epochs=1), "a running cell")
     assert row.pid != process.pid
     process.send_signal(signal.SIGUSR1)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert (process.returncode, err, run_cases.states(db)) == (143, "", ["interrupted"]), out
     (row,) = run_cases.stored(db)
 
@@ -185,7 +185,7 @@ def test_ranks_that_pfa_starts_save_together_and_resume(tmp_path: Path) -> None:
     )
     (follower,) = [child for child in ranks() if child.pid != resumed.pid]
     again.kill()
-    _, err = again.communicate(timeout=60)
+    _, err = again.communicate(timeout=run_cases.LIMIT_SECONDS)
     run_cases.until(
         lambda: not follower.is_running() and process_started(resumed.pid or 0) is None, "all to end"
     )
@@ -197,7 +197,7 @@ def test_ranks_that_pfa_starts_save_together_and_resume(tmp_path: Path) -> None:
 
 def test_wrong_usage_is_said_once_by_ranks_that_pfa_starts(tmp_path: Path) -> None:
     process = command(tmp_path, "bp", ranks=2, batch_size=63)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert process.returncode == 2
     assert err.count("batch_size (=63) must be divisible by ranks × accumulation (=2 × 1)") == 1
 

@@ -1,7 +1,9 @@
 """`pfa run` as a user starts it: real processes, signals and kills. What is resumed equals what was never interrupted."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
@@ -51,7 +53,7 @@ def test_a_killed_worker_is_replaced_and_workers_outlive_no_parent(
         "another worker on the killed one's cell",
     )
     command.kill()
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert "was killed by SIGKILL; another resumes it" in out
     assert not err
     run_cases.until(lambda: process_started(resumed[0].pid) is None, "the worker to leave")
@@ -70,7 +72,7 @@ def test_ctrl_c_saves_every_cell(tmp_path: Path, whole: Path, start: Start) -> N
     command = start(db, ALGORITHMS, "--jobs", "2", **LONG)
     run_cases.until(lambda: run_cases.running(db, epochs=1), "a running cell")
     os.killpg(command.pid, signal.SIGINT)  # as a terminal does: to parent and workers
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert (command.returncode, err) == (130, "")
     assert "the same command goes on" in out
     assert not {"running", "failed"} & set(run_cases.states(db))
@@ -85,7 +87,7 @@ def test_sigterm_saves_in_the_middle_of_an_epoch(tmp_path: Path, whole: Path, st
     (row,) = run_cases.until(lambda: run_cases.running(db, epochs=1), "a running cell")
     assert row.pid == command.pid
     command.terminate()
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert (command.returncode, err) == (143, "")
     assert "interrupted, saved" in out
 
@@ -95,17 +97,31 @@ def test_sigterm_saves_in_the_middle_of_an_epoch(tmp_path: Path, whole: Path, st
 
 def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path, start: Start) -> None:
     db = tmp_path / "pfa.db"
-    # A step that takes a second or more, and no Python runs in its products: the second signal comes within it.
-    slow = {"epochs": 2, "train_images": 8000, "batch_size": 8000, "hidden_sizes": [1000, 1000]}
+    # A step that takes several seconds, and no Python runs in its products: both signals come within it.
+    slow = {"epochs": 2, "train_images": 8000, "batch_size": 8000, "hidden_sizes": [2000, 2000]}
     command = start(db, "bp", "--jobs", "1", **slow)
     run_cases.until(lambda: [row for row in run_cases.running(db) if row.checkpoint], "epoch 0")
+    time.sleep(0.5)  # else the first signal may come before the step, which then is not begun
     command.send_signal(signal.SIGINT)
     time.sleep(0.05)
     command.send_signal(signal.SIGINT)
-    assert command.wait(timeout=60) == 130
+    assert command.wait(timeout=run_cases.LIMIT_SECONDS) == 130
     with open_store(str(db), write=False) as store:
         (row,) = status.rows(store)
     assert (row.state, row.epochs_done) == ("stale", 0)
+
+
+def stop_outside_of_a_write(command: subprocess.Popen[str], db: Path) -> None:
+    """By SIGSTOP. A process that is stopped while it writes keeps the database locked."""
+    while True:
+        command.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, command.pid, os.WSTOPPED | os.WNOWAIT)
+        connection = sqlite3.connect(db, timeout=0, isolation_level=None)
+        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(connection):
+            connection.execute("BEGIN IMMEDIATE")  # else the database is locked
+            return
+        command.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
 
 
 def test_two_commands_share_the_cells_and_a_stopped_one_keeps_its_cell(
@@ -113,8 +129,9 @@ def test_two_commands_share_the_cells_and_a_stopped_one_keeps_its_cell(
 ) -> None:
     db = tmp_path / "pfa.db"
     one = start(db, ALGORITHMS, "--jobs", "1", **LONG)
-    (held,) = run_cases.until(lambda: run_cases.running(db), "the first command's first cell")
-    one.send_signal(signal.SIGSTOP)
+    run_cases.until(lambda: run_cases.running(db), "the first command's first cell")
+    stop_outside_of_a_write(one, db)
+    (held,) = run_cases.running(db)
     with open_store(str(db), write=True) as store, store.write() as connection:
         long_ago = datetime.now(UTC) - timedelta(days=1)
         connection.execute(
@@ -128,7 +145,7 @@ def test_two_commands_share_the_cells_and_a_stopped_one_keeps_its_cell(
     assert states.pop(held.id) == "running" and set(states.values()) == {"done"}
 
     one.send_signal(signal.SIGCONT)
-    _, err = one.communicate(timeout=60)
+    _, err = one.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert (one.returncode, err) == (0, "")
     assert run_cases.results(db) == run_cases.results(whole)
     with open_store(str(db), write=False) as store:

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from pfa_cli.store import schema
 from pfa_cli.store.engine import open_store
 
-EPOCHS = {"epochs": 12, "train_images": 1600}
+EPOCHS = {"epochs": 30, "train_images": 1600}  # long enough that the kill comes before the last
 
 
 def on(host: str, db: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
@@ -63,7 +63,7 @@ def test_a_requeued_job_takes_its_cell_back_at_once_on_another_host(tmp_path: Pa
     job = {"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "test", "SLURM_JOB_USER": "root"}
     killed_on_a(db, **job)
     command = on("b", db, SLURM_RESTART_COUNT="1", **job)
-    out, _ = command.communicate(timeout=120)
+    out, _ = command.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert (command.returncode, run_cases.states(db)) == (0, ["done"]), out
     assert attempts(db) == [("a", "stale"), ("b", "done")]
 
@@ -74,7 +74,7 @@ def test_without_slurm_another_host_waits_for_the_grace(tmp_path: Path) -> None:
     (row,) = run_cases.stored(db)
     assert row.heartbeat_at is not None
     command = on("b", db, "--wait", "--grace", "0.25")
-    out, _ = command.communicate(timeout=120)
+    out, _ = command.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert (command.returncode, run_cases.states(db)) == (0, ["done"]), out
     assert attempts(db) == [("a", "stale"), ("b", "done")]
     with open_store(str(db), write=False) as store:

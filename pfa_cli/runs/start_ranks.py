@@ -85,11 +85,15 @@ def _start(rank: int, size: int, rendezvous: Path, alive: int) -> "subprocess.Po
 
 
 def _wait(ranks: list["subprocess.Popen[bytes]"], stop: StopRequest) -> None:
-    """Returns when all have ended. After a stop signal each is told; after the end of one, those that go on without it."""
+    """Returns when all have ended. After a stop signal each is told; after the end of one, those that go on without it.
+
+    When the others are through, the leader may go on for as long as it takes: it alone has work after the last cell.
+    """
     told, first_end = False, None
     while running := [process for process in ranks if process.poll() is None]:
         now = time.monotonic()
-        if len(running) < len(ranks) and first_end is None:
+        too_early = any(process.returncode for process in ranks) or ranks[0] not in running
+        if too_early and first_end is None:
             first_end = now
         late = first_end is not None and now - first_end > _END_SECONDS
         if (stop or late) and not told:

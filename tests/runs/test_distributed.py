@@ -22,7 +22,9 @@ from pfa_cli.errors import UsageError
 from pfa_cli.launched import Launched, launched
 from pfa_cli.ranks import Ranks, share_statistics
 from pfa_cli.recipes import load_recipe
+from pfa_cli.runs import start_ranks
 from pfa_cli.runs.plan import make_plan
+from pfa_cli.signals import StopRequest
 from pfa_cli.store import schema
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.owner import process_started
@@ -200,6 +202,19 @@ def test_wrong_usage_is_said_once_by_ranks_that_pfa_starts(tmp_path: Path) -> No
     _, err = process.communicate(timeout=run_cases.LIMIT_SECONDS)
     assert process.returncode == 2
     assert err.count("batch_size (=63) must be divisible by ranks × accumulation (=2 × 1)") == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "seconds", "code"), [("true", "1", 0), ("false", "60", -signal.SIGTERM)], ids=["done", "failed"]
+)
+def test_the_leader_may_go_on_alone_only_where_the_others_are_through(
+    other: str, seconds: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figure 3's simulations, which the leader makes at the end, may take longer than ranks wait for one that is lost."""
+    monkeypatch.setattr(start_ranks, "_END_SECONDS", 0.1)
+    started = [subprocess.Popen(["sleep", seconds]), subprocess.Popen([other])]
+    start_ranks._wait(started, StopRequest())
+    assert started[0].returncode == code
 
 
 @pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])

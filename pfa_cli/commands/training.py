@@ -22,7 +22,6 @@ from pfa_cli.terminal import messages, output
 
 if TYPE_CHECKING:
     from pfa_cli.runs.plan import Plan
-    from pfa_cli.runs.shards import Shard
 
 
 def run(
@@ -127,22 +126,16 @@ def run(
     What is done is skipped and what was interrupted is resumed, so the same command may be given twice.
     """
     from pfa_cli.launched import RENDEZVOUS, launched
-    from pfa_cli.runs.shards import Shard
     from pfa_cli.runs.start_ranks import end_with_parent, start_ranks
 
     end_with_parent()
     first = launched().rank == 0
     if grace is not None:
         os.environ["PFA_GRACE"] = str(grace)  # worker processes ask, too
-    part = None if shard is None else Shard.parse(shard)
-    if part:
-        db = part.database(db)
     try:
-        names, plan = _planned(
-            recipes, algos, seeds, epochs, settings, sweep, precision, db, recipe_dir, part
+        names, db, plan = _planned(
+            recipes, algos, seeds, epochs, settings, sweep, precision, prune, db, recipe_dir, shard
         )
-        if prune:
-            plan.check_prunable()
     except PfaError as error:
         if first:
             raise
@@ -196,14 +189,20 @@ def _planned(
     settings: list[str] | None,
     sweep: str | None,
     precision: str | None,
+    prune: bool,
     db: str | None,
     recipe_dir: Path | None,
-    shard: "Shard | None" = None,
-) -> "tuple[str, Plan]":
-    """The recipes' names and the cells that `pfa run` with these options asks for."""
+    shard: str | None,
+) -> "tuple[str, str | None, Plan]":
+    """The recipes' names, the database and the cells that `pfa run` with these options asks for."""
     from pfa_cli.recipes import load_recipe, parse_algorithms, parse_grid, parse_seeds
     from pfa_cli.runs.plan import make_plan, make_sweep_plan, united
+    from pfa_cli.runs.shards import Shard
     from pfa_cli.store.engine import open_if_there
+
+    part = None if shard is None else Shard.parse(shard)
+    if part:
+        db = part.database(db)
 
     found = [load_recipe(name, recipe_dir) for name in recipes]
     combinations = parse_grid(settings or [])
@@ -224,7 +223,11 @@ def _planned(
             for one in names_in("--sweep", sweep):
                 plans.append(make_sweep_plan(store, each, one, numbers, *combinations, algorithms=names))
     plan = united(plans)
-    return ", ".join(dict.fromkeys(each.name for each in found)), shard.of(plan) if shard else plan
+    if part:
+        plan = part.of(plan)
+    if prune:
+        plan.check_prunable()
+    return ", ".join(dict.fromkeys(each.name for each in found)), db, plan
 
 
 def _timed(
@@ -359,6 +362,7 @@ def submit(
 
     The script lies beside the database. It saves before the time limit or pre-emption ends it, and goes on where it stopped.
     """
+    from pfa_cli.runs.checkpoints import check_checkpoint_dir
     from pfa_cli.runs.submission import Submission, parse_sbatch
 
     if shards and array is None:
@@ -368,8 +372,11 @@ def submit(
     given = [*recipes, *context.args, *([f"--recipe-dir={recipe_dir.absolute()}"] if recipe_dir else [])]
     command: Any = context.find_root().command
     options = command.get_command(context, "run").make_context("pfa run", [*given]).params
-    planning = ("recipes", "algos", "seeds", "epochs", "settings", "sweep", "precision", "recipe_dir")
-    names, plan = _planned(**{name: options[name] for name in planning}, db=db)
+    planning = (
+        "recipes", "algos", "seeds", "epochs", "settings", "sweep", "precision", "prune", "recipe_dir", "shard",
+    )  # fmt: skip
+    names, _, plan = _planned(**{name: options[name] for name in planning}, db=db)
+    check_checkpoint_dir(db, options["checkpoint_dir"])
     asked = {"partition": partition, "time": time, "gres": gres}
     submission = Submission(
         run=given,

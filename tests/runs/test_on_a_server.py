@@ -92,12 +92,10 @@ def test_a_folder_for_checkpoints_is_the_databases_own_and_is_stored(server: Ser
     assert len(set(folders)) == 4
 
 
-@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["run", "dry run"])
-def test_a_servers_runs_need_a_folder_for_checkpoints(
-    server: Server, call: Call, dry: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("command", ["run", "run --dry-run", "submit --print"])
+def test_a_servers_runs_need_a_folder_for_checkpoints(server: Server, call: Call, command: str) -> None:
     url = server.new_database()
-    answer = call("run", "mnist", "--algos", "bp", "--db", url, *dry)
+    answer = call(*command.split(), "mnist", "--algos", "bp", "--db", url)
     assert answer.code == 2
     assert "--checkpoint-dir FOLDER" in answer.err and "PFA_CHECKPOINTS" in answer.err
     with open_store(url, write=True) as store:

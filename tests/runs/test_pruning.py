@@ -124,5 +124,6 @@ def test_a_cell_is_not_judged_by_an_epoch_that_is_not_stored_yet(
 
 
 def test_prune_needs_validation_images(call: Call) -> None:
-    refused = call("run", "mnist", "--algos=bp", "--prune")
-    assert refused.code == 2 and "--set validation_images=5000" in refused.err
+    for command in (["run"], ["submit", "--print"]):
+        refused = call(*command, "mnist", "--algos=bp", "--prune")
+        assert refused.code == 2 and "--set validation_images=5000" in refused.err

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.ranks import Ranks
@@ -44,8 +43,6 @@ class Setup:
 
 class Backend(ABC):
     """Trains cells. It knows nothing of the terminal, and the caller nothing of its processes."""
-
-    name: ClassVar[str]
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup

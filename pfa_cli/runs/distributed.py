@@ -29,8 +29,6 @@ _WAIT = "wait"  # what the leader announces where there is no cell at the moment
 class Distributed(Backend):
     """One cell at a time, by all ranks; this process is the leader."""
 
-    name = "distributed"
-
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self._broken = False

@@ -36,8 +36,6 @@ _BETWEEN_WAITS = 20  # steps of a trial, so that waiting for them costs little
 class Gpu(Backend):
     """Cells side by side on one GPU; a trial with the first one finds how many, and what another precision would do."""
 
-    name = "gpu"
-
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self._found: int | None = setup.jobs
@@ -120,18 +118,9 @@ class Lanes:
         try:
             with open_store(self._setup.db, write=True, create=False) as store, side_stream(self._device):
                 worker = Worker(
-                    store,
-                    self._device,
-                    self._setup.data_dir,
-                    self._said.put,
-                    self._should_stop,
-                    datasets=self._datasets,
-                    again=self._again,
-                    eager=self._setup.eager,
-                    lanes=self._count,
-                    kept=self._setup.kept,
-                    prune=self._setup.prune,
-                )
+                    store, self._setup, self._said.put, self._should_stop,
+                    self._datasets, self._again, lanes=self._count,
+                )  # fmt: skip
                 while not self._should_stop() and (task := self._next()) is not None:
                     ended = worker.run(task)
                     if ended is not None or self._should_stop():

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.cores import physical_cores
@@ -36,6 +35,7 @@ from pfa_cli.store.engine import Store, check_writable, open_if_there, open_stor
 from pfa_cli.store.queries import runs
 from pfa_cli.store.schema import STATES
 from pfa_cli.store.sqlite import network_warning
+from pfa_cli.terminal import Terminal
 from pfa_cli.theory.simulate import ensure
 from pfa_cli.training.device import choose_device
 from pfa_cli.training.precision import Precision
@@ -53,7 +53,7 @@ def run_cells(
     device: str,
     data_dir: Path | None,
     checkpoint_dir: Path | None = None,
-    console: Console,
+    console: Terminal,
     eager: bool = False,
     wait: bool = False,
     kept: int = 1,
@@ -128,7 +128,7 @@ def choose_backend(setup: Setup) -> Backend:
     return next(backend for backend in BACKENDS if backend.fits(setup))(setup)
 
 
-def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path | None, wait: bool) -> int:
+def _train(backend: Backend, plan: Plan, console: Terminal, checkpoint_dir: Path | None, wait: bool) -> int:
     setup = backend.setup
     with open_store(setup.db, write=True) as store:
         log = Log(store.path, os.getpid())
@@ -138,8 +138,8 @@ def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path 
         todo = [(number, cell) for number, cell in enumerate(plan.cells) if cell.state not in ended]
         if not todo:
             nothing = f"nothing to do: {count(len(plan.cells), 'cell')} {' or '.join(sorted(ended))} already"
-            log.print(nothing)
-            console.print(nothing, highlight=False)
+            log.say(nothing)
+            console.say(nothing)
             return 0
         for configuration in _data_sets(plan.cells):
             prepare_data(configuration, setup.data_dir)
@@ -149,9 +149,10 @@ def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path 
         ]
         keep_checkpoints_in(store, checkpoint_dir, [task.run_id for task in tasks])
         with (
-            Logged(view(console, plan.cells, backend.workers(tasks)), log, plan.cells) as shown,
+            view(console, plan.cells, backend.workers(tasks)) as on_screen,
             stop_signals(console.show_cursor) as stop,
         ):
+            shown = Logged(on_screen, log, plan.cells)
             for note in (*plan.notes, *_warnings(store.path), *_hints(setup, tasks), *backend.notes):
                 shown.say(note)
             rounds = _Rounds(backend, shown, stop)
@@ -160,8 +161,8 @@ def _train(backend: Backend, plan: Plan, console: Console, checkpoint_dir: Path 
             raise PfaError(rounds.broken)
         states = Counter(cell.state for cell in refreshed(plan, store).cells)
     summary = _summary(states, rounds.left)
-    log.print(summary)
-    console.print(summary, highlight=False, markup=False, soft_wrap=True)
+    log.say(summary)
+    console.say(summary)
     return _exit_code(states, stop, rounds.failed)
 
 

@@ -5,13 +5,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 from pfa_cli.errors import PfaError, shown
 from pfa_cli.files import refuse_special
 from pfa_cli.runs.events import Event
-from pfa_cli.runs.progress import CellName, PlainLines, View
+from pfa_cli.runs.plan import Cell
+from pfa_cli.runs.progress import PlainLines, View
 from pfa_cli.store.schema import without_password
 
 
@@ -24,9 +23,9 @@ class Log:
 
     def begin(self) -> None:
         """Says which command it is."""
-        self.print("pfa " + " ".join(map(without_password, sys.argv[1:])))
+        self.say("pfa " + " ".join(map(without_password, sys.argv[1:])))
 
-    def print(self, message: object, **_: Any) -> None:
+    def say(self, message: str) -> None:
         """One line in the file for each line of ``message``; nothing where it cannot be written."""
         if self._path is None:
             return
@@ -41,23 +40,13 @@ class Log:
 class Logged:
     """A view that also writes the plain lines of every event to the log."""
 
-    def __init__(self, view: View, log: Log, cells: Sequence[CellName]) -> None:
-        self._view, self._log = view, log
-        self._lines = PlainLines(log, cells)
-
-    def __enter__(self) -> Self:
-        self._view.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._view.__exit__(kind, error, trace)
+    def __init__(self, view: View, log: Log, cells: Sequence[Cell]) -> None:
+        self._view, self._lines = view, PlainLines(log.say, cells)
 
     def handle(self, event: Event) -> None:
         self._lines.handle(event)
         self._view.handle(event)
 
     def say(self, message: str) -> None:
-        self._log.print(message)
+        self._lines.say(message)
         self._view.say(message)

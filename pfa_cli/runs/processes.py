@@ -30,8 +30,6 @@ _MOST_DEATHS = 2  # of workers on one cell, without an epoch between them, after
 class Processes(Backend):
     """Cells side by side, each in a process of its own; a single one in this process."""
 
-    name = "processes"
-
     @classmethod
     def fits(cls, setup: Setup) -> bool:
         return True

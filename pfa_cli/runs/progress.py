@@ -1,12 +1,12 @@
 """What `pfa run` shows while it runs: a live table on a terminal, one plain line per epoch anywhere else."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -14,53 +14,32 @@ from rich.text import Text
 
 from pfa_cli.records import EpochRecord
 from pfa_cli.runs.events import Ended, EpochDone, Event, Note, Started, Step
+from pfa_cli.runs.plan import Cell
 from pfa_cli.runs.wording import count, duration, percent, rate
-from pfa_cli.terminal import Column, FittingTable, can_redraw
+from pfa_cli.terminal import Column, FittingTable, Terminal, can_redraw
 
 _DROP_FIRST = ("", "images/s", "train %", "left", "test %")  # columns, on a narrow terminal
-
-
-class CellName(Protocol):
-    """The part of a plan's cell that is shown: ``name`` within its recipe, ``label`` with it."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def algorithm(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def epochs_done(self) -> int: ...
-    @property
-    def epochs_total(self) -> int: ...
-
-
-class Printer(Protocol):
-    """A console, or what else lines can be printed to."""
-
-    @property
-    def print(self) -> Callable[..., None]: ...
 
 
 class View(Protocol):
     """Something that follows the events of a run."""
 
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
     def handle(self, event: Event) -> None: ...
     def say(self, message: str) -> None: ...
 
 
-def view(console: Console, cells: Sequence[CellName], workers: int) -> View:
+@contextmanager
+def view(console: Terminal, cells: Sequence[Cell], workers: int) -> Iterator[View]:
     """The live table on a terminal that can redraw it, else plain lines."""
-    return LiveTable(console, cells, workers) if can_redraw(console) else PlainLines(console, cells)
+    if not can_redraw(console):
+        yield PlainLines(console.say, cells)
+        return
+    table = LiveTable(console, cells, workers)
+    with Live(console=console, get_renderable=table.render, refresh_per_second=4, transient=True):
+        yield table
 
 
-def epoch_line(cell: CellName, record: EpochRecord) -> str:
+def epoch_line(cell: Cell, record: EpochRecord) -> str:
     """One epoch as one line that `grep` and `awk` can work with."""
     parts = [f"{cell.label} epoch {record.epoch}/{cell.epochs_total}"]
     if record.validation_accuracy_percent is not None:
@@ -74,7 +53,7 @@ def epoch_line(cell: CellName, record: EpochRecord) -> str:
     return " ".join(parts) + (" DIVERGED" if record.diverged else "")
 
 
-def ended_line(cell: CellName, event: Ended) -> str:
+def ended_line(cell: Cell, event: Ended) -> str:
     """How a cell ended, in one line."""
     match event.outcome:
         case "done" if event.diverged_epoch is not None:
@@ -95,18 +74,8 @@ def ended_line(cell: CellName, event: Ended) -> str:
 class PlainLines:
     """One line for the start, every epoch and the end of a cell; no control characters, for files and pipes."""
 
-    def __init__(self, console: Printer, cells: Sequence[CellName]) -> None:
-        self._console = console
-        self._cells = cells
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def say(self, message: str) -> None:
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+    def __init__(self, say: Callable[[str], None], cells: Sequence[Cell]) -> None:
+        self.say, self._cells = say, cells
 
     def handle(self, event: Event) -> None:
         match event:
@@ -137,27 +106,15 @@ class _Progress:
 class LiveTable:
     """Overall progress above one row per running cell; how cells ended scrolls by above both."""
 
-    def __init__(self, console: Console, cells: Sequence[CellName], workers: int) -> None:
-        self._cells = cells
+    def __init__(self, console: Terminal, cells: Sequence[Cell], workers: int) -> None:
+        self._console, self._cells, self._workers = console, cells, workers
         same_names = len({cell.name for cell in cells}) < len(cells)  # of several recipes
         self._names = [cell.label if same_names else cell.name for cell in cells]
-        self._workers = workers
         self._progress = [_Progress(cell.epochs_done, finished=cell.state == "done") for cell in cells]
         self._began = time.monotonic()
-        self._console = console
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
 
     def say(self, message: str) -> None:
-        self._console.print(message, markup=False, highlight=False)
+        self._console.print(message)
 
     def handle(self, event: Event) -> None:
         cell, progress = self._cells[event.cell], self._progress[event.cell]
@@ -219,7 +176,8 @@ class LiveTable:
             return None
         return max(sum(etas) / self._workers, max(etas, default=0))
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """The table as it is now."""
         finished = sum(progress.finished for progress in self._progress)
         total = sum(cell.epochs_total for cell in self._cells)
         reached = sum(progress.epochs for progress in self._progress)

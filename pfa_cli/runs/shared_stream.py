@@ -44,8 +44,6 @@ def shares_by_default(configurations: Sequence[Configuration], device: torch.dev
 class SharedStream(Backend):
     """Groups of cells, one after the other; the cells of a group read one stream."""
 
-    name = "together"
-
     @classmethod
     def fits(cls, setup: Setup) -> bool:
         return setup.together and setup.ranks.size == 1

@@ -17,7 +17,6 @@ from pfa_cli import files
 from pfa_cli.configuration import Configuration
 from pfa_cli.data import Dataset, load_dataset
 from pfa_cli.errors import PfaError
-from pfa_cli.ranks import Ranks
 from pfa_cli.runs.backend import Report, Setup, Task
 from pfa_cli.runs.checkpoints import checkpoint_folder, prepare_folder
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Note, Outcome, Started, Step
@@ -71,36 +70,23 @@ class Worker:
     def __init__(
         self,
         store: Store,
-        device: torch.device,
-        data_dir: Path,
+        setup: Setup,
         report: Report,
         should_stop: Callable[[], bool],
-        ranks: Ranks | None = None,
         datasets: Datasets | None = None,
         again: Callable[[Exception], bool] = lambda error: False,
-        eager: bool = False,
         lanes: int = 1,
-        kept: int = 1,
-        prune: bool = False,
     ) -> None:
         """The arguments that all but one kind of caller leave out:
 
-        ranks: the processes that train along (see `pfa_cli.runs.distributed`); this is the first of them.
         datasets: those shared with other workers of this process.
         again: asked about an error that ends a cell: whether the cell will be trained again, and so has not failed.
-        eager: on a GPU, without CUDA graphs.
         lanes: how many cells this process trains at a time; stored with the attempt.
-        kept: how many checkpoints stay of a done cell.
-        prune: stop cells that are clearly behind others (see `pfa_cli.runs.pruning`).
         """
-        make_repeatable(device)
-        self._ranks = ranks or Ranks()
-        self._store, self._device, self._data_dir = store, device, data_dir
-        self._report, self._should_stop = report, should_stop
-        self._datasets, self._again, self._eager, self._lanes = datasets or Datasets(), again, eager, lanes
-        self._kept = kept
-        self._prune = prune
-        self._owner = Owner.current()
+        self._store, self._setup, self._report, self._should_stop = store, setup, report, should_stop
+        self._datasets, self._again, self._lanes = datasets or Datasets(), again, lanes
+        self._device, self._ranks, self._owner = torch.device(setup.device), setup.ranks, Owner.current()
+        make_repeatable(self._device)
         self._loaded: tuple[str, Dataset] | None = None
 
     def run(self, task: Task) -> Ended | None:
@@ -148,7 +134,7 @@ class Worker:
             dataset = self._dataset(task.configuration)
         precision = task.configuration.precision
         facts = attempt_facts(
-            self._device, precision, dataset.description, self._lanes, not self._eager, self._ranks.size
+            self._device, precision, dataset.description, self._lanes, not self._setup.eager, self._ranks.size
         )
         writer.start_attempt(self._store, claim, facts)
         with interruptible():
@@ -173,7 +159,7 @@ class Worker:
                 told_how = self._tell_how(claim, trainer)
             self._report(EpochDone(task.cell, record))
             diverged = record.epoch if record.diverged else None
-            if self._prune and late is None:  # it judges by what is stored
+            if self._setup.prune and late is None:  # it judges by what is stored
                 pruned = behind(self._store, task.run_id, task.configuration, record.epoch)
             if self._ranks.any(self._should_stop() or pruned is not None):
                 break
@@ -181,7 +167,7 @@ class Worker:
             writer.record_epoch(self._store, claim, *late)
         if trainer.finished:
             writer.finish(self._store, claim, "done")
-            checkpoint.keep_newest(folder, self._kept)
+            checkpoint.keep_newest(folder, self._setup.kept)
             return Ended(task.cell, "done", diverged_epoch=diverged)
         saved = self._save(folder, trainer) if trainer.step else None
         writer.finish(self._store, claim, "interrupted", error=pruned, checkpoint=saved)
@@ -213,7 +199,13 @@ class Worker:
 
         def make() -> Trainer:
             return Trainer(
-                task.configuration, dataset, task.seed, self._device, self._ranks, eager=self._eager, say=say
+                task.configuration,
+                dataset,
+                task.seed,
+                self._device,
+                self._ranks,
+                eager=self._setup.eager,
+                say=say,
             )
 
         trainer, name, damaged = checkpoint.restore(folder, make)
@@ -250,7 +242,7 @@ class Worker:
         same = configuration.dataset_identity
         if self._loaded is None or self._loaded[0] != same:
             self._loaded = None  # before the next one takes its memory
-            self._loaded = same, self._datasets.load(configuration, self._data_dir, self._device)
+            self._loaded = same, self._datasets.load(configuration, self._setup.data_dir, self._device)
         return self._loaded[1]
 
     def _is_another_alive(self, row: RunRow) -> bool:
@@ -327,18 +319,7 @@ def work(setup: Setup, tasks: Iterable[Task], report: Report, should_stop: Calla
     """Trains the tasks in this process, one after the other; what ends all of them is told as `Broken`."""
     try:
         with open_store(setup.db, write=True, create=False) as store:
-            device = torch.device(setup.device)
-            worker = Worker(
-                store,
-                device,
-                setup.data_dir,
-                report,
-                should_stop,
-                setup.ranks,
-                eager=setup.eager,
-                kept=setup.kept,
-                prune=setup.prune,
-            )
+            worker = Worker(store, setup, report, should_stop)
             for task in tasks:
                 if (ended := worker.run(task)) is not None:
                     report(ended)

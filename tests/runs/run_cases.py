@@ -12,7 +12,6 @@ from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from sqlalchemy import select
 
 from pfa_cli.recipes import load_recipe
@@ -26,6 +25,7 @@ from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import NoResults
 from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, runs
+from pfa_cli.terminal import Terminal
 from pfa_cli.theory import simulate
 
 SMALL = {
@@ -115,10 +115,15 @@ def add_run(
 def train(db: Path | str, cells: Plan, data_dir: Path | None = None, **options: Any) -> tuple[int, str]:
     """Runs the cells in this process; exit code and what was printed."""
     out = io.StringIO()
-    console = Console(file=out, width=200)
     with patch.object(launch, "ensure"):  # Figure 3's simulations: seconds, and no matter of these tests
         code = launch.run_cells(
-            str(db), cells, jobs=1, device="cpu", data_dir=data_dir, console=console, **options
+            str(db),
+            cells,
+            jobs=1,
+            device="cpu",
+            data_dir=data_dir,
+            console=Terminal(file=out, width=200),
+            **options,
         )
     return code, out.getvalue()
 

@@ -9,7 +9,10 @@ import run_cases
 from pfa_cli.ranks import Ranks
 from pfa_cli.runs import launch
 from pfa_cli.runs.backend import Backend, Report, Setup, Task
+from pfa_cli.runs.distributed import Distributed
 from pfa_cli.runs.events import Broken, Ended, Said
+from pfa_cli.runs.gpu import Gpu
+from pfa_cli.runs.processes import Processes
 from pfa_cli.runs.worker import work
 from pfa_cli.signals import StopRequest
 
@@ -17,7 +20,6 @@ from pfa_cli.signals import StopRequest
 class Backwards(Backend):
     """Trains the cells from the last to the first; leaves every second one for a second round."""
 
-    name = "backwards"
     rounds: list[list[int]] = []  # noqa: RUF012 (the test looks at it)
     closed = 0
 
@@ -62,13 +64,13 @@ def test_what_breaks_a_back_end_ends_the_command(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("device", "ranks", "name"),
+    ("device", "ranks", "expected"),
     [
-        ("cpu", Ranks(), "processes"),
-        ("cuda:0", Ranks(), "gpu"),
-        ("cpu", Ranks(0, 2), "distributed"),
-        ("cuda:0", Ranks(0, 2), "distributed"),
+        ("cpu", Ranks(), Processes),
+        ("cuda:0", Ranks(), Gpu),
+        ("cpu", Ranks(0, 2), Distributed),
+        ("cuda:0", Ranks(0, 2), Distributed),
     ],
 )
-def test_the_first_back_end_that_fits_is_chosen(device: str, ranks: Ranks, name: str) -> None:
-    assert launch.choose_backend(Setup(None, device, Path(), ranks=ranks)).name == name
+def test_the_first_back_end_that_fits_is_chosen(device: str, ranks: Ranks, expected: type[Backend]) -> None:
+    assert type(launch.choose_backend(Setup(None, device, Path(), ranks=ranks))) is expected

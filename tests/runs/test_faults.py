@@ -26,7 +26,7 @@ from pfa_cli.recipes import load_recipe
 from pfa_cli.records import EpochRecord
 from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs import launch, worker
-from pfa_cli.runs.backend import Task
+from pfa_cli.runs.backend import Setup, Task
 from pfa_cli.runs.checkpoints import checkpoint_folder
 from pfa_cli.runs.events import Ended, EpochDone, Event
 from pfa_cli.runs.plan import Plan, make_plan
@@ -224,7 +224,7 @@ def test_a_lost_cell_is_left_quietly(tmp_path: Path) -> None:
             if isinstance(event, EpochDone) and event.record.epoch == 1:
                 assert writer.claim(store, run_id, thief, is_alive=lambda row: False)
 
-        worker = Worker(store, torch.device("cpu"), default_data_dir(), steal, lambda: False)
+        worker = Worker(store, Setup(str(db), "cpu", default_data_dir()), steal, lambda: False)
         assert worker.run(Task(0, run_id, cell.configuration, cell.seed)) == Ended(0, "lost")
     (row,) = run_cases.stored(db)
     assert (row.state, row.host, row.epochs_done) == ("running", "elsewhere", 1)
@@ -294,7 +294,7 @@ def test_a_folder_moved_away_under_a_run_is_not_made_again(tmp_path: Path) -> No
             if isinstance(event, EpochDone) and event.record.epoch == 1:
                 (tmp_path / "results").rename(tmp_path / "archive")
 
-        worker = Worker(store, torch.device("cpu"), default_data_dir(), move, lambda: False)
+        worker = Worker(store, Setup(str(db), "cpu", default_data_dir()), move, lambda: False)
         ended = worker.run(Task(0, run_id, cell.configuration, cell.seed))
     assert ended.outcome == "failed" and "was moved or deleted under the run: put it back" in str(ended.error)
     assert os.listdir(tmp_path) == ["archive"]  # noqa: PTH208

@@ -45,6 +45,6 @@ def test_a_log_that_cannot_be_written_is_no_error(tmp_path: Path, block: Callabl
 
 
 def test_a_log_line_cannot_command_a_terminal(tmp_path: Path) -> None:
-    Log(tmp_path / "x.db", 7).print("one\x1b[2J\ntwo")
+    Log(tmp_path / "x.db", 7).say("one\x1b[2J\ntwo")
     text = (tmp_path / "x.db.log").read_text()
     assert text.count(" [7] ") == 2 and "\x1b" not in text

@@ -5,11 +5,11 @@ import re
 from dataclasses import dataclass
 
 import pytest
-from rich.console import Console
 
 from pfa_cli.records import EpochRecord
 from pfa_cli.runs.events import Ended, EpochDone, Note, Started, Step
 from pfa_cli.runs.progress import LiveTable, PlainLines, view
+from pfa_cli.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Screen(io.StringIO):
         return True
 
 
-def terminal(width: int = 80) -> tuple[io.StringIO, Console]:
+def terminal(width: int = 80) -> tuple[io.StringIO, Terminal]:
     out = Screen()
-    return out, Console(file=out, width=width, height=24, force_terminal=True, color_system=None)
+    return out, Terminal(file=out, width=width, height=24, force_terminal=True, color_system=None)
 
 
 def epoch(n: int, seconds: float = 10.0) -> EpochRecord:
@@ -52,15 +52,15 @@ def epoch(n: int, seconds: float = 10.0) -> EpochRecord:
     )
 
 
-def frame(table: LiveTable, console: Console) -> list[str]:
+def frame(table: LiveTable, console: Terminal) -> list[str]:
     with console.capture() as captured:
-        console.print(table._render())
+        console.print(table.render())
     return [line.rstrip() for line in captured.get().splitlines() if line.strip()]
 
 
 def test_a_pipe_gets_one_line_per_epoch() -> None:
     out = io.StringIO()
-    with view(Console(file=out, width=40), CELLS, 2) as lines:
+    with view(Terminal(file=out, width=40), CELLS, 2) as lines:
         assert isinstance(lines, PlainLines)
         lines.handle(Started(1, 0))
         lines.handle(Step(1, 0.5, 90.0, 1000.0))
@@ -93,17 +93,16 @@ def test_the_live_table_is_only_for_a_terminal_that_can_redraw_it(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    log, screen = Console(file=io.StringIO()), Console(file=Screen())
-    assert isinstance(view(log, CELLS, 2), PlainLines)
-    assert isinstance(view(screen, CELLS, 2), LiveTable) == (variables.get("TERM") not in ("dumb", "unknown"))
+    with view(Terminal(file=io.StringIO()), CELLS, 2) as lines:
+        assert isinstance(lines, PlainLines)
+    with view(Terminal(file=Screen()), CELLS, 2) as table:
+        assert isinstance(table, LiveTable) == (variables.get("TERM") not in ("dumb", "unknown"))
 
 
 def test_validation_and_test_accuracy_are_told_apart() -> None:
     out = io.StringIO()
-    with PlainLines(Console(file=out, width=200), CELLS) as lines:
-        lines.handle(
-            EpochDone(1, EpochRecord(1, validation_accuracy_percent=70.0, test_accuracy_percent=60.0))
-        )
+    lines = PlainLines(Terminal(file=out, width=200).say, CELLS)
+    lines.handle(EpochDone(1, EpochRecord(1, validation_accuracy_percent=70.0, test_accuracy_percent=60.0)))
     assert out.getvalue() == "mnist pfa seed 0 epoch 1/40 validation 70.00 % test 60.00 %\n"
 
 

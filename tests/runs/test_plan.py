@@ -138,7 +138,8 @@ def test_only_epochs_of_the_same_kind_of_device_tell_the_time(tmp_path: Path) ->
             claim = writer.claim(store, run_id, HERE, is_alive=lambda row: False)
             assert claim is not None
             writer.start_attempt(store, claim, {"cuda_version": cuda})
-            writer.record_epoch(store, claim, EpochRecord(1, seconds=seconds))
+            for epoch in (0, 1):
+                writer.record_epoch(store, claim, EpochRecord(epoch, seconds=seconds if epoch else 1e6))
             found = [refreshed(plan, store, device).cells[0].expected_hours for device in ("cuda", "cpu")]
             assert found == pytest.approx([0.1, 1.0]) if cuda is None else found == [0.1, None]
     assert len(plan.without_time) == 1
@@ -174,6 +175,7 @@ def test_a_diverged_run_has_nothing_left(tmp_path: Path) -> None:
         run_id = writer.ensure_run(store, plan.cells[0].configuration, 0)
         claim = writer.claim(store, run_id, HERE, is_alive=lambda row: False)
         assert claim is not None
+        writer.record_epoch(store, claim, EpochRecord(0))
         writer.record_epoch(store, claim, EpochRecord(1, seconds=1.0, diverged=True))
         writer.finish(store, claim, "done")
         (cell,) = refreshed(plan, store).cells

@@ -188,6 +188,7 @@ def test_a_diverged_run_says_so(store: Store) -> None:
     run_id = writer.ensure_run(store, cell.configuration, 0)
     claim = writer.claim(store, run_id, HERE, is_alive=lambda row: False)
     assert claim is not None
+    writer.record_epoch(store, claim, EpochRecord(0))
     writer.record_epoch(
         store, claim, EpochRecord(1, train_loss=math.nan, test_accuracy_percent=math.nan, diverged=True)
     )

@@ -4,6 +4,8 @@ import csv
 import importlib
 import io
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -63,17 +65,25 @@ def export(store: Store, name: str, out: Path | BinaryIO, form: str | None = Non
     table(name)
     write = _writer(out, form)
 
-    if not isinstance(out, Path):
-        return store.read(lambda connection: write(Rows(connection, name), out))
-
-    def write_all(connection: Connection) -> int:
-        with files.replacing(out) as file:
+    def write_whole(file: BinaryIO) -> int:
+        def write_all(connection: Connection) -> int:
+            file.seek(0)
+            file.truncate()  # the reading may have to be repeated
             return write(Rows(connection, name), file)
 
+        return store.read(write_all)
+
+    if not isinstance(out, Path):
+        with tempfile.TemporaryFile() as whole:
+            count = write_whole(whole)
+            whole.seek(0)
+            shutil.copyfileobj(whole, out)
+        return count
     try:
         files.refuse_special(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        return store.read(write_all)
+        with files.replacing(out) as file:
+            return write_whole(file)
     except OSError as error:
         reason = error.strerror or error
         raise PfaError(

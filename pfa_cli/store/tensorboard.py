@@ -35,6 +35,8 @@ def export(store: Store, out: Path) -> int:
         out.mkdir(parents=True, exist_ok=True)
 
         def write_all(connection: Connection) -> int:
+            for written in out.rglob("events.out.tfevents.*"):  # if the reading had to be repeated
+                written.unlink()
             known = settings(connection)
             found = connection.execute(select(runs).order_by(runs.c.id)).mappings().all()
             for run in found:

@@ -1,6 +1,7 @@
 """Exported tables: complete, exact, and readable by others."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -8,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from command_line import Call
 from sqlalchemy import text
-from store_cells import claimed, run_to_end
+from store_cells import claimed, new_database, run_to_end
 
 from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.notebook import load
@@ -21,7 +23,7 @@ from pfa_cli.records import EpochRecord, LayerRecord
 from pfa_cli.store import export as module
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import DamagedDatabase
-from pfa_cli.store.export import export
+from pfa_cli.store.export import Rows, export
 from pfa_cli.store.schema import layers
 from pfa_cli.store.tables import KEY, TABLES
 from pfa_cli.store.writer import record_epoch, record_simulation
@@ -97,6 +99,27 @@ def test_a_table_goes_to_standard_output_whole_and_alone(store: Store, call: Cal
     answer = call("export", "--table", "layers", "--out", "-", "--db", str(store.path))
     assert (answer.code, answer.err) == (0, "")
     assert answer.out == (tmp_path / "layers.csv").read_text()
+
+
+def test_a_writer_that_comes_meanwhile_makes_no_row_come_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = new_database(tmp_path / "pfa.db")
+    original = Rows.parts
+
+    def parts(rows: Rows) -> Iterator[list[tuple[Any, ...]]]:
+        yield from original(rows)
+        if seeds:
+            with open_store(str(path), write=True) as store:
+                run_to_end(store, seed=seeds.pop())
+
+    seeds = [1]
+
+    monkeypatch.setattr(Rows, "parts", parts)
+    output = io.BytesIO()
+    with open_store(str(path), write=False) as viewer:
+        assert export(viewer, "epochs", output, "csv") == 8
+    assert len(output.getvalue().splitlines()) == 1 + 8
 
 
 def test_a_pipe_that_is_closed_early_ends_the_export_in_peace(store: Store) -> None:

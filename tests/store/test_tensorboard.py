@@ -2,13 +2,16 @@
 
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command_line import Call
+from sqlalchemy import Connection
 from store_cells import claimed, run_to_end
 
 from pfa_cli.records import EpochRecord, LayerRecord
+from pfa_cli.store import tensorboard
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.writer import record_epoch
 
@@ -51,3 +54,25 @@ def test_without_tensorboard_it_says_how_to_get_it(
     assert answer.code == 1
     assert "pip install 'pfa[tensorboard]'" in answer.err
     assert not Path("logs").exists()
+
+
+@pytest.mark.filterwarnings("default")  # of tensorboard's own
+def test_a_writer_that_comes_meanwhile_leaves_the_files_of_each_run_once(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    original = tensorboard._scalars
+
+    def scalars(connection: Connection, run: int) -> Iterator[tuple[str, int, float]]:
+        yield from original(connection, run)
+        if seeds:
+            with open_store(str(database), write=True) as store:
+                run_to_end(store, seed=seeds.pop())
+
+    seeds = [1]
+
+    monkeypatch.setattr(tensorboard, "_scalars", scalars)
+    with open_store(str(database), write=False) as store:
+        assert tensorboard.export(store, tmp_path / "logs") == 3
+    files = [*(tmp_path / "logs").rglob("events.out.tfevents.*")]
+    assert len(files) == 3 * 2  # of each run its scalars, and its settings

@@ -1,10 +1,9 @@
 """`pfa doctor`: what a run would get on this machine, without training anything; and a trial of CUDA graphs."""
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 
@@ -15,7 +14,7 @@ from pfa_cli.data import default_data_dir, prepare_data
 from pfa_cli.data.fetch import NotFetched, without_fetching
 from pfa_cli.data.in_memory import from_tensors
 from pfa_cli.errors import PfaError, UsageError
-from pfa_cli.recipes import Recipe, list_recipes
+from pfa_cli.recipes import Recipe
 from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs.provenance import device_name
 from pfa_cli.store.engine import check_writable, database_file, database_name
@@ -30,8 +29,7 @@ _PRECISIONS = get_args(Configuration.model_fields["precision"].annotation)
 _AMPERE = 8  # the first compute capability with TF32 and bf16
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the report; ``in_the_way``: what was asked for cannot run so."""
 
     what: str
@@ -39,22 +37,19 @@ class Finding:
     in_the_way: bool = False
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is to run; ``recipe`` None: anything."""
-
-    recipe: Recipe | None
-    device: str
-    precision: str | None
-    db: str | None
-    data_dir: Path | None
-
-
-def examine(wanted: Wanted) -> Iterator[Finding]:
-    """All findings but those of `try_graphs`."""
+def examine(
+    recipes: Sequence[Recipe],
+    wanted_device: str,
+    precision: str | None,
+    db: str | None,
+    data_dir: Path | None,
+    *,
+    named: bool,
+) -> Iterator[Finding]:
+    """All findings but those of `try_graphs`. ``named``: these recipes are to run; else any that can."""
     yield Finding("versions", f"pfa {__version__}, torch {torch.__version__}")
     try:
-        device = choose_device(wanted.device)
+        device = choose_device(wanted_device)
     except UsageError as error:
         yield Finding("device", str(error), in_the_way=True)
         device = torch.device("cpu")
@@ -67,22 +62,21 @@ def examine(wanted: Wanted) -> Iterator[Finding]:
     make_repeatable(device)
     flags = ", ".join(f"{name}={value}" for name, value in deterministic_flags(device).items())
     yield Finding("repeatable by", flags)
-    yield from _precisions(wanted, device)
+    if precision is None and named:
+        precision = recipes[0].configuration("bp").precision
+    yield from _precisions(precision, device)
     cells = "found by a trial" if device.type == "cuda" else f"{physical_cores()}"
     yield Finding("cores", f"{usable_cores()} to use; cells at a time: {cells}")
     try:
         yield Finding("decoding processes", f"{decoding_processes()}, shared by the cells at a time")
     except UsageError as error:
         yield Finding("decoding processes", str(error), in_the_way=True)
-    yield from _data(wanted)
-    yield from _database(wanted)
+    yield from _data(recipes, data_dir or default_data_dir(), named)
+    yield from _database(db)
 
 
-def _precisions(wanted: Wanted, device: torch.device) -> Iterator[Finding]:
+def _precisions(asked: str | None, device: torch.device) -> Iterator[Finding]:
     able = [name for name in _PRECISIONS if _can(name, device)]
-    asked = wanted.precision
-    if asked is None and wanted.recipe is not None:
-        asked = wanted.recipe.configuration("bp", {}).precision
     yield Finding("precisions", ", ".join(able))
     if asked is not None and asked not in able:
         yield Finding("precision", f"{asked} cannot be had on {device}", in_the_way=True)
@@ -97,10 +91,8 @@ def _can(precision: str, device: torch.device) -> bool:
     return new or precision in ("fp32", "fp16")
 
 
-def _data(wanted: Wanted) -> Iterator[Finding]:
-    folder = wanted.data_dir or default_data_dir()
-    recipes = [wanted.recipe] if wanted.recipe else list_recipes()
-    configurations = {c.dataset: c for c in (recipe.configuration("bp", {}) for recipe in recipes)}
+def _data(recipes: Sequence[Recipe], folder: Path, needed: bool) -> Iterator[Finding]:
+    configurations = {c.dataset: c for c in (recipe.configuration("bp") for recipe in recipes)}
     for name, configuration in configurations.items():
         if configuration.dataset_entry.source is not None:
             yield Finding(f"data: {name}", "a plug-in's, which shows when it is loaded")
@@ -110,21 +102,21 @@ def _data(wanted: Wanted) -> Iterator[Finding]:
                 prepare_data(configuration, folder)
         except NotFetched:
             missing = f"not in {folder}; `pfa data fetch {configuration.recipe}` fetches them"
-            yield Finding(f"data: {name}", missing, in_the_way=wanted.recipe is not None)
+            yield Finding(f"data: {name}", missing, in_the_way=needed)
         except (PfaError, OSError) as error:
-            yield Finding(f"data: {name}", str(error), in_the_way=wanted.recipe is not None)
+            yield Finding(f"data: {name}", str(error), in_the_way=needed)
         else:
             yield Finding(f"data: {name}", f"in {folder}")
 
 
-def _database(wanted: Wanted) -> Iterator[Finding]:
+def _database(db: str | None) -> Iterator[Finding]:
     try:
-        check_writable(wanted.db)
+        check_writable(db)
     except (PfaError, OSError) as error:
         yield Finding("database", str(error), in_the_way=True)
         return
-    yield Finding("database", f"{database_name(wanted.db)}: can be written")
-    file = database_file(wanted.db)
+    yield Finding("database", f"{database_name(db)}: can be written")
+    file = database_file(db)
     if file is None:
         return
     if warning := network_warning(file):
@@ -134,10 +126,10 @@ def _database(wanted: Wanted) -> Iterator[Finding]:
     yield Finding("disk", f"{free / 1e9:.0f} GB are free in {folder}", in_the_way=free < LEAST_FREE_BYTES)
 
 
-def try_graphs(wanted: Wanted) -> Iterator[Finding]:
+def try_graphs(wanted_device: str, precision: str | None) -> Iterator[Finding]:
     """Every algorithm's step on the GPU as a CUDA graph and without, on random pixels: equal bit for bit, or why not."""
     try:
-        device = choose_device(wanted.device if wanted.device != "auto" else "cuda")
+        device = choose_device(wanted_device if wanted_device != "auto" else "cuda")
         if device.type != "cuda":
             raise UsageError(f"--gpu tries CUDA graphs, and {device} has none: leave --gpu out, or --device")
     except UsageError as error:
@@ -146,7 +138,7 @@ def try_graphs(wanted: Wanted) -> Iterator[Finding]:
     make_repeatable(device)
     for algorithm in ALGORITHMS:
         for name, change in _SMALL.items():
-            settings = _BASE | change | {"algorithm": algorithm, "precision": wanted.precision or "fp32"}
+            settings = _BASE | change | {"algorithm": algorithm, "precision": precision or "fp32"}
             try:
                 said, failed = _try(Configuration.model_validate(settings), device), False
             except Exception as error:

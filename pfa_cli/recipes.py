@@ -13,36 +13,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pfa_cli import registry
-from pfa_cli.arguments import (
-    combinations,
-    parse_algorithms,
-    parse_grid,
-    parse_overrides,
-    parse_seeds,
-    several,
-)
+from pfa_cli.arguments import combinations, several
 from pfa_cli.configuration import BASE_SETTINGS, Configuration, configure, explain
 from pfa_cli.errors import UsageError, unknown
 from pfa_cli.files import read
 from pfa_cli.plugins import absolute
-from pfa_cli.registry import ALGORITHMS, Entry, Option, OptionValue
+from pfa_cli.registry import ALGORITHMS, Entry, Option, OptionValue, flat
 
 if TYPE_CHECKING:  # rich is for those who print
     from rich.console import RenderableType
-
-__all__ = [
-    "Configuration",
-    "Recipe",
-    "Sweep",
-    "list_recipes",
-    "listing",
-    "load_recipe",
-    "parse_algorithms",
-    "parse_grid",
-    "parse_overrides",
-    "parse_seeds",
-]
-
 
 _OF_TRIALS = ("train_images", "test_images")  # None: all images
 
@@ -177,10 +156,9 @@ class Recipe:
         """The settings in which ``configuration`` differs from the recipe's; milestones only where they do not scale."""
         usual = self.configuration(configuration.algorithm_reference)
         before, after = (Configuration.settings_of(c.model_dump(mode="json")) for c in (usual, configuration))
+        own = flat(configuration.model_dump(mode="json"))  # with the defaults, which `after` leaves out
         keys = dict.fromkeys((*before, *after))
-        found = {key: after.get(key) for key in keys if before.get(key) != after.get(key)}
-        for key in found.keys() - after.keys():  # a default, or None
-            found[key] = getattr(configuration, key, configuration.options.get(key))
+        found = {key: own[key] for key in keys if key in own and before.get(key) != after.get(key)}
         scaled = _scale(usual.milestones, usual.epochs, configuration.epochs)
         if list(configuration.milestones) == scaled:
             found.pop("milestones", None)

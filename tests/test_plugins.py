@@ -208,6 +208,13 @@ def test_a_configuration_takes_its_plugins_to_other_processes(squares: Path) -> 
     assert done.stdout.decode().split() == [planned.hash, "FRSF", "net", "mydata"], done.stderr
 
 
+def test_another_network_differs_in_its_own_settings_only(squares: Path) -> None:
+    squares.write_text(RECIPE.replace("width = 12\n", ""))
+    recipe = load_recipe(str(squares))
+    overrides = {"network": "mlp", "hidden_sizes": [8]}
+    assert recipe.differing(recipe.configuration("bp", overrides)) == overrides
+
+
 def test_an_edited_file_is_another_configuration(squares: Path) -> None:
     recipe = load_recipe(str(squares))
     algorithm = squares.parent / "frsf.py"

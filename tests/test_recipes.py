@@ -8,17 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pfa_cli.arguments import parse_algorithms, parse_grid, parse_overrides, parse_seeds
+from pfa_cli.configuration import Configuration
 from pfa_cli.errors import UsageError
-from pfa_cli.recipes import (
-    Configuration,
-    list_recipes,
-    listing,
-    load_recipe,
-    parse_algorithms,
-    parse_grid,
-    parse_overrides,
-    parse_seeds,
-)
+from pfa_cli.recipes import list_recipes, listing, load_recipe
 from pfa_cli.registry import ALGORITHMS, TABLE_1
 
 # The paper's schedules: epochs, batch, lr, milestones, factor, first-epoch decay of PFA, PFA-o and KP.

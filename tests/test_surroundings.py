@@ -14,7 +14,6 @@ from command_line import Call
 from privileges import ordinary_rights
 from rich.text import Text
 
-from pfa_cli.data import default_data_dir
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import load_recipe
 from pfa_cli.store.engine import open_store
@@ -188,14 +187,6 @@ def test_a_deleted_working_directory_is_one_sentence(
         done = call(*line)
         assert done.code == 1 and len(done.err.strip().splitlines()) == 1, done
         assert "Traceback" not in done.err
-
-
-def test_without_a_home_folder_the_data_folder_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOME", "PFA_DATA", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pwd.getpwuid", lambda _: {}["no such user"])
-    with pytest.raises(Exception, match="--data-dir or PFA_DATA"):
-        default_data_dir()
 
 
 def test_variables_that_other_programs_leave_behind_do_no_harm(

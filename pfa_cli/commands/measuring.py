@@ -93,8 +93,9 @@ def bench(
     from contextlib import nullcontext
     from itertools import chain
 
+    from pfa_cli.arguments import parse_algorithms, parse_overrides
     from pfa_cli.bench import command, report
-    from pfa_cli.recipes import list_recipes, load_recipe, parse_algorithms, parse_overrides
+    from pfa_cli.recipes import list_recipes, load_recipe
     from pfa_cli.store.engine import open_store
 
     named = [name for name in recipes or () if name != "store"]
@@ -152,15 +153,15 @@ def doctor(
 ) -> None:
     """Say what a run would get on this machine; exit code 0 only if it could begin. Trains and writes nothing."""
     import json
-    from dataclasses import asdict
 
-    from pfa_cli.doctor import Wanted, examine, try_graphs
-    from pfa_cli.recipes import load_recipe
+    from pfa_cli.doctor import examine, try_graphs
+    from pfa_cli.recipes import list_recipes, load_recipe
 
-    asked = Wanted(load_recipe(recipe, recipe_dir) if recipe else None, device, precision, db, data_dir)
-    findings = [*examine(asked), *(try_graphs(asked) if gpu else [])]
+    recipes = [load_recipe(recipe, recipe_dir)] if recipe else list_recipes(recipe_dir)
+    findings = [*examine(recipes, device, precision, db, data_dir, named=bool(recipe))]
+    findings += try_graphs(device, precision) if gpu else []
     if as_json:
-        output.say(json.dumps([asdict(finding) for finding in findings], indent=2))
+        output.say(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:
         rows = [(f.what, f.found, "cannot run so" if f.in_the_way else "") for f in findings]
         output.print(table(("", "here", ""), rows, wraps=("here",)))

@@ -195,7 +195,8 @@ def _planned(
     shard: str | None,
 ) -> "tuple[str, str | None, Plan]":
     """The recipes' names, the database and the cells that `pfa run` with these options asks for."""
-    from pfa_cli.recipes import load_recipe, parse_algorithms, parse_grid, parse_seeds
+    from pfa_cli.arguments import parse_algorithms, parse_grid, parse_seeds
+    from pfa_cli.recipes import load_recipe
     from pfa_cli.runs.plan import make_plan, make_sweep_plan, united
     from pfa_cli.runs.shards import Shard
     from pfa_cli.store.engine import open_if_there
@@ -291,8 +292,9 @@ def reproduce(
     """
     from pfa_cli import reproduce as whole
     from pfa_cli.analysis.paper import paper
+    from pfa_cli.arguments import parse_seeds
     from pfa_cli.launched import refuse_several
-    from pfa_cli.recipes import list_recipes, load_recipe, parse_seeds
+    from pfa_cli.recipes import list_recipes, load_recipe
     from pfa_cli.store.engine import open_if_there, results_folder
 
     refuse_several("pfa reproduce")

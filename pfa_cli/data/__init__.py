@@ -5,9 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pfa_cli.data.dataset import Dataset
+from pfa_cli.data.dataset import WHOLE, Dataset, Part
 from pfa_cli.data.folder import default_data_dir
-from pfa_cli.data.part import WHOLE, Part
 from pfa_cli.registry import ALGORITHMS
 
 if TYPE_CHECKING:

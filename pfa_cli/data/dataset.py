@@ -1,13 +1,29 @@
 """What the trainer asks of a data set."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
-
-from pfa_cli.data.part import WHOLE, Part
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of ``count`` equal parts of every batch, ``index`` from 0: that of one of several processes that train together."""
+
+    index: int
+    count: int
+
+    def of_batch(self, step: int, batch_size: int) -> slice:
+        """Where this part of batch ``step`` lies in the epoch's order."""
+        size = batch_size // self.count
+        start = step * batch_size + self.index * size
+        return slice(start, start + size)
+
+
+WHOLE = Part(0, 1)
 
 
 @runtime_checkable

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.cores import decoding_processes, sharing_processes
-from pfa_cli.data.dataset import Dataset
+from pfa_cli.data.dataset import WHOLE, Dataset, Part
 from pfa_cli.data.folder import readable
-from pfa_cli.data.part import WHOLE, Part
 from pfa_cli.data.photographs import find_photographs
 from pfa_cli.data.pipeline import Batch, Loader, Pipeline, Request, Unreadable, collate
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch

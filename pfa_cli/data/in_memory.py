@@ -12,8 +12,7 @@ from torch import Tensor
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.data.augment import CropAndFlip
-from pfa_cli.data.dataset import Dataset
-from pfa_cli.data.part import WHOLE, Part
+from pfa_cli.data.dataset import WHOLE, Dataset, Part
 from pfa_cli.data.splits import Order, steps_per_epoch
 from pfa_cli.errors import PfaError, unknown
 from pfa_cli.published_draws import PublishedOrder

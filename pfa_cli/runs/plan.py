@@ -18,7 +18,8 @@ from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.terminal import table
 
 if TYPE_CHECKING:
-    from pfa_cli.recipes import Configuration, Recipe
+    from pfa_cli.configuration import Configuration
+    from pfa_cli.recipes import Recipe
 
 
 @dataclass(frozen=True)

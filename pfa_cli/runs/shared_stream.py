@@ -17,8 +17,7 @@ from torch import Tensor
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.cores import physical_cores, share_cores
-from pfa_cli.data import Dataset, load_dataset
-from pfa_cli.data.part import WHOLE, Part
+from pfa_cli.data import WHOLE, Dataset, Part, load_dataset
 from pfa_cli.errors import StoppedWaiting
 from pfa_cli.runs.backend import Backend, Report, Setup, Task
 from pfa_cli.runs.gpu import Lanes

@@ -5,7 +5,7 @@ For each expansion ratio several draws of B and W; per draw the moments and the 
 activity drives PFA-l's rule (kind "spontaneous").
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,10 +40,9 @@ class Setting:
         """What is stored of it: kinds with their parameters."""
         return [(kind, self.parameters(kind)) for kind in ("eigenvalues", "path")]
 
-    def results(self) -> Iterator[tuple[str, dict[str, Any], dict[str, list[float]]]]:
-        """Kind, parameters, and values by quantity."""
-        for kind, values in simulate(self).items():
-            yield kind, self.parameters(kind), values
+    def results(self) -> Iterable[dict[str, list[float]]]:
+        """Values by quantity, of each that is `stored`."""
+        return simulate(self).values()
 
 
 def simulate(setting: Setting) -> dict[str, dict[str, list[float]]]:
@@ -86,10 +85,9 @@ class Spontaneous:
         """What is stored of it: the kind with the parameters of each number of steps."""
         return [("spontaneous", self.parameters(steps)) for steps in self.steps]
 
-    def results(self) -> Iterator[tuple[str, dict[str, Any], dict[str, list[float]]]]:
-        """Kind, parameters, and values by quantity."""
-        for steps, angles in learn(self).items():
-            yield "spontaneous", self.parameters(steps), {"path_angle_degrees": angles}
+    def results(self) -> Iterable[dict[str, list[float]]]:
+        """Values by quantity, of each that is `stored`."""
+        return [{"path_angle_degrees": angles} for angles in learn(self).values()]
 
 
 SETTINGS: tuple[Setting | Spontaneous, ...] = (
@@ -125,7 +123,7 @@ def learn(setting: Spontaneous) -> dict[int, list[float]]:
 def run(store: Store, settings: Sequence[Setting | Spontaneous] = SETTINGS) -> int:
     """Simulates every setting (about three seconds) and stores it in place of what was there; how many were stored."""
     for setting in settings:
-        for kind, parameters, values in setting.results():
+        for (kind, parameters), values in zip(setting.stored(), setting.results(), strict=True):
             record_simulation(store, kind, parameters, values)
     return len(settings)
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pfa_cli import published_draws
 from pfa_cli.algorithms import Algorithm, attach, convert, patches
 from pfa_cli.algorithms.base import FeedbackConv2d
-from pfa_cli.data.part import Part
+from pfa_cli.data import Dataset, Part
 from pfa_cli.errors import PfaError, StoppedWaiting
 from pfa_cli.networks import build_network
 from pfa_cli.randomness import generator
@@ -38,8 +38,7 @@ from pfa_cli.training.precision import Precision
 from pfa_cli.training.tally import Tally
 
 if TYPE_CHECKING:
-    from pfa_cli.data import Dataset
-    from pfa_cli.recipes import Configuration
+    from pfa_cli.configuration import Configuration
 
 
 class Trainer:

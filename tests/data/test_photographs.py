@@ -3,14 +3,13 @@
 import io
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from privileges import ordinary_rights
 
 from pfa_cli.data.imagefolder import ImageFolderDataset
 from pfa_cli.data.photographs import Undecodable, decode, find_photographs
@@ -100,30 +99,11 @@ def test_a_data_folder_whose_name_is_not_utf_8_is_described_with_its_bytes(root:
         find_photographs(moved / "train" / "a")
 
 
-@contextmanager
-def as_nobody(root: Path) -> Iterator[None]:
-    """As a user to whom permissions apply; root may do everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    modes = {folder: folder.stat().st_mode for folder in root.parents}
-    for folder, mode in modes.items():
-        folder.chmod(mode | 0o555)
-    root.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        for folder, mode in modes.items():
-            folder.chmod(mode)
-
-
 @pytest.mark.parametrize("place", ["train", "train/a"])
 def test_a_folder_that_must_not_be_read_is_an_error_and_not_left_out(root: Path, place: str) -> None:
     (root / place).chmod(0)
     message = f"cannot read .*{place}: Permission denied.*--data-dir or PFA_DATA"
-    with as_nobody(root), pytest.raises(PfaError, match=message):
+    with ordinary_rights(), pytest.raises(PfaError, match=message):
         find_photographs(root / "train")
     (root / place).chmod(0o755)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from pfa_cli.data import cifar10, default_data_dir, load_dataset, prepare_data
+from pfa_cli.data import cifar10, default_data_dir, load_dataset
 from pfa_cli.data.in_memory import InMemoryDataset
 from pfa_cli.errors import PfaError
 from pfa_cli.recipes import load_recipe
@@ -30,28 +30,13 @@ def cifar10_data() -> InMemoryDataset:
 def test_mnist_is_whole_and_normalised(mnist_data: InMemoryDataset) -> None:
     assert mnist_data.description == "MNIST, 60000 train / 10000 test"
     assert (mnist_data.n_classes, mnist_data.input_shape, mnist_data.splits) == (10, (784,), ("test",))
+    assert mnist_data.steps_per_epoch(64) == 937
     x, y = mnist_data.probe(60_000)
     assert y.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert y[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert abs(x.mean().item()) < 1e-3 and abs(x.std().item() - 1) < 1e-3
     test = torch.cat([y for _, y in mnist_data.evaluation_batches("test")])
     assert test.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-
-
-def test_mnist_epochs_are_of_937_batches_and_can_be_entered_anywhere(mnist_data: InMemoryDataset) -> None:
-    assert mnist_data.steps_per_epoch(64) == 937
-    whole = list(mnist_data.train_batches(1, 7, 64))
-    assert len(whole) == 937
-    x, y = next(iter(mnist_data.train_batches(1, 7, 64, start_step=900)))
-    assert torch.equal(x, whole[900][0]) and torch.equal(y, whole[900][1])
-
-
-def test_mnist_can_hold_out_validation_images() -> None:
-    configuration = load_recipe("mnist").configuration(
-        "bp", {"validation_images": 5000, "train_images": 1000}
-    )
-    data = load_dataset(configuration, default_data_dir(), CPU)
-    assert data.description == "MNIST, 1000 train / 5000 validation / 10000 test"
 
 
 def test_cifar10_is_whole_split_and_normalised(cifar10_data: InMemoryDataset) -> None:
@@ -65,14 +50,6 @@ def test_cifar10_is_whole_split_and_normalised(cifar10_data: InMemoryDataset) ->
     assert (
         torch.cat([y for _, y in cifar10_data.evaluation_batches("test")]).bincount().tolist() == [1000] * 10
     )
-
-
-def test_cifar10_batches_come_from_seed_and_epoch_alone(cifar10_data: InMemoryDataset) -> None:
-    x, y = next(iter(cifar10_data.train_batches(2, 3, 128, start_step=350)))
-    again = list(cifar10_data.train_batches(2, 3, 128))
-    assert torch.equal(x, again[350][0]) and torch.equal(y, again[350][1])
-    other = next(iter(cifar10_data.train_batches(2, 4, 128, start_step=350)))
-    assert not torch.equal(x, other[0])
 
 
 def test_a_damaged_cifar10_file_is_named_with_the_cure(cifar10_data: InMemoryDataset, tmp_path: Path) -> None:
@@ -113,10 +90,3 @@ def test_torchvisions_files_and_the_packages_give_the_same_arrays(
     np.testing.assert_array_equal(arrays["test_images"], pixels[50:])
     assert arrays["train_labels"].tolist() == list(range(10)) * 5
     assert arrays["test_labels"].dtype == np.uint8 and all(a.flags.c_contiguous for a in arrays.values())
-
-
-def test_a_launcher_can_make_sure_of_the_data_beforehand(tmp_path: Path) -> None:
-    for name in ("mnist", "cifar10"):
-        prepare_data(load_recipe(name).configuration("bp"), default_data_dir())
-    with pytest.raises(PfaError, match="no photographs in"):
-        prepare_data(load_recipe("imagenet").configuration("bp"), tmp_path)

@@ -8,9 +8,10 @@ import run_cases
 from command_line import Call
 from rich.console import Console
 
+from pfa_cli.arguments import parse_grid
 from pfa_cli.bench import command
 from pfa_cli.errors import UsageError
-from pfa_cli.recipes import load_recipe, parse_grid
+from pfa_cli.recipes import load_recipe
 from pfa_cli.records import EpochRecord
 from pfa_cli.runs import launch
 from pfa_cli.runs.checkpoints import disk_needed

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from pfa_cli.analysis import published
+from pfa_cli.configuration import Configuration
 from pfa_cli.data import default_data_dir, load_dataset
 from pfa_cli.data.augment import CropAndFlip
 from pfa_cli.data.fetch import NotFetched, without_fetching
@@ -19,7 +20,7 @@ from pfa_cli.data.in_memory import InMemoryDataset, LabelledImages
 from pfa_cli.errors import UsageError
 from pfa_cli.networks import build_network
 from pfa_cli.published_draws import PublishedOrder
-from pfa_cli.recipes import Configuration, load_recipe
+from pfa_cli.recipes import load_recipe
 from pfa_cli.training import checkpoint
 from pfa_cli.training.trainer import Trainer
 

@@ -107,9 +107,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     measuring.bench,
     measuring.doctor,
 )
-_PASSES_ON = {
-    "allow_extra_args": True,
-    "ignore_unknown_options": True,
-}  # `pfa submit` gives them to `pfa run`
+# `pfa submit` gives options that it does not know to `pfa run`.
+_PASSES_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 for _command in _COMMANDS:
     app.command(context_settings=_PASSES_ON if _command is training.submit else None)(_command)

@@ -258,9 +258,8 @@ class Configuration(BaseModel):
             *self.dataset_entry.settings,
         }  # fmt: skip
         source = (self.sources or {}).get("dataset", "")
-        cell = (
-            self.hash if self.draws == "published" else ""
-        )  # then the order of images depends on the algorithm
+        # In published draws the order of images depends on the algorithm.
+        cell = self.hash if self.draws == "published" else ""
         return self.model_dump_json(include=shared) + source + cell
 
     @property

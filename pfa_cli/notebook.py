@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from pfa_cli.errors import PfaError
+from pfa_cli.paths import expanded_database
 from pfa_cli.records import LayerRecord, metrics
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def load(db: "str | PathLike[str] | None" = None, recipe: str | None = None) -> 
     """The runs of a results database, all or those of one ``recipe``; the file is only read.
 
     Args:
-        db: a file or an SQLAlchemy URL; by default PFA_DB, else results/pfa.db.
+        db: a file (``~`` is the home folder) or an SQLAlchemy URL; by default PFA_DB, else results/pfa.db.
 
     Raises:
         PfaError: there is no such database, or it cannot be read; says what to do.
@@ -48,7 +49,7 @@ def load(db: "str | PathLike[str] | None" = None, recipe: str | None = None) -> 
     from pfa_cli.store.engine import open_store
     from pfa_cli.store.queries import epochs_frame, layers_frame, runs_frame
 
-    with open_store(None if db is None else str(db), write=False) as store:
+    with open_store(None if db is None else expanded_database(str(db)), write=False) as store:
         columns = _settings(store)
         frames = (frame(store, recipe) for frame in (runs_frame, epochs_frame, layers_frame))
         return Results(*(frame.join(columns, on="run_id") for frame in frames))

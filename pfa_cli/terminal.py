@@ -47,11 +47,8 @@ class Terminal(Console):
         self.print(_escaped(str(message)), soft_wrap=True)
 
 
-for _name in (
-    "COLUMNS",
-    "LINES",
-    "TERMINAL_WIDTH",
-):  # rich reads them when a console is made; 0 is "unknown" to shells
+# rich reads these when a console is made; 0 is "unknown" to shells.
+for _name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
     if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(_name, "1")):
         del os.environ[_name]
 output = Terminal()

@@ -11,9 +11,8 @@ from command_line import Call
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "torch.cuda.device_count", lambda: 0
-    )  # what a machine with a GPU says is for tests/gpu
+    # What a machine with a GPU says is for tests/gpu.
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
 
 
 def ask(call: Call, *arguments: str) -> tuple[int, dict[str, Any], list[str]]:

@@ -46,13 +46,7 @@ FILES = [
 ]  # fmt: skip
 
 DRAWING = ("figures", "compare", "report")
-DRAWN = (
-    "fig",
-    "training-",
-    "table1",
-    "comparison",
-    "report.html",
-)  # what the names of their files begin with
+DRAWN = ("fig", "training-", "table1", "comparison", "report.html")  # the beginnings of their files' names
 
 # What fits an option, so that a line is not always refused for its first value.
 FITTING = {

@@ -55,9 +55,11 @@ def test_loading_gives_what_the_export_gives_with_settings_as_columns(database: 
     assert set(pfa.load(database, recipe="mnist").layers["recipe"]) == {"mnist"}
 
 
-def test_loading_what_is_not_there_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(PfaError, match="pfa run"):
-        pfa.load(tmp_path / "none.db")
+def test_loading_what_is_not_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in (tmp_path / "none.db", "~/none.db"):
+        with pytest.raises(PfaError, match=f"no results yet at {tmp_path}/none.db: run `pfa run"):
+            pfa.load(name)
 
 
 @pytest.mark.parametrize("algorithm", TABLE_1)

@@ -168,9 +168,8 @@ def test_network_and_data_set_from_files_beside_the_recipe(call: Call, squares: 
     assert page.code == 0 and "frsf" in page.out and "0.02" in page.out
     assert "units of the hidden layer" in " ".join(page.out.split())
     done = call("run", str(squares), "--algos=frsf", "--dry-run", "--set=width=16", "--set=frsf.momentum=0.9")
-    assert (
-        done.code == 0 and "1 cell, 0 to train" in done.out
-    )  # by its name, since the recipe says where it is
+    # By its name, since the recipe says where it is.
+    assert done.code == 0 and "1 cell, 0 to train" in done.out
 
 
 def test_a_dry_run_says_why_a_data_set_of_ones_own_gives_no_estimate(call: Call, squares: Path) -> None:
@@ -335,6 +334,7 @@ def test_an_unknown_or_broken_network_or_data_set_is_a_usage_error(
     ("body", "message"),
     [
         ("return 3", "must return a Dataset, or four tensors"),
+        ("return ['a', 'b', 'c', 'd']", "data set own: what its function returned cannot be tensors"),
         (
             "return (torch.zeros(8, 3), torch.zeros(7), torch.zeros(8, 3), torch.zeros(8))",
             "labels [n], not [8, 3] and [7]",

@@ -47,9 +47,8 @@ seeds = 1
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Recipes: a small mnist; and two algorithms in place of nine."""
     monkeypatch.setattr(reproduce, "TABLE_1", ("bp", "pfa"))
-    monkeypatch.setattr(
-        reproduce, "build", partial(reproduce.build, formats=("png",))
-    )  # PDFs take as long again
+    # PDFs take as long again.
+    monkeypatch.setattr(reproduce, "build", partial(reproduce.build, formats=("png",)))
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "mnist.toml").write_text(SMALL)
     return "recipes"
@@ -61,9 +60,8 @@ def test_the_papers_cells_with_the_shortest_recipe_first(tmp_path: Path) -> None
     names = [part.recipe.name for part in found]
     assert names.index("mnist") < names.index("cifar10") < names.index("imagenet")
     mnist = found[names.index("mnist")]
-    assert (
-        len(mnist.plan.cells) == 9 * 5 + 6 * 3
-    )  # Figure 3's sweep: one of its seven values is the recipe's own
+    # Figure 3's sweep: one of its seven values is the recipe's own.
+    assert len(mnist.plan.cells) == 9 * 5 + 6 * 3
     assert mnist.to_fetch and not mnist.left_out
     imagenet = found[names.index("imagenet")]
     assert "no photographs in" in imagenet.left_out

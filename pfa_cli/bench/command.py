@@ -182,9 +182,8 @@ def with_times(
             references = {name: first[name].algorithm_reference for name in group}
             try:
                 found = epoch_seconds(recipe, references, own, device, data_dir)
-            except (
-                Exception
-            ) as error:  # of a rule or a network of the user's, or out of memory: no reason to end
+            # Of a rule or a network of the user's, or out of memory: no reason to end.
+            except Exception as error:
                 notes.append(f"{recipe.name}: no estimate of the time of {', '.join(group)}: {error}")
                 continue
             seconds |= {(recipe.name, name): of_it for name, of_it in found.items()}

@@ -197,9 +197,8 @@ def _by_turns(
         for label, contender in contenders.items():
             if plan.steps > 1:  # a short step would be timed with the caches as another contender left them
                 sample(contender, 1)
-            steps = (
-                math.ceil(plan.steps / contender.period) * contender.period
-            )  # as many of each kind as in training
+            # As many of each kind as in training.
+            steps = math.ceil(plan.steps / contender.period) * contender.period
             times[label].append(sample(contender, steps) / steps)
         now = time.perf_counter()
         if repetition >= LEAST_REPETITIONS and now + (now - since) > until:

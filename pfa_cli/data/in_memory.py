@@ -126,7 +126,10 @@ def from_tensors(
             f"data set {name}: its function must return a Dataset, or four tensors (training images, training labels, "
             f"test images, test labels), not {type(tensors).__name__}"
         )
-    parts = [torch.as_tensor(tensor) for tensor in tensors]
+    try:
+        parts = [torch.as_tensor(tensor) for tensor in tensors]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PfaError(f"data set {name}: what its function returned cannot be tensors ({error})") from None
     for what, images, labels in (("training", parts[0], parts[1]), ("test", parts[2], parts[3])):
         if images.ndim not in (2, 4) or labels.shape != images.shape[:1] or not len(images):
             raise PfaError(

@@ -75,9 +75,7 @@ def test_ratios_are_medians_of_neighbours_and_an_epoch_counts_measuring() -> Non
     assert row["seconds_per_epoch"] == 10 * 6 + 50
     assert row["images_per_second"] == 4 / 6
     assert row["per_bp"] == 1.5
-    assert row["cells_per_hour"] == pytest.approx(
-        2 * 3600 / (5 * (10 * 6 + 50))
-    )  # of two processes, five epochs
+    assert row["cells_per_hour"] == pytest.approx(2 * 3600 / (5 * (10 * 6 + 50)))
 
 
 def test_json_database_and_screen_hold_the_same_measurements() -> None:

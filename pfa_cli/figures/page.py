@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def _read_fewer_font_tables() -> None:
 
 def save_figure(
     figure: Figure, folder: Path, name: str, formats: Sequence[str], options: Options
-) -> list[Path]:
-    """Writes ``figure`` to ``folder/name.<format>`` in every format."""
-    return [save(folder / f"{name}.{kind}", rendered(figure, kind, options)) for kind in formats]
+) -> Iterator[Path]:
+    """Writes ``figure`` to ``folder/name.<format>`` in every format; each file, once it is written."""
+    for kind in formats:
+        yield save(folder / f"{name}.{kind}", rendered(figure, kind, options))

@@ -5,7 +5,7 @@ is read, matplotlib when something is drawn.
 """
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +102,7 @@ def build(
     fault = PfaError
     table = None
 
-    def keep(*files: Path) -> None:
+    def keep(files: Iterable[Path]) -> None:
         for path in files:
             paths.append(path)
             written(path)
@@ -114,7 +114,7 @@ def build(
                 missing.append(f"table1: nothing of it is in {store.name}; `pfa run mnist` makes it.")
             else:
                 table = judge_table(evidence)
-                keep(*write_table1(table, out))
+                keep(write_table1(table, out))
             continue
         try:
             drawing = entry.draw(evidence, options)
@@ -125,8 +125,8 @@ def build(
         if drawing is None:
             missing.append(entry.missing(name, store.name, narrowed=bool(where) and len(evidence.runs) > 0))
         else:
-            keep(*save_figure(drawing.figure, out, name, formats, options))
-            keep(save(out / f"{name}.csv", csv(drawing.shown)))
+            keep(save_figure(drawing.figure, out, name, formats, options))
+            keep([save(out / f"{name}.csv", csv(drawing.shown))])
     if missing and (only is not None or not paths):
         raise fault(" ".join(missing))
     for message in missing:
@@ -155,9 +155,10 @@ def rendered(findings: "Findings", kind: str) -> str:
     return as_markdown(findings) if kind == "md" else findings.as_json() + "\n"
 
 
-def write_comparison(findings: "Findings", out: Path, formats: Sequence[str] = ("md", "json")) -> list[Path]:
-    """Writes ``comparison.md`` and ``.json`` into ``out``; PfaError if that is not possible."""
-    return [save(out / f"comparison.{kind}", rendered(findings, kind)) for kind in formats]
+def write_comparison(findings: "Findings", out: Path) -> Iterator[Path]:
+    """Writes ``comparison.md`` and ``.json`` into ``out``; each file, once it is written. PfaError if it cannot be."""
+    for kind in ("md", "json"):
+        yield save(out / f"comparison.{kind}", rendered(findings, kind))
 
 
 @_less_overhead()

@@ -1,5 +1,6 @@
 """Table 1 for readers: Markdown, CSV, LaTeX, and the terminal."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -84,14 +85,15 @@ def as_latex(table1: Table1) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_table1(table1: Table1, folder: Path) -> list[Path]:
-    """``table1.md``, ``.csv`` and ``.tex``, and ``table1-accuracy.csv``; PfaError if that is not possible."""
-    return [
-        save(folder / "table1.md", as_markdown(table1)),
-        save(folder / "table1.csv", csv(table1.frame())),
-        save(folder / "table1.tex", as_latex(table1)),
-        save(folder / "table1-accuracy.csv", csv(table1.accuracy)),
-    ]
+def write_table1(table1: Table1, folder: Path) -> Iterator[Path]:
+    """Writes ``table1.md``, ``.csv`` and ``.tex``, and ``table1-accuracy.csv``; each file, once it is written.
+
+    Raises PfaError if that is not possible.
+    """
+    yield save(folder / "table1.md", as_markdown(table1))
+    yield save(folder / "table1.csv", csv(table1.frame()))
+    yield save(folder / "table1.tex", as_latex(table1))
+    yield save(folder / "table1-accuracy.csv", csv(table1.accuracy))
 
 
 def terminal(table1: Table1) -> Group:

@@ -1,5 +1,6 @@
 """``build``: which files it writes, that they depend on the database alone, and what it says when it cannot."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,17 @@ def test_a_database_with_simulations_only_draws_figure_3(new_store: Store, tmp_p
 def test_a_run_that_has_only_begun(new_store: Store, tmp_path: Path) -> None:
     add_run(new_store, "mnist", "pfa", 0, epochs=3, stop_after=0)
     assert build(new_store, tmp_path, only=["fig2", "fig3", "table1"], formats=["png"])
+
+
+def test_algorithms_of_which_every_run_diverged(new_store: Store, tmp_path: Path) -> None:
+    """They have no final accuracy: no level to draw, and none to tell."""
+    for name in ("bp", "readout"):
+        add_run(new_store, "mnist", name, 0, epochs=2, diverge_at=1)
+    for expansion in (2.0, 10.0):
+        add_run(new_store, "mnist", "pfa", 0, epochs=2, expansion=expansion)
+    paths = build(new_store, tmp_path, formats=["svg"])
+    assert {"fig2.svg", "fig3.svg", "fig6.svg", "table1.md"} <= {path.name for path in paths}
+    assert not re.search(r"\bnan\b", (tmp_path / "table1.md").read_text())
 
 
 def test_an_empty_database_is_an_error_with_a_cure(new_store: Store, tmp_path: Path) -> None:

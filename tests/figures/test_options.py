@@ -198,6 +198,23 @@ def test_bad_values_name_the_cure(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("asked", "in_the_way", "whole"),
+    [
+        ("figures --only=fig2 --format=pdf,png", "fig2.png", {"fig2.pdf"}),
+        ("figures --only=table1", "table1.tex", {"table1.md", "table1.csv"}),
+        ("compare", "comparison.json", {"comparison.md"}),
+    ],
+)
+def test_a_file_is_named_once_it_is_written(
+    call: Call, small: Path, tmp_path: Path, asked: str, in_the_way: str, whole: set[str]
+) -> None:
+    (tmp_path / "out" / in_the_way).mkdir(parents=True)
+    answer = call(*asked.split(), "--db", str(small), "--out", "out")
+    assert answer.code == 1 and f"cannot write out/{in_the_way}" in " ".join(answer.err.split())
+    assert {Path(line).name for line in answer.out.splitlines()} == whole
+
+
 def test_what_was_written_before_an_error_is_named_and_where_is_its_cause(
     call: Call, database: Path, tmp_path: Path
 ) -> None:

@@ -135,4 +135,4 @@ def test_the_commands_without_a_database_name_the_cure(call: Call, tmp_path: Pat
 def test_a_folder_that_cannot_be_written_to(findings: Findings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(PfaError, match=r"cannot write .*comparison\.md .*--out"):
-        write_comparison(findings, tmp_path / "file")
+        next(write_comparison(findings, tmp_path / "file"))

@@ -239,6 +239,6 @@ def test_a_narrow_terminal_gets_the_verdicts_in_blocks(store: Store, width: int,
 
 
 def test_files(store: Store, tmp_path: Path) -> None:
-    paths = write_table1(table_1(store), tmp_path)
+    paths = list(write_table1(table_1(store), tmp_path))
     assert [path.name for path in paths] == ["table1.md", "table1.csv", "table1.tex", "table1-accuracy.csv"]
     assert pd.read_csv(tmp_path / "table1.csv")["row"].nunique() == 6

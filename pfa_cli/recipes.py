@@ -75,7 +75,8 @@ class Sweep(BaseModel):
                 reference = absolute(name, folder)
                 own = registry.algorithm(reference).name
                 for settings in combinations(choices):
-                    yield reference, {f"{own}.{key}": value for key, value in settings.items()}
+                    located = _located(settings, folder)
+                    yield reference, {f"{own}.{key}": value for key, value in located.items()}
 
 
 class _File(BaseModel):
@@ -221,11 +222,8 @@ class Recipe:
         """What `Configuration` takes; ``known``: the algorithms that an override may name."""
         recipe: dict[str, Any] = {**self.base, **self.algorithms.get(algorithm.name, {})}
         shared = {key: value for key, value in overrides.items() if "." not in key}
-        own = {
-            key.partition(".")[2]: value
-            for key, value in overrides.items()
-            if key.partition(".")[0] == algorithm.name and "." in key
-        }
+        prefix = f"{algorithm.name}."
+        own = {key.removeprefix(prefix): v for key, v in overrides.items() if key.startswith(prefix)}
         for key in overrides:
             self._owners(key, overrides, known)  # a misspelled key is an error for every algorithm
         others = {key for other in known.values() for key in other.options}

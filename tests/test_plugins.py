@@ -207,6 +207,16 @@ def test_a_configuration_takes_its_plugins_to_other_processes(squares: Path) -> 
     assert done.stdout.decode().split() == [planned.hash, "FRSF", "net", "mydata"], done.stderr
 
 
+def test_a_sweep_finds_every_file_beside_the_recipe(squares: Path) -> None:
+    grid = '[{algorithm = ["bp", "frsf.py:FRSF"], network = ["mynet.py:net"], dataset = "mydata.py:load"}]'
+    squares.write_text(f"{RECIPE}[sweeps.files]\nseeds = 1\ngrid = {grid}")
+    found = load_recipe(str(squares)).sweep("files")
+    assert [(c.algorithm, c.network, c.dataset) for c, _ in found] == [
+        ("bp", "mynet", "mydata"),
+        ("frsf", "mynet", "mydata"),
+    ]
+
+
 def test_another_network_differs_in_its_own_settings_only(squares: Path) -> None:
     squares.write_text(RECIPE.replace("width = 12\n", ""))
     recipe = load_recipe(str(squares))

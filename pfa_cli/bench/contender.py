@@ -134,13 +134,14 @@ def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: 
 def products(configuration: Configuration, dataset: InMemoryDataset, device: torch.device) -> Contender:
     """The matrix products of a BP step and nothing else: the floor under its time on a CPU."""
     trainer = Trainer(configuration, dataset, 0, device)
-    precision = trainer.precision
-    images, _ = dataset.probe(configuration.batch_size)
+    precision, parts = trainer.precision, configuration.accumulation
+    images, _ = dataset.probe(configuration.batch_size // parts)
     network = trainer.network.to(dtype=precision.dtype)  # what autocast converts to at every step
     run = matrix_products(network, precision.lay_out(images).to(dtype=precision.dtype))
 
     def step(*request: Tensor) -> None:
-        run()
+        for _ in range(parts):
+            run()
 
     return Contender(as_in_training(step, precision, device), configuration.batch_size)
 

@@ -300,20 +300,24 @@ def test_a_convolutions_products_are_formed_as_in_training(monkeypatch: pytest.M
     assert by_patches == [network[0].weight.shape]
 
 
-def test_the_products_are_of_the_recipes_precision(tmp_path: Path) -> None:
+def test_the_products_are_of_the_recipes_precision_and_parts(tmp_path: Path) -> None:
     seen: list[torch.dtype] = []
+    sizes: set[int] = set()
 
     class Listen(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is torch.ops.aten.mm.default:
                 seen.extend(matrix.dtype for matrix in args)
+                sizes.update(size for matrix in args for size in matrix.shape)
             return func(*args, **(kwargs or {}))
 
-    small = setting(hidden_sizes=(8,), batch_size=4, train_images=8, precision="bf16").configuration(BP)
+    changes = {"hidden_sizes": (8,), "batch_size": 4, "accumulation": 2, "train_images": 8}
+    small = setting(**changes, precision="bf16").configuration(BP)
     contender_ = contender.products(small, bench_dataset(small, "random", tmp_path, CPU), CPU)
     with Listen():
         contender_.step()
-    assert seen == [torch.bfloat16] * 2 * 5  # two layers: forward and weight gradient; one error
+    # Two parts of two images. Two layers: forward and weight gradient; one error.
+    assert seen == [torch.bfloat16] * 2 * 5 * 2 and sizes == {2, 8, 10, 784}
 
 
 def test_the_peak_is_that_since_the_reset() -> None:

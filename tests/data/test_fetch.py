@@ -5,6 +5,7 @@ import hashlib
 import os
 import pwd
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import Call
 
@@ -246,6 +248,23 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PfaError, match=r"cannot put MNIST into .*file/data: .*--data-dir or PFA_DATA"):
         mnist.prepare(tmp_path / "file" / "data")
+
+
+def test_a_disk_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = {"train_images": np.zeros(10**6, dtype=np.uint8)}
+    monkeypatch.setattr(cifar10, "from_torchvision", lambda root: arrays)
+    monkeypatch.setattr(cifar10, "_wrong", lambda arrays: "")
+    (tmp_path / "empty").mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, limits[1]))
+    try:
+        with pytest.raises(
+            PfaError, match=r"cannot put CIFAR-10 into .*: File too large\. Name another folder"
+        ):
+            fetch(replace(cifar10.DOWNLOAD, sources=(Folder(tmp_path / "empty"),)), tmp_path / "data")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [".cifar10.lock"]
 
 
 def test_data_that_is_there_is_used_without_writing(tmp_path: Path, original: Path) -> None:

@@ -92,7 +92,7 @@ def best(
         rows = Selection.parse(recipe=recipe, algos=algos, where=where or ()).of(status.rows(store))
     found = view.ranking([row for row in rows if row.recipe == recipe], recipe, by)
     if as_json:
-        output.say(view.as_json(found))
+        output.say(status.as_json(found))
     else:
         output.print(view.show(found, by, len(rows) - sum(one.n + one.unfinished for one in found)))
 

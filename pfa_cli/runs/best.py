@@ -1,10 +1,9 @@
 """`pfa best`: the configurations of a recipe, ranked by their mean accuracy over seeds."""
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from rich.console import Group, RenderableType
@@ -124,12 +123,6 @@ def show(found: Sequence[Ranked], by: str, left_out: int) -> RenderableType:
                 "with the accuracy at the end."
             )
     return Group(*tables, *map(Text, notes))
-
-
-def as_json(found: Iterable[Ranked]) -> str:
-    """The ranking as a JSON list; NaN is the text "nan"."""
-    rows = [{key: "nan" if value != value else value for key, value in asdict(one).items()} for one in found]
-    return json.dumps(rows, indent=2)
 
 
 def _accuracy(row: StatusRow, by: str) -> float | None:

@@ -56,30 +56,31 @@ def checkpoint_folder(
 
     Named by what the cell is and not by the run's number, which another database would give to another cell.
     """
-    return _folder(store, checkpoint_dir) / _cell_name(configuration, seed)
+    c = configuration
+    return _folder(store, checkpoint_dir) / _cell_name(c.recipe, c.algorithm, seed, c.hash)
 
 
 def folder_of(store: Store, row: RunRow) -> Path:
     """Where the run's checkpoints lie."""
-    return _folder(store, row.checkpoint_dir) / _name_of(row)
+    return _folder(store, row.checkpoint_dir) / _cell_name(
+        row.recipe, row.algorithm, row.seed, row.config_hash
+    )
 
 
-def prepare_folder(store: Store, configuration: Configuration, seed: int, claim: writer.Claim) -> Path:
-    """The cell's folder, made if missing, without checkpoints that are ahead of the database.
+def prepare_folder(store: Store, folder: Path, epochs_done: int | None) -> None:
+    """Makes the cell's folder if it is missing, and removes checkpoints that are ahead of the database.
 
     Folders were once named without the database's last suffix, so that lr-0.1 and lr-0.2 shared one. What such a
     folder holds of a run that has begun is copied; the folder stays, as another database may use it, too.
     """
     from pfa_cli.training import checkpoint  # imports torch
 
-    folder = checkpoint_folder(store, configuration, seed, claim.checkpoint_dir)
-    if store.path is not None and claim.epochs_done is not None and not folder.exists():
-        former = store.path.with_suffix(".checkpoints") / _cell_name(configuration, seed)
+    if store.path is not None and epochs_done is not None and not folder.exists():
+        former = store.path.with_suffix(".checkpoints") / folder.name
         if former.is_dir():
             shutil.copytree(former, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.discard(folder, after_epoch=claim.epochs_done)
-    return folder
+    checkpoint.discard(folder, after_epoch=epochs_done)
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,5 @@ def _folder(store: Store, checkpoint_dir: str | None) -> Path:
     return database.with_name(f"{database.name}.checkpoints")
 
 
-def _cell_name(c: Configuration, seed: int) -> str:
-    return f"{c.recipe}-{c.algorithm}-seed{seed}-{c.hash}"
-
-
-def _name_of(row: RunRow) -> str:
-    return f"{row.recipe}-{row.algorithm}-seed{row.seed}-{row.config_hash}"
+def _cell_name(recipe: str, algorithm: str, seed: int, config_hash: str) -> str:
+    return f"{recipe}-{algorithm}-seed{seed}-{config_hash}"

@@ -4,34 +4,13 @@ import math
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
 
 from pfa_cli.errors import UsageError
 from pfa_cli.runs import slurm
 from pfa_cli.store.owner import Job, Owner, is_running
+from pfa_cli.store.queries import RunRow
 
 GRACE_MINUTES = 5.0  # heartbeats come every 15 s; PFA_GRACE says otherwise
-
-
-class OwnedRow(Protocol):
-    """The part of a run's row that says who works on it."""
-
-    @property
-    def state(self) -> str: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def host(self) -> str | None: ...
-    @property
-    def pid(self) -> int | None: ...
-    @property
-    def pid_namespace(self) -> str | None: ...
-    @property
-    def process_started(self) -> float | None: ...
-    @property
-    def heartbeat_at(self) -> datetime | None: ...
-    @property
-    def job(self) -> dict[str, Any] | None: ...
 
 
 def grace() -> timedelta:
@@ -50,7 +29,7 @@ def grace() -> timedelta:
         raise UsageError(f"PFA_GRACE (={named}) must be a number of minutes above 0") from None
 
 
-def is_alive(row: OwnedRow) -> bool:
+def is_alive(row: RunRow) -> bool:
     """Whether the process is there. The first of these that knows decides:
 
     Slurm: an owner in this very job, before it was requeued, is dead. A process of this host is seen, stopped or not,
@@ -80,14 +59,14 @@ PRUNED = "pruned"
 """The state that is shown of an interrupted run whose reason (``runs.error``) begins so: see `pfa_cli.runs.pruning`."""
 
 
-def shown_state(row: OwnedRow) -> str:
+def shown_state(row: RunRow) -> str:
     """The state in the database, but "stale" for a running cell without its process, and "pruned" for one stopped so."""
     if row.state == "interrupted" and (row.error or "").startswith(PRUNED):
         return PRUNED
     return "stale" if row.state == "running" and not is_alive(row) else row.state
 
 
-def look_up(rows: Iterable[OwnedRow]) -> None:
+def look_up(rows: Iterable[RunRow]) -> None:
     """Asks Slurm about the jobs of all cells at work or given up at once, so that it is not asked about each."""
     jobs = [Job.stored(row.job) for row in rows if row.state not in ("done", "queued")]
     slurm.ask(job for job in jobs if job is not None)

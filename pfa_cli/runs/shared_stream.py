@@ -113,7 +113,11 @@ class Stream:
         ``stop`` is asked while waiting; StoppedWaiting once it says so.
         """
         try:
-            self._enter(reader, wanted, step, begin, stop)
+            with self._changed:
+                self._waiting[reader] = wanted, step, begin
+                self._begin_if_all_wait()
+                while reader not in self._next:
+                    self._wait(stop)
             while (batch := self._take(reader, stop)) is not None:
                 for tensor in batch:
                     if (
@@ -134,20 +138,6 @@ class Stream:
         with self._changed:
             self._readers -= 1
             self._begin_if_all_wait()
-
-    def _enter(
-        self,
-        reader: object,
-        wanted: Pass,
-        step: int,
-        begin: Callable[[int], Iterator[Batch]],
-        stop: Callable[[], bool],
-    ) -> None:
-        with self._changed:
-            self._waiting[reader] = wanted, step, begin
-            self._begin_if_all_wait()
-            while reader not in self._next:
-                self._wait(stop)
 
     def _begin_if_all_wait(self) -> None:
         self._changed.notify_all()

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -27,6 +27,9 @@ from pfa_cli.store.owner import Job
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.store.schema import attempts
 from pfa_cli.terminal import Column, FittingTable, can_redraw
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # With one epoch alone an estimate would mostly be of how long things take to start.
 _EPOCHS_FOR_ETA = 2
@@ -102,7 +105,7 @@ def rows(store: Store, recipe: str | None = None) -> list[StatusRow]:
     return [_status(row, variants[row.id], tries.get(row.id, 0), seconds) for row in found]
 
 
-def as_json(found: Iterable[StatusRow]) -> str:
+def as_json(found: Iterable["DataclassInstance"]) -> str:
     """The rows as a JSON list; NaN and infinities, which JSON has not, are the texts "nan", "inf", "-inf"."""
     return json.dumps(
         [{name: _plain(value) for name, value in asdict(row).items()} for row in found], indent=2

@@ -128,7 +128,7 @@ class Worker:
         return ended
 
     def _train(self, task: Task, claim: writer.Claim, folder: Path, lost: Flag) -> Ended:
-        prepare_folder(self._store, task.configuration, task.seed, claim)
+        prepare_folder(self._store, folder, claim.epochs_done)
         self._ranks.from_first((task, folder))  # the others begin
         with interruptible():
             dataset = self._dataset(task.configuration)

@@ -21,6 +21,7 @@ from pfa_cli.paths import expanded_recipe
 from pfa_cli.terminal import messages, output
 
 if TYPE_CHECKING:
+    from pfa_cli.recipes import Recipe
     from pfa_cli.runs.plan import Plan
 
 
@@ -133,7 +134,7 @@ def run(
     if grace is not None:
         os.environ["PFA_GRACE"] = str(grace)  # worker processes ask, too
     try:
-        names, db, plan = _planned(
+        found, db, plan = _planned(
             recipes, algos, seeds, epochs, settings, sweep, precision, prune, db, recipe_dir, shard
         )
     except PfaError as error:
@@ -145,6 +146,7 @@ def run(
     if dry_run:
         from pfa_cli.runs.launch import dry_run as check
 
+        plan = plan.without_pruned() if prune else plan
         disk = check(
             db,
             plan,
@@ -156,10 +158,11 @@ def run(
             kept=kept.number,
         )
         if first:
-            output.print(_timed(plan, recipes, device, db, data_dir, recipe_dir).table())
+            output.print(_timed(plan, found, device, db, data_dir).table())
             output.say(disk)
         return
     if first:  # torch takes seconds to import
+        names = ", ".join(dict.fromkeys(recipe.name for recipe in found))
         output.say(f"{names}: {plan.summary()}; starting")
     from pfa_cli.runs.launch import run_cells
 
@@ -193,8 +196,8 @@ def _planned(
     db: str | None,
     recipe_dir: Path | None,
     shard: str | None,
-) -> "tuple[str, str | None, Plan]":
-    """The recipes' names, the database and the cells that `pfa run` with these options asks for."""
+) -> "tuple[list[Recipe], str | None, Plan]":
+    """The recipes, the database and the cells that `pfa run` with these options asks for."""
     from pfa_cli.arguments import parse_algorithms, parse_grid, parse_seeds
     from pfa_cli.recipes import load_recipe
     from pfa_cli.runs.plan import make_plan, make_sweep_plan, united
@@ -204,8 +207,7 @@ def _planned(
     part = None if shard is None else Shard.parse(shard)
     if part:
         db = part.database(db)
-
-    found = [load_recipe(name, recipe_dir) for name in recipes]
+    found = [load_recipe(name, recipe_dir) for name in dict.fromkeys(recipes)]
     combinations = parse_grid(settings or [])
     for key, value in (("epochs", epochs), ("precision", precision)):
         if value is not None and key in combinations[0]:
@@ -228,16 +230,11 @@ def _planned(
         plan = part.of(plan)
     if prune:
         plan.check_prunable()
-    return ", ".join(dict.fromkeys(each.name for each in found)), db, plan
+    return found, db, plan
 
 
 def _timed(
-    plan: "Plan",
-    recipes: list[str],
-    device: str,
-    db: str | None,
-    data_dir: Path | None,
-    recipe_dir: Path | None,
+    plan: "Plan", recipes: "list[Recipe]", device: str, db: str | None, data_dir: Path | None
 ) -> "Plan":
     """``plan`` with hours on this kind of device: from stored epochs, else from a few steps of each algorithm."""
     from pfa_cli.runs.plan import refreshed
@@ -251,10 +248,8 @@ def _timed(
         return plan
     from pfa_cli.bench.command import with_times
     from pfa_cli.data import default_data_dir
-    from pfa_cli.recipes import load_recipe
 
-    found = [load_recipe(name, recipe_dir) for name in dict.fromkeys(recipes)]
-    return with_times(plan, found, trained_on, data_dir or default_data_dir(), messages.say)
+    return with_times(plan, recipes, trained_on, data_dir or default_data_dir(), messages.say)
 
 
 def reproduce(
@@ -377,12 +372,12 @@ def submit(
     planning = (
         "recipes", "algos", "seeds", "epochs", "settings", "sweep", "precision", "prune", "recipe_dir", "shard",
     )  # fmt: skip
-    names, _, plan = _planned(**{name: options[name] for name in planning}, db=db)
+    found, _, plan = _planned(**{name: options[name] for name in planning}, db=db)
     check_checkpoint_dir(db, options["checkpoint_dir"])
     asked = {"partition": partition, "time": time, "gres": gres}
     submission = Submission(
         run=given,
-        name=names.replace(", ", "-"),
+        name="-".join(dict.fromkeys(recipe.name for recipe in found)),
         db=db,
         array=array,
         shards=shards,

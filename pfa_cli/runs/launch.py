@@ -149,7 +149,7 @@ def _train(backend: Backend, plan: Plan, console: Terminal, checkpoint_dir: Path
         ]
         keep_checkpoints_in(store, checkpoint_dir, [task.run_id for task in tasks])
         with (
-            view(console, plan.cells, backend.workers(tasks)) as on_screen,
+            view(console, plan.cells, backend.workers(tasks), ended) as on_screen,
             stop_signals(console.show_cursor) as stop,
         ):
             shown = Logged(on_screen, log, plan.cells)

@@ -11,7 +11,7 @@ from rich.text import Text
 from pfa_cli import registry
 from pfa_cli.errors import UsageError
 from pfa_cli.networks import check_network
-from pfa_cli.runs.liveness import look_up, shown_state
+from pfa_cli.runs.liveness import PRUNED, look_up, shown_state
 from pfa_cli.runs.wording import count, duration, setting
 from pfa_cli.store.engine import Store
 from pfa_cli.store.queries import RunRow, runs
@@ -87,6 +87,12 @@ class Plan:
                     f"--prune judges by validation accuracy, and {cell.label} has no validation images: "
                     "hold some out by --set validation_images=5000"
                 )
+
+    def without_pruned(self) -> "Plan":
+        """Without the cells that were stopped by `pfa run --prune`, which does not go on with them; a note says how many."""
+        left = [cell for cell in self.cells if cell.state != PRUNED]
+        gone = len(self.cells) - len(left)
+        return Plan(left, [*self.notes, *([f"{count(gone, 'pruned cell')} left out"] if gone else [])])
 
     def table(self) -> RenderableType:
         """Cells, states, epochs left and hours expected, their sums, and the notes: what `--dry-run` prints."""

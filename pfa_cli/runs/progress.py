@@ -1,7 +1,7 @@
 """What `pfa run` shows while it runs: a live table on a terminal, one plain line per epoch anywhere else."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -29,12 +29,14 @@ class View(Protocol):
 
 
 @contextmanager
-def view(console: Terminal, cells: Sequence[Cell], workers: int) -> Iterator[View]:
-    """The live table on a terminal that can redraw it, else plain lines."""
+def view(
+    console: Terminal, cells: Sequence[Cell], workers: int, ended: Collection[str] = ("done",)
+) -> Iterator[View]:
+    """The live table on a terminal that can redraw it, else plain lines. ``ended``: states of cells that are not trained."""
     if not can_redraw(console):
         yield PlainLines(console.say, cells)
         return
-    table = LiveTable(console, cells, workers)
+    table = LiveTable(console, cells, workers, ended)
     with Live(console=console, get_renderable=table.render, refresh_per_second=4, transient=True):
         yield table
 
@@ -106,11 +108,13 @@ class _Progress:
 class LiveTable:
     """Overall progress above one row per running cell; how cells ended scrolls by above both."""
 
-    def __init__(self, console: Terminal, cells: Sequence[Cell], workers: int) -> None:
+    def __init__(
+        self, console: Terminal, cells: Sequence[Cell], workers: int, ended: Collection[str] = ("done",)
+    ) -> None:
         self._console, self._cells, self._workers = console, cells, workers
         same_names = len({cell.name for cell in cells}) < len(cells)  # of several recipes
         self._names = [cell.label if same_names else cell.name for cell in cells]
-        self._progress = [_Progress(cell.epochs_done, finished=cell.state == "done") for cell in cells]
+        self._progress = [_Progress(cell.epochs_done, finished=cell.state in ended) for cell in cells]
         self._began = time.monotonic()
 
     def say(self, message: str) -> None:

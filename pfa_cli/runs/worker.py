@@ -19,8 +19,8 @@ from pfa_cli.data import Dataset, load_dataset
 from pfa_cli.errors import PfaError
 from pfa_cli.runs.backend import Report, Setup, Task
 from pfa_cli.runs.checkpoints import checkpoint_folder, prepare_folder
-from pfa_cli.runs.events import Broken, Ended, EpochDone, Note, Outcome, Started, Step
-from pfa_cli.runs.liveness import is_alive
+from pfa_cli.runs.events import Broken, Ended, EpochDone, Note, Started, Step
+from pfa_cli.runs.liveness import PRUNED, is_alive, shown_state
 from pfa_cli.runs.provenance import attempt_facts
 from pfa_cli.runs.pruning import behind
 from pfa_cli.signals import Stopped, interruptible
@@ -98,9 +98,11 @@ class Worker:
             StoreError: the database is of no use any more, for this cell or any other.
         """
         self._store.notify = lambda text: self._report(Note(task.cell, text))
+        if self._setup.prune and shown_state(row := self._row(task)) == PRUNED:  # by another command
+            return Ended(task.cell, "interrupted", row.error)
         claim = writer.claim(self._store, task.run_id, self._owner, is_alive=self._is_another_alive)
         if claim is None:
-            return Ended(task.cell, self._outcome_elsewhere(task))
+            return Ended(task.cell, "done" if self._row(task).state == "done" else "busy")
         folder = checkpoint_folder(self._store, task.configuration, task.seed, claim.checkpoint_dir)
         try:
             with _heartbeats(self._store, claim) as lost:
@@ -250,10 +252,12 @@ class Worker:
         own = Owner(row.host or "", row.pid or 0, row.process_started, row.pid_namespace) == self._owner
         return not own and is_alive(row)
 
-    def _outcome_elsewhere(self, task: Task) -> Outcome:
-        """Why the cell could not be claimed: done by another process meanwhile, or in its hands."""
-        rows = runs(self._store, task.configuration.recipe)
-        return "done" if any(row.id == task.run_id and row.state == "done" for row in rows) else "busy"
+    def _row(self, task: Task) -> RunRow:
+        """What the database says of the cell now."""
+        for row in runs(self._store, task.configuration.recipe):
+            if row.id == task.run_id:
+                return row
+        raise LostCell(f"run {task.run_id} is no longer in the database")
 
     def _failed(self, task: Task, claim: writer.Claim, folder: Path, error: Exception) -> Ended:
         """Stores what became of a cell whose training raised ``error``."""

@@ -11,9 +11,13 @@ from command_line import Call
 from run_cases import add_run
 from sqlalchemy import select, update
 
+from pfa_cli.data import default_data_dir
 from pfa_cli.recipes import load_recipe
 from pfa_cli.runs import worker
+from pfa_cli.runs.backend import Setup, Task
+from pfa_cli.runs.events import Ended
 from pfa_cli.runs.pruning import LEAST_RUNS, behind
+from pfa_cli.runs.worker import Worker
 from pfa_cli.store import schema, writer
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import ServerLost
@@ -95,10 +99,27 @@ def test_a_pruned_cell_is_said_and_skipped_and_goes_on_without_prune(call: Call)
     assert (rows["pruned"]["epochs_done"], rows["pruned"]["settings"]["learning_rate"]) == (1, 1e-9)
     assert rows["pruned"]["error"].startswith("pruned after epoch 1: its best validation accuracy")
     assert "1 pruned" in call("status", "--state=pruned").out
+    dry = call(*GRID, "--prune", "--dry-run")
+    assert "4 cells, 0 to train" in dry.out and "1 pruned cell left out" in dry.out
     again = call(*GRID, "--prune")
     assert again.code == 0 and "nothing to do: 5 cells done or pruned already" in again.out
     without = call(*GRID)
     assert without.code == 0 and "5 cells: 5 done" in without.out
+
+
+@pytest.mark.parametrize("prune", [True, False])
+def test_a_cell_that_another_command_pruned_meanwhile_is_left_so(tmp_path: Path, prune: bool) -> None:
+    """Commands that share a grid, as the jobs of an array, have made their plans before the first cell is pruned."""
+    (cell,) = run_cases.plan(["bp"], validation_images=64).cells
+    with open_store(str(tmp_path / "pfa.db"), write=True) as store:
+        reason = "pruned after epoch 2: others are better"
+        settings = cell.configuration.model_dump(include={"validation_images"})
+        run_id = add_run(store, "bp", state="interrupted", error=reason, epochs=2, total=4, settings=settings)
+        setup = Setup(store.name, "cpu", default_data_dir(), prune=prune)
+        ended = Worker(store, setup, lambda event: None, lambda: False).run(
+            Task(0, run_id, cell.configuration, 0)
+        )
+    assert ended == (Ended(0, "interrupted", reason) if prune else Ended(0, "done"))
 
 
 def test_a_cell_is_not_judged_by_an_epoch_that_is_not_stored_yet(

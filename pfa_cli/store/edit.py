@@ -1,21 +1,21 @@
 """What a user changes about stored runs: deleting them, having them trained again, tags and notes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from sqlalchemy import ColumnElement, Connection, delete, update
 
 from pfa_cli.store.engine import Store
 from pfa_cli.store.queries import RunRow, select_runs
 from pfa_cli.store.schema import attempts, epochs, layers, runs
+from pfa_cli.store.writer import dead_owners
 
 IsAlive = Callable[[RunRow], bool]
 
 
 def delete_runs(store: Store, ids: Sequence[int], is_alive: IsAlive) -> list[RunRow]:
     """Deletes the runs with their epochs, but for those that a live process trains; the deleted ones."""
-    with store.write() as connection:
-        found = _at_rest(connection, ids, is_alive)
-        _forget_epochs(connection, found)
+    with _without_epochs(store, ids, is_alive) as (connection, found):
         connection.execute(delete(runs).where(_among(found)))
     return found
 
@@ -25,9 +25,7 @@ def reset_runs(store: Store, ids: Sequence[int], is_alive: IsAlive) -> list[RunR
     nothing = dict.fromkeys(
         ("token", "epochs_done", "diverged_epoch", "checkpoint", "error", "started_at", "finished_at")
     )
-    with store.write() as connection:
-        found = _at_rest(connection, ids, is_alive)
-        _forget_epochs(connection, found)
+    with _without_epochs(store, ids, is_alive) as (connection, found):
         connection.execute(update(runs).where(_among(found)).values(state="queued", **nothing))
     return found
 
@@ -47,14 +45,18 @@ def note_runs(store: Store, ids: Sequence[int], note: str | None) -> None:
         connection.execute(update(runs).where(runs.c.id.in_(ids)).values(note=note))
 
 
-def _at_rest(connection: Connection, ids: Sequence[int], is_alive: IsAlive) -> list[RunRow]:
-    rows = select_runs(connection, runs.c.id.in_(ids), lock=True)
-    return [row for row in rows if row.state != "running" or not is_alive(row)]
-
-
-def _forget_epochs(connection: Connection, found: Sequence[RunRow]) -> None:
-    for table in (layers, epochs, attempts):
-        connection.execute(delete(table).where(table.c.run_id.in_([row.id for row in found])))
+@contextmanager
+def _without_epochs(
+    store: Store, ids: Sequence[int], is_alive: IsAlive
+) -> Iterator[tuple[Connection, list[RunRow]]]:
+    """A transaction in which the epochs are deleted of those of the runs that no live process trains; these runs."""
+    dead = dead_owners(store, ids, is_alive)
+    with store.write() as connection:
+        rows = select_runs(connection, runs.c.id.in_(ids), lock=True)
+        found = [row for row in rows if row.state != "running" or (row.token, row.heartbeat_at) in dead]
+        for table in (layers, epochs, attempts):
+            connection.execute(delete(table).where(table.c.run_id.in_([row.id for row in found])))
+        yield connection, found
 
 
 def _among(found: Sequence[RunRow]) -> ColumnElement[bool]:

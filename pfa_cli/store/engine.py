@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 from sqlalchemy import (
@@ -69,7 +68,7 @@ class Store:
         self.notify: Callable[[str], None] = lambda text: (
             None
         )  # told once when the database's server is waited for
-        self._identity = _identity(path)
+        self._identity = self._file()
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """What ``query`` makes of one consistent state of the database. It may be called more than once."""
@@ -168,9 +167,7 @@ class Store:
     def __enter__(self) -> "Store":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _read(self, query: Callable[[Connection], T]) -> T:
@@ -184,11 +181,17 @@ class Store:
 
     def _check_in_place(self) -> None:
         """A file that was deleted or replaced can still be written to, but what is written is lost."""
-        if self.path is not None and not self.in_memory and _identity(self.path) != self._identity:
+        if not self.in_memory and self._file() != self._identity:
+            assert self.path is not None
             raise StoreError(
                 f"the database {self.name} was deleted or replaced while it was in use. Its newest results are in "
                 f"{sqlite.log_of(self.path)}: keep it. {sqlite.how_to_unite(self.path)}"
             )
+
+    def _file(self) -> tuple[int, ...] | None:
+        """Which file it is; None if it is gone, or was none."""
+        state = sqlite.state_of(self.path) if self.path is not None else None
+        return state and state[:2]
 
 
 def database_name(db: str | None = None) -> str:
@@ -455,11 +458,3 @@ def _with_transactions(engine: Engine) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
-
-
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    try:
-        stat = path.stat() if path else None
-    except FileNotFoundError:
-        return (0, 0)
-    return (stat.st_dev, stat.st_ino) if stat else None

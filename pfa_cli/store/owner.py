@@ -29,10 +29,8 @@ class Job:
         job_id = environment.get("SLURM_ARRAY_JOB_ID") or environment.get("SLURM_JOB_ID")
         if not job_id:
             return None
-        task, restarts = (
-            environment.get("SLURM_ARRAY_TASK_ID", ""),
-            environment.get("SLURM_RESTART_COUNT", ""),
-        )
+        task = environment.get("SLURM_ARRAY_TASK_ID", "")
+        restarts = environment.get("SLURM_RESTART_COUNT", "")
         return cls(
             cluster=environment.get("SLURM_CLUSTER_NAME", ""),
             user=environment.get("SLURM_JOB_USER", ""),
@@ -45,16 +43,12 @@ class Job:
 
     @classmethod
     def stored(cls, facts: Mapping[str, Any] | None) -> "Job | None":
-        """The job that `stored_as` described; None where there is none, or something else."""
+        """The job whose fields ``runs.job`` holds; None where there is none, or something else."""
         try:
             job = cls(**facts) if facts else None
         except TypeError:
             return None
         return job if job and isinstance(job.restart_count, int) else None
-
-    def stored_as(self) -> dict[str, Any]:
-        """What ``runs.job`` holds."""
-        return vars(self)
 
     @property
     def name(self) -> str:

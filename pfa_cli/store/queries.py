@@ -63,6 +63,10 @@ class RunRow:
     images_per_second: float | None  # in the last stored epoch
 
 
+_OF_THE_LAST_EPOCH = ["train_loss", "train_accuracy_percent", "validation_accuracy_percent"]
+_OF_THE_LAST_EPOCH += ["test_accuracy_percent", "images_per_second"]
+
+
 def runs(store: Store, recipe: str | None = None, timed_on: str | None = None) -> list[RunRow]:
     """All runs (of one recipe), in the order recipe, algorithm, seed, then age.
 
@@ -99,17 +103,10 @@ def select_runs(
         .group_by(epochs.c.run_id)
         .subquery()
     )
-    of_last_epoch = (
-        "train_loss",
-        "train_accuracy_percent",
-        "validation_accuracy_percent",
-        "test_accuracy_percent",
-    )
     query = (
         select(
             schema.runs,
-            *(epochs.c[name] for name in of_last_epoch),
-            epochs.c.images_per_second,
+            *(epochs.c[name] for name in _OF_THE_LAST_EPOCH),
             func.coalesce(times.c.epochs_measured, 0).label("epochs_measured"),
             times.c.seconds_per_epoch,
         )
@@ -125,42 +122,30 @@ def select_runs(
 
 def plugin_sources(store: Store) -> list[str]:
     """The texts of the plug-ins' files that are stored with runs."""
-    wanted = (
-        select(schema.runs.c.sources).where(schema.runs.c.sources.is_not(None)).order_by(schema.runs.c.id)
-    )
+    sources = schema.runs.c.sources
+    wanted = select(sources).where(sources.is_not(None)).order_by(schema.runs.c.id)
     found = store.read(lambda connection: connection.execute(wanted).scalars().all())
-    named = [sources for sources in found if isinstance(sources, dict)]
-    return list(
-        dict.fromkeys(text for sources in named for text in sources.values() if isinstance(text, str))
-    )
+    return list(dict.fromkeys(text for each in found for text in each.values() if isinstance(text, str)))
 
 
-def runs_frame(
-    store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
-) -> "pd.DataFrame":
+def runs_frame(store: Store, recipe: str | None = None) -> "pd.DataFrame":
     """One row per run: key, configuration (a dict), state, epochs, when and where."""
-    return _frame(store, table("runs", recipe, algorithms))
+    return _frame(store, table("runs", recipe))
 
 
-def epochs_frame(
-    store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
-) -> "pd.DataFrame":
+def epochs_frame(store: Store, recipe: str | None = None) -> "pd.DataFrame":
     """One row per run and epoch: key, epoch, and the values of ``EpochRecord``."""
-    return _frame_of_epochs(store, schema.epochs, recipe, algorithms)
+    return _frame_of_epochs(store, schema.epochs, recipe)
 
 
-def layers_frame(
-    store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
-) -> "pd.DataFrame":
+def layers_frame(store: Store, recipe: str | None = None) -> "pd.DataFrame":
     """One row per run, epoch and layer: key, epoch, layer_index, layer, and the values of ``LayerRecord``."""
-    return _frame_of_epochs(store, schema.layers, recipe, algorithms)
+    return _frame_of_epochs(store, schema.layers, recipe)
 
 
-def attempts_frame(
-    store: Store, recipe: str | None = None, algorithms: Sequence[str] | None = None
-) -> "pd.DataFrame":
+def attempts_frame(store: Store, recipe: str | None = None) -> "pd.DataFrame":
     """One row per attempt at a run: key, versions, device, when it began and how it ended."""
-    return _frame(store, table("attempts", recipe, algorithms))
+    return _frame(store, table("attempts", recipe))
 
 
 def simulations_frame(store: Store, kind: str | None = None) -> "pd.DataFrame":
@@ -174,24 +159,17 @@ def simulations_frame(store: Store, kind: str | None = None) -> "pd.DataFrame":
     return pd.concat([frame, parameters], axis="columns")
 
 
-def benchmarks_frame(store: Store) -> "pd.DataFrame":
-    """One row per measured value: machine (a dict), recipe, measure, algorithm, value, unit, when."""
-    return _frame(store, table("benchmarks"))
-
-
 def _frame(store: Store, query: Select[tuple[Any, ...]]) -> "pd.DataFrame":
     rows = store.read(lambda connection: _verified(store, connection).execute(query).all())
     return _of_columns(query.selected_columns, list(zip(*rows, strict=True)))
 
 
-def _frame_of_epochs(
-    store: Store, of: Table, recipe: str | None, algorithms: Sequence[str] | None
-) -> "pd.DataFrame":
+def _frame_of_epochs(store: Store, of: Table, recipe: str | None) -> "pd.DataFrame":
     """The tidy table of epochs or layers, which has many rows: what all rows of a run share is read once."""
     import pandas as pd
 
     own = [of.c.run_id, *table(of.name).selected_columns[len(KEY) :]]
-    query = table("runs", recipe, algorithms)
+    query = table("runs", recipe)
     query = query.with_only_columns(*query.selected_columns[: len(KEY)])
 
     def read(connection: Connection) -> tuple[list[Any], list[Any]]:

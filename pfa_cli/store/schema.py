@@ -46,13 +46,14 @@ class _Stored(TypeDecorator[Any]):
     kind: type
     column = "a value"  # its name in messages, "runs.state"
     required = False
+    raw = False  # whether ``accept`` gets a value as it is stored, and not what SQLAlchemy's type makes of it
 
     def accept(self, value: Any) -> Any:
-        """The value in Python, of what the driver made of it; ValueError or TypeError if pfa cannot have written it."""
+        """The value in Python; ValueError or TypeError if pfa cannot have written it."""
         raise NotImplementedError
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        read = self.impl_instance.result_processor(dialect, coltype)
+        read = None if self.raw else self.impl_instance.result_processor(dialect, coltype)
 
         def process(value: Any) -> Any:
             if value is None:
@@ -112,15 +113,12 @@ class Flag(_Stored):
     impl = Boolean
     cache_ok = True
     kind = bool
+    raw = True  # Boolean would take any number for True
 
-    # Replaced: Boolean would take any number for True.
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], bool | None]:
-        def process(value: Any) -> bool | None:
-            if value in (0, 1):
-                return bool(value)
-            return self.empty(value)
-
-        return process
+    def accept(self, value: Any) -> bool:
+        if value not in (0, 1):
+            raise ValueError
+        return bool(value)
 
 
 class Real(_Stored):
@@ -132,20 +130,17 @@ class Real(_Stored):
     impl = Double
     cache_ok = True
     kind = float
+    raw = True  # Double would turn the text back into a float
 
-    # Replaced, not extended: the processors of Double would turn the text back into a float.
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         return _to_sqlite if dialect.name == "sqlite" else _to_float
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], float | None]:
-        def process(value: Any) -> float | None:
-            if type(value) is float:
-                return value
-            if value == "nan":
-                return math.nan
-            return float(value) if type(value) is int else self.empty(value)
-
-        return process
+    def accept(self, value: Any) -> float:
+        if value == "nan":
+            return math.nan
+        if type(value) not in (float, int):
+            raise TypeError
+        return float(value)
 
 
 def _to_float(value: float | None) -> float | None:

@@ -268,24 +268,8 @@ def _nearly_full(folder: Path) -> bool:
         return False
 
 
-_NETWORK = {
-    *(
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "davfs",
-        "drvfs",
-        "gpfs",
-        "lustre",
-        "nfs",
-        "nfs4",
-        "smb3",
-        "smbfs",
-    ),
-    *("webdav", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs"),
-}
+_NETWORK = {"9p", "afs", "beegfs", "ceph", "cifs", "davfs", "drvfs", "gpfs", "lustre", "nfs", "nfs4"}
+_NETWORK |= {"smb3", "smbfs", "webdav", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs"}
 """File systems on which SQLite's locks and its write-ahead log are not safe."""
 
 

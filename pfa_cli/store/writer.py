@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Connection, Table, and_, case, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -22,45 +22,21 @@ from pfa_cli.records import EpochRecord, LayerRecord
 from pfa_cli.store import checksums
 from pfa_cli.store.engine import Store
 from pfa_cli.store.errors import LostCell, StoreError
-from pfa_cli.store.owner import Job, Owner
+from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import RunRow, select_runs
 from pfa_cli.store.schema import STATES, attempts, benchmarks, epochs, layers, runs, simulations
 from pfa_cli.store.server import lock_table
 
+if TYPE_CHECKING:
+    from pfa_cli.configuration import Configuration
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_OF_THE_STORE = {
-    "id",
-    "run_id",
-    "token",
-    "host",
-    "pid",
-    "resumed_epoch",
-    "facts",
-    "started_at",
-    "ended_at",
-    "outcome",
-}
+_OF_THE_STORE = {"id", "run_id", "token", "host", "pid", "resumed_epoch", "facts"}
+_OF_THE_STORE |= {"started_at", "ended_at", "outcome"}
+_OF_A_JOB = ("job_id", "array_task", "restart_count", "node", "partition")
 _ATTEMPT_FACTS = tuple(column.name for column in attempts.c if column.name not in _OF_THE_STORE)
-
-
-class Configuration(Protocol):
-    """What the store needs to know of a ``recipes.Configuration``."""
-
-    @property
-    def recipe(self) -> str: ...
-    @property
-    def algorithm(self) -> str: ...
-    @property
-    def dataset(self) -> str: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def source_texts(self) -> dict[str, str] | None: ...
-    @property
-    def hash(self) -> str: ...
-    def model_dump(self, *, mode: Literal["json"]) -> dict[str, Any]: ...
 
 
 def _patient(function: Callable[Concatenate[Store, P], T]) -> Callable[Concatenate[Store, P], T]:
@@ -96,7 +72,7 @@ class Claim:
 
 
 @_patient
-def ensure_run(store: Store, configuration: Configuration, seed: int) -> int:
+def ensure_run(store: Store, configuration: "Configuration", seed: int) -> int:
     """The id of the run of ``configuration`` with ``seed``, which is queued if it is new."""
     cell = {
         "recipe": configuration.recipe,
@@ -126,18 +102,25 @@ def ensure_run(store: Store, configuration: Configuration, seed: int) -> int:
         return int(store.read(lambda connection: connection.execute(wanted).scalar_one()))
 
 
+def dead_owners(
+    store: Store, ids: Sequence[int], is_alive: Callable[[RunRow], bool]
+) -> set[tuple[str | None, datetime | None]]:
+    """Token and last heartbeat of those who worked on the runs and are dead.
+
+    ``is_alive`` is asked only about runs that are running, and in no transaction, as it may have to ask Slurm.
+    """
+    rows = store.read(lambda connection: select_runs(connection, runs.c.id.in_(ids)))
+    return {(row.token, row.heartbeat_at) for row in rows if row.state == "running" and not is_alive(row)}
+
+
 @_patient
 def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow], bool]) -> Claim | None:
     """Makes ``owner`` the one who works on the run; None if it is done, running and alive, or in an unknown state.
 
-    ``is_alive`` is asked only about a run that is running, before the transaction, as it may have to ask Slurm. An
-    owner who gave a sign of life since then is alive. An attempt that is found dead ends with the outcome "stale", at its
-    last heartbeat. Raises LostCell if there is no such run any more.
+    ``is_alive``: see `dead_owners`. An owner who gave a sign of life since then is alive. An attempt that is found dead
+    ends with the outcome "stale", at its last heartbeat. Raises LostCell if there is no such run any more.
     """
-    found = store.read(lambda connection: select_runs(connection, runs.c.id == run_id))
-    dead = {(row.token, row.heartbeat_at) for row in found if row.state == "running" and not is_alive(row)}
-    if not dead and any(row.state == "running" for row in found):
-        return None
+    dead = dead_owners(store, [run_id], is_alive)
     with store.write() as connection:
         rows = select_runs(connection, runs.c.id == run_id, lock=True)
         if not rows:
@@ -159,7 +142,7 @@ def claim(store: Store, run_id: int, owner: Owner, *, is_alive: Callable[[RunRow
                 pid=owner.pid,
                 pid_namespace=owner.pid_namespace,
                 process_started=owner.process_started,
-                job=owner.job and owner.job.stored_as(),
+                job=owner.job and vars(owner.job),
                 heartbeat_at=now,
                 started_at=row.started_at or now,
                 finished_at=None,
@@ -194,7 +177,8 @@ def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
             "started_at": claim.now(),
             "facts": {name: value for name, value in facts.items() if name not in _ATTEMPT_FACTS} or None,
         } | {name: facts.get(name) for name in _ATTEMPT_FACTS}
-        row |= _job_columns(claim.owner.job)
+        if claim.owner.job:
+            row |= {name: getattr(claim.owner.job, name) for name in _OF_A_JOB}
         there: int | None = connection.execute(
             select(attempts.c.id).where(attempts.c.token == claim.token)
         ).scalar()
@@ -214,11 +198,6 @@ def add_facts(store: Store, claim: Claim, facts: Mapping[str, Any]) -> None:
             connection.execute(update(attempts).where(own).values(facts=known | dict(facts)))
 
     store.insist(transaction, briefly=True)
-
-
-def _job_columns(job: Job | None) -> dict[str, Any]:
-    names = ("job_id", "array_task", "restart_count", "node", "partition")
-    return {name: getattr(job, name) for name in names} if job else {}
 
 
 def record_epoch(

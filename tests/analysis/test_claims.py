@@ -49,8 +49,8 @@ def test_the_issues_claims_are_all_there() -> None:
 
 def test_accuracy_is_a_paired_interval_over_seeds(findings: Findings, compared_store: Store) -> None:
     found = claim(findings, PFA_IS_BP)
-    last = queries.epochs_frame(compared_store, "mnist", ["bp", "pfa"]).query(
-        "epoch == 40 and not (expansion == 50)"
+    last = queries.epochs_frame(compared_store, "mnist").query(
+        "algorithm in ('bp', 'pfa') and epoch == 40 and not (expansion == 50)"
     )
     accuracy = last.set_index(["algorithm", "seed"])["test_accuracy_percent"]
     expected = t_interval([accuracy["pfa", seed] - accuracy["bp", seed] for seed in range(3)])

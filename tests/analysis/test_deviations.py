@@ -51,7 +51,7 @@ def test_every_published_panel_is_there(findings: Findings) -> None:
 def test_last_epoch_and_whole_curve(findings: Findings, compared_store: Store) -> None:
     found = panel(findings, "fig2", "bp", "test_accuracy_percent")
     (one,) = found.deviations
-    ours = queries.epochs_frame(compared_store, "mnist", ["bp"]).query("epoch > 0")
+    ours = queries.epochs_frame(compared_store, "mnist").query("algorithm == 'bp' and epoch > 0")
     ours = ours.pivot_table(index="epoch", columns="seed", values="test_accuracy_percent")
     theirs = published.accuracy().query("recipe == 'mnist' and algorithm == 'bp'").set_index("epochs_trained")
     apart = ours.mean(axis="columns") - theirs["accuracy_mean_percent"]
@@ -76,7 +76,9 @@ def test_last_epoch_and_whole_curve(findings: Findings, compared_store: Store) -
 
 def test_alignment_layer_by_layer(findings: Findings, compared_store: Store) -> None:
     found = panel(findings, "fig2", "pfa", "angle_degrees")
-    layers = queries.layers_frame(compared_store, "mnist", ["pfa"]).query("epoch == 40 and expansion == 10")
+    layers = queries.layers_frame(compared_store, "mnist").query(
+        "algorithm == 'pfa' and epoch == 40 and expansion == 10"
+    )
     means = layers.groupby("layer_index")["path_angle_degrees"].mean()
     for one, index, theirs in zip(found.deviations, range(3), (18.98, 19.50, 23.27), strict=True):
         assert one.difference is not None and one.course is not None

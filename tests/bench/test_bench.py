@@ -31,7 +31,8 @@ from pfa_cli.bench.timing import Job, Plan, Samples, peak, pooled, reset_peak, s
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import load_recipe
 from pfa_cli.store.engine import open_store
-from pfa_cli.store.queries import benchmarks_frame, runs
+from pfa_cli.store.queries import runs
+from pfa_cli.store.tables import table
 from pfa_cli.training.cuda_graph import EAGER_STEPS
 
 CPU = torch.device("cpu")
@@ -393,7 +394,7 @@ def test_storing_and_merging_are_measured_and_nothing_stays(
     assert names == expected | ({"postgresql_rows_per_second"} if engine == "postgresql" else set())
     assert all(result[name] > 0 for name in names) and result["recipe"] == "store"
     with open_store(db, write=False) as store:
-        assert set(benchmarks_frame(store)["measure"]) == names
+        assert {row.measure for row in store.read(lambda c: c.execute(table("benchmarks")).all())} == names
         assert runs(store) == []
         if engine == "postgresql":
             left = "SELECT count(*) FROM pg_namespace WHERE position('pfa_bench' in nspname) > 0"

@@ -237,8 +237,8 @@ def test_figure_3_shows_theory_simulation_and_trained_networks(store: Store, evi
     trained = rows(drawing, source="trained", recipe="mnist")
     assert set(trained["expansion"]) == {2, 10, 50}
     assert set(rows(drawing, source="trained")["recipe"]) == {"mnist", "cifar10", "imagenet"}
-    layers = queries.layers_frame(store, "mnist", ["pfa"]).query(
-        "expansion == 50 and epoch == 4 and layer_index == 0"
+    layers = queries.layers_frame(store, "mnist").query(
+        "algorithm == 'pfa' and expansion == 50 and epoch == 4 and layer_index == 0"
     )
     point = trained[(trained["expansion"] == 50) & (trained["layer_index"] == 0)].iloc[0]
     assert (point["mean"], point["n"]) == pytest.approx((layers["path_angle_degrees"].mean(), 2))

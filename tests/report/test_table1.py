@@ -53,7 +53,7 @@ def test_angles_decide_rows_four_and_five(store: Store) -> None:
     # After four epochs the synthetic angles of layers 1 to 3 are those of a network half aligned.
     assert [cell(table, SYMMETRY, name).verdict for name in ("bp", "fa", "pfa")] == ["✗", "*", "✓"]
     assert finding(table, SYMMETRY, "pfa").text == "90.0°, n = 3"
-    layers = queries.layers_frame(store, "mnist", ["sf"]).query("epoch == 4")
+    layers = queries.layers_frame(store, "mnist").query("algorithm == 'sf' and epoch == 4")
     by_layer = layers.groupby("layer_index")["weight_angle_degrees"].mean()
     found = finding(table, SYMMETRY, "sf")
     assert (found.low, found.value, found.high) == pytest.approx(
@@ -64,7 +64,9 @@ def test_angles_decide_rows_four_and_five(store: Store) -> None:
 def test_dfa_is_judged_by_its_error_angle(store: Store) -> None:
     found = finding(table_1(store), APPROXIMATION, "dfa")
     assert found.text.startswith("error ")
-    layers = queries.layers_frame(store, "mnist", ["dfa"]).query("epoch == 4 and layer_index < 2")
+    layers = queries.layers_frame(store, "mnist").query(
+        "algorithm == 'dfa' and epoch == 4 and layer_index < 2"
+    )
     assert found.value == pytest.approx(layers["error_angle_degrees"].mean())
 
 
@@ -135,7 +137,7 @@ def test_another_data_set_is_no_imagenet_however_long(new_store: Store) -> None:
 
 def test_final_accuracies_keep_validation_and_test_apart(store: Store) -> None:
     accuracy = table_1(store).accuracy.set_index(["recipe", "algorithm"])
-    epochs = queries.epochs_frame(store, "cifar10", ["fa"]).query("epoch > 0")
+    epochs = queries.epochs_frame(store, "cifar10").query("algorithm == 'fa' and epoch > 0")
     best = epochs.loc[
         epochs.groupby("run_id")["validation_accuracy_percent"].idxmax(), "test_accuracy_percent"
     ]

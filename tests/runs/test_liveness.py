@@ -110,7 +110,7 @@ def job(**changes: str) -> dict[str, Any]:
     """A job of another id than IN_JOB, as a row stores it."""
     found = Job.current({**IN_JOB, "SLURM_JOB_ID": "7", **changes})
     assert found is not None
-    return found.stored_as()
+    return vars(found)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import math
 import multiprocessing
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from pfa_cli.recipes import load_recipe
 from pfa_cli.records import EpochRecord, LayerRecord
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.owner import Owner
+from pfa_cli.store.tables import table
 from pfa_cli.store.writer import Claim, claim, ensure_run, finish, record_epoch, start_attempt
 
 OWNER = Owner("here", 1, 1.0)
@@ -64,6 +67,17 @@ def new_database(path: Path, *, seeds: int = 1) -> Path:
         for seed in range(seeds):
             run_to_end(store, seed=seed)
     return path
+
+
+def stored(store: Store, name: str) -> Sequence[Any]:
+    """The rows of a tidy table."""
+    return store.read(lambda connection: connection.execute(table(name)).all())
+
+
+def change(path: Path, statements: str) -> None:
+    """Changes a database past all that pfa takes care of."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(statements)
 
 
 def beside(path: Path) -> list[str]:

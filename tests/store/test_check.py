@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from store_cells import beside, claimed, new_database, record, run_to_end
+from store_cells import beside, change, claimed, new_database, record, run_to_end
 
 from pfa_cli.errors import UsageError
 from pfa_cli.store.check import check
@@ -16,13 +16,6 @@ from pfa_cli.store.salvage import salvage
 from pfa_cli.store.writer import record_epoch, record_simulation
 
 PAGE = 4096
-
-
-def change(path: Path, statement: str) -> None:
-    """By hand, past all that pfa takes care of."""
-    with sqlite3.connect(path) as connection:
-        connection.executescript(statement)
-    connection.close()
 
 
 def overwrite(path: Path, start: int, length: int) -> None:

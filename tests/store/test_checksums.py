@@ -1,12 +1,11 @@
 """A number that changed after it was stored is noticed, by check, merge, salvage and whoever shows it."""
 
 import math
-import sqlite3
 import time
 from pathlib import Path
 
 import pytest
-from store_cells import claimed, new_database, record, run_to_end
+from store_cells import change, claimed, new_database, record, run_to_end, stored
 
 from pfa_cli.records import EpochRecord, LayerRecord
 from pfa_cli.store import checksums
@@ -14,7 +13,7 @@ from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import DamagedDatabase
 from pfa_cli.store.merge import merge
-from pfa_cli.store.queries import benchmarks_frame, epochs_frame, layers_frame, runs, simulations_frame
+from pfa_cli.store.queries import epochs_frame, layers_frame, runs, simulations_frame
 from pfa_cli.store.salvage import salvage
 from pfa_cli.store.writer import Measurement, record_benchmark, record_epoch, record_simulation
 
@@ -29,12 +28,6 @@ CHANGES = [
     "UPDATE runs SET seed = 5 WHERE id = 1",
     "UPDATE runs SET algorithm = 'sfa' WHERE id = 1",
 ]
-
-
-def change(path: Path, statement: str) -> None:
-    with sqlite3.connect(path) as connection:
-        assert connection.execute(statement).rowcount > 0
-    connection.close()
 
 
 @pytest.mark.parametrize("statement", CHANGES)
@@ -64,7 +57,7 @@ def test_a_changed_simulation_or_benchmark_is_found(tmp_path: Path, table: str) 
         record_benchmark(store, {"cpu": "x86"}, "mnist", [Measurement("epoch", 1.5, "seconds")])
     assert check(str(path)).ok
     with open_store(str(path), write=False) as store:
-        assert (len(simulations_frame(store)), len(benchmarks_frame(store))) == (4, 1)
+        assert (len(simulations_frame(store)), len(stored(store, "benchmarks"))) == (4, 1)
     change(path, f"UPDATE {table} SET value = 1.25 WHERE value IN (17.5, 1.5)")
     assert f"a row of {table} does not match its checksum" in str(check(str(path)))
     assert "were damaged and are lost" in str(salvage(str(path), tmp_path / "saved.db"))

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from command_line import Call
-from store_cells import beside, claimed, configuration, new_database, run_to_end
+from store_cells import beside, change, claimed, configuration, new_database, run_to_end, stored
 
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import DamagedDatabase, StoreError
 from pfa_cli.store.queries import attempts_frame, epochs_frame, runs
-from pfa_cli.store.tables import table
 from pfa_cli.store.writer import claim, ensure_run, record_simulation, start_attempt
 
 READERS = ["status", "export --out x.csv --table {table}", "db check", "merge pfa.db --db other.db"]
@@ -34,13 +33,6 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def path(kept: Path, tmp_path: Path) -> Path:
     """A database of two finished runs and a simulation."""
     return Path(shutil.copyfile(kept, tmp_path / "pfa.db"))
-
-
-def change(path: Path, statement: str) -> None:
-    """By hand, past all that pfa takes care of."""
-    with sqlite3.connect(path) as connection:
-        connection.executescript(statement)
-    connection.close()
 
 
 DAMAGED_VALUES = {
@@ -242,7 +234,7 @@ def test_passwords_of_database_urls_are_neither_stored_nor_shown(tmp_path: Path)
     with open_store(str(path), write=False) as store:
         shown = [
             attempts_frame(store)["argv"].tolist(),
-            store.read(lambda c: c.execute(table("attempts")).all()),
+            stored(store, "attempts"),
         ]
         masked = "postgresql://pfa:***@host:5432/results?sslpassword=***&x=1"
         assert attempts_frame(store)["argv"][0] == ["pfa", "--db", masked]

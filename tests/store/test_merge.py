@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from command_line import Call
 from sqlalchemy import text
-from store_cells import OWNER, beside, claimed, configuration, new_database, record, run_to_end
+from store_cells import OWNER, beside, claimed, configuration, new_database, record, run_to_end, stored
 
 from pfa_cli.errors import UsageError
 from pfa_cli.store import merge as merging
@@ -22,7 +22,7 @@ from pfa_cli.store.errors import NoResults, StoreError
 from pfa_cli.store.merge import MergeReport, merge, open_to_look
 from pfa_cli.store.owner import Job, Owner
 from pfa_cli.store.queries import runs
-from pfa_cli.store.tables import TABLES, table
+from pfa_cli.store.tables import TABLES
 from pfa_cli.store.writer import (
     Measurement,
     ensure_run,
@@ -47,7 +47,7 @@ def theirs(tmp_path: Path) -> Iterator[Store]:
 
 def content(store: Store) -> str:
     """All of the database, NaN and all."""
-    return repr([store.read(lambda c, name=name: c.execute(table(name)).all()) for name in TABLES])
+    return repr([stored(store, name) for name in TABLES])
 
 
 def test_new_runs_come_with_all_that_belongs_to_them(ours: Store, theirs: Store) -> None:
@@ -66,15 +66,22 @@ def test_new_runs_come_with_all_that_belongs_to_them(ours: Store, theirs: Store)
     diverged = rows["pal", 0]
     assert (diverged.state, diverged.diverged_epoch, diverged.checkpoint) == ("interrupted", 0, None)
     assert check(str(ours.path)).ok
-    cells = ("recipe", "algorithm", "seed", "config_hash")
     for name in ("epochs", "layers"):
-        here, there = (s.read(lambda c, n=name: c.execute(table(n)).mappings().all()) for s in (ours, theirs))
-        ids = {"run_id", "attempt_id"}
-        stored = {repr([value for key, value in row.items() if key not in ids]) for row in here}
-        assert all(repr([value for key, value in row.items() if key not in ids]) in stored for row in there)
-        assert all(name in there[0] for name in cells)
-    attempts = ours.read(lambda c: c.execute(table("attempts")).all())
-    epochs = ours.read(lambda c: c.execute(table("epochs")).all())
+        here, there = (
+            [
+                {
+                    key: repr(value)
+                    for key, value in row._asdict().items()
+                    if key not in ("run_id", "attempt_id")
+                }
+                for row in stored(store, name)
+            ]
+            for store in (ours, theirs)
+        )
+        assert all(row in here for row in there)
+        assert {"recipe", "algorithm", "seed", "config_hash"} < there[0].keys()
+    attempts = stored(ours, "attempts")
+    epochs = stored(ours, "epochs")
     owner = {attempt.attempt_id: attempt.run_id for attempt in attempts}
     assert all(owner[epoch.attempt_id] == epoch.run_id for epoch in epochs)
 
@@ -110,9 +117,9 @@ def test_a_run_that_went_further_there_is_extended(ours: Store, theirs: Store) -
     (row,) = runs(ours)
     assert (row.state, row.epochs_done, row.test_accuracy_percent) == ("done", 3, 93.0)
     assert row.checkpoint == "checkpoint-1"  # ours; theirs stayed there
-    attempts = ours.read(lambda c: c.execute(table("attempts")).all())
+    attempts = stored(ours, "attempts")
     assert [attempt.outcome for attempt in attempts] == ["interrupted", "done"]
-    epochs = ours.read(lambda c: c.execute(table("epochs")).all())
+    epochs = stored(ours, "epochs")
     first, second = (attempt.attempt_id for attempt in attempts)
     assert [epoch.attempt_id for epoch in epochs] == [first, first, second, second]
     assert check(str(ours.path)).ok
@@ -235,7 +242,7 @@ def test_an_attempt_that_was_under_way_there_does_not_end_with_the_next_one_here
     merge(str(ours.path), str(theirs.path))
     last_heard = runs(ours)[0].heartbeat_at
     finish(ours, claimed(ours), "failed")
-    attempts = ours.read(lambda c: c.execute(table("attempts")).all())
+    attempts = stored(ours, "attempts")
     assert [attempt.outcome for attempt in attempts] == ["stale", "failed"]
     assert attempts[0].ended_at == last_heard < attempts[1].ended_at
 
@@ -249,7 +256,7 @@ def test_an_attempt_that_was_under_way_ends_here_as_it_did_there(ours: Store, th
     finish(theirs, mine, "done")
     assert merge(str(ours.path), str(theirs.path)) == MergeReport(extended=1)
     (row,) = runs(ours)
-    (attempt,) = ours.read(lambda c: c.execute(table("attempts")).all())
+    (attempt,) = stored(ours, "attempts")
     assert (row.state, attempt.outcome) == ("done", "done")
     assert attempt.ended_at is not None
 

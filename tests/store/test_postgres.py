@@ -13,14 +13,24 @@ import pytest
 from command_line import Call
 from postgres import Server
 from sqlalchemy import Connection
-from store_cells import OWNER, PROCESSES, claimed, configuration, new_database, record, run_to_end, together
+from store_cells import (
+    OWNER,
+    PROCESSES,
+    claimed,
+    configuration,
+    new_database,
+    record,
+    run_to_end,
+    stored,
+    together,
+)
 
 from pfa_cli.errors import PfaError
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.errors import ServerLost, StoreError
 from pfa_cli.store.merge import merge
-from pfa_cli.store.queries import attempts_frame, benchmarks_frame, epochs_frame, runs, simulations_frame
+from pfa_cli.store.queries import attempts_frame, epochs_frame, runs, simulations_frame
 from pfa_cli.store.writer import (
     Measurement,
     claim,
@@ -112,7 +122,7 @@ def test_a_step_whose_answer_was_lost_is_repeated_and_counts_once(
     may_lose("record_benchmark")
     record_benchmark(store, {"cpu": "x86"}, "mnist", [Measurement("epoch", 1.5, "seconds")] * 2)
     assert lost == []
-    assert len(benchmarks_frame(store)) == 2
+    assert len(stored(store, "benchmarks")) == 2
     assert attempts_frame(store)["outcome"].tolist() == ["done"]
     assert len(epochs_frame(store)) == 1
     store.close()

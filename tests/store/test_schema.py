@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from store_cells import claimed
+from store_cells import claimed, stored
 
 from pfa_cli.records import EpochRecord, LayerRecord
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
 from pfa_cli.store.queries import epochs_frame, runs
 from pfa_cli.store.schema import Real, UtcTime
-from pfa_cli.store.tables import table
 from pfa_cli.store.writer import record_epoch
 
 
@@ -23,9 +22,9 @@ def test_a_number_comes_back_as_it_went_in(db: str, value: float | None) -> None
         mine = claimed(store)
         layer = LayerRecord(0, "layer1", math.nan, path_norm_ratio=value)
         record_epoch(store, mine, EpochRecord(0, train_loss=value, layers=(layer,)))
-        loss = store.read(lambda c: c.execute(table("epochs")).one().train_loss)
-        ratio = store.read(lambda c: c.execute(table("layers")).one().path_norm_ratio)
-        norm = store.read(lambda c: c.execute(table("layers")).one().weight_norm)
+        loss = stored(store, "epochs")[0].train_loss
+        ratio = stored(store, "layers")[0].path_norm_ratio
+        norm = stored(store, "layers")[0].weight_norm
         assert repr(loss) == repr(ratio) == repr(value)
         assert repr(runs(store)[0].train_loss) == repr(value)
         assert math.isnan(norm)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
-from store_cells import OWNER, claimed, configuration, record, run_to_end
+from store_cells import OWNER, claimed, configuration, record, run_to_end, stored
 
 from pfa_cli.records import EpochRecord
 from pfa_cli.store import writer
@@ -17,7 +17,6 @@ from pfa_cli.store.owner import Owner
 from pfa_cli.store.queries import (
     RunRow,
     attempts_frame,
-    benchmarks_frame,
     epochs_frame,
     layers_frame,
     runs,
@@ -275,10 +274,9 @@ def test_benchmarks_are_kept_with_their_machine(store: Store) -> None:
     machine = {"cpu": "x86", "cores": 2}
     record_benchmark(store, machine, "mnist", [Measurement("epoch", 1.5, "seconds", "bp")])
     record_benchmark(store, machine, "mnist", [])
-    (row,) = benchmarks_frame(store).to_dict("records")
-    assert row["machine"] == machine
-    assert (row["recipe"], row["measure"], row["algorithm"]) == ("mnist", "epoch", "bp")
-    assert (row["value"], row["unit"]) == (1.5, "seconds")
+    (row,) = stored(store, "benchmarks")
+    assert (row.machine, row.recipe, row.algorithm) == (machine, "mnist", "bp")
+    assert (row.measure, row.value, row.unit) == ("epoch", 1.5, "seconds")
 
 
 def test_the_owner_is_stored_with_its_pid_namespace(store: Store) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import pandas as pd
 
@@ -208,7 +209,7 @@ def _sweep(comparison: Comparison, found: Judgement) -> Judgement:
         claim = Claim("", "", comparison.recipe, "pfa", quantity=ANGLE, target=angle, limit=True)
         one = _layers(comparison, claim, found, cohort, ignoring=("expansion",))
         angles = [layer.interval.mean for layer in one.measured]
-        mean = f"{math.fsum(angles) / len(angles):.1f}°" if angles else "–"
+        mean = f"{fmean(angles):.1f}°" if angles else "–"
         texts.append(f"1/λ = {ratio:g}: {mean} ({angle:.1f}° predicted, {one.verdict})")
         measured += [replace(layer, label=f"1/λ = {ratio:g}, {layer.label}") for layer in one.measured]
         parts.append(one)

@@ -8,13 +8,13 @@ import string
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
 from pfa_cli.analysis import published
 from pfa_cli.analysis.evidence import Cohort, Comparison
 from pfa_cli.analysis.paper import paper
 from pfa_cli.analysis.published import ANGLE, RATIO
 from pfa_cli.registry import described
+from pfa_cli.store.export import is_formula
 
 COLUMNS = (
     "panel", "source", "algorithm", "quantity", "layer_index", "layer", "epoch", "mean", "std", "n", "statistic",
@@ -120,18 +120,11 @@ def tidy(frames: Iterable[pd.DataFrame], columns: Sequence[str], **constant: str
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """``frame`` as CSV; an empty cell is a value that is not defined.
-
-    Text that begins with =, +, - or @ has an apostrophe before it: a spreadsheet would take it for a formula.
-    """
-    formulas = {
-        value: f"'{value}"
-        for name in frame
-        if not is_numeric_dtype(frame[name])
-        for value in frame[name].unique()
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
-    }
-    safe = frame.replace(formulas) if formulas else frame
+    """``frame`` as CSV; an empty cell is a value that is not defined. Formulas have an apostrophe (``is_formula``)."""
+    safe = frame.copy(deep=False)
+    for name, column in frame.select_dtypes(exclude="number").items():
+        if any(map(is_formula, column)):
+            safe[name] = [f"'{value}" if is_formula(value) else value for value in column]
     return safe.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 

@@ -1,13 +1,14 @@
 """Ours against the published curves, panel by panel: at the last common epoch, and over the whole curve."""
 
 import math
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import pandas as pd
 
 from pfa_cli.analysis import published
+from pfa_cli.analysis.curves import panel_letter
 from pfa_cli.analysis.evidence import Cohort, Comparison, Evidence
 from pfa_cli.analysis.paper import Figure, departures, paper
 from pfa_cli.analysis.published import ANGLE, RATIO, our_order
@@ -117,18 +118,19 @@ class Replay:
 def replays(evidence: Evidence) -> list[Replay]:
     """Every replayed run of seed 0 whose angles were published."""
     found = []
-    for run in evidence.replays.sort_values(["recipe", "run_id"]).to_dict("records"):
+    runs = evidence.replays[evidence.replays["seed"] == 0].sort_values(["recipe", "run_id"])
+    for run in runs.to_dict("records"):
         recipe, algorithm = str(run["recipe"]), str(run["algorithm"])
         theirs = published.alignment_curves(recipe, algorithm, ANGLE)
         ours = evidence.layers(recipe).rename(columns={f"{described(algorithm).measure}_{ANGLE}": "ours"})
         ours = ours.loc[ours["run_id"] == run["run_id"], ["epoch", "layer_index", "layer", "ours"]]
         both = ours.merge(theirs[["epoch", "layer_index", "mean"]], on=["epoch", "layer_index"])
-        both["apart"] = (both["ours"] - both["mean"]).abs()
-        if run["seed"] != 0 or both.empty:
+        if both.empty:
             continue
+        both["apart"] = (both["ours"] - both["mean"]).abs()
         by_epoch = both.groupby("epoch")["apart"].max()
         parted = by_epoch[~(by_epoch <= TOGETHER_DEGREES)].index.min()
-        together = by_epoch.index[by_epoch.index < parted] if parted == parted else by_epoch.index
+        together = by_epoch.index if pd.isna(parted) else by_epoch.index[by_epoch.index < parted]
         worst_rows = both.loc[both.groupby("layer_index")["apart"].idxmax()]
         departed = departures(run["configuration"], run["dataset"])
         found.append(
@@ -161,9 +163,9 @@ def panels(run: Mapping[str, Comparison]) -> list[Panel]:
 def _contents(figure: Figure) -> Iterator[tuple[str, str, str]]:
     for name in figure.accuracy:
         yield "a", name, paper().experiments[figure.recipe].accuracy
-    for letter, name in zip(string.ascii_lowercase[1:], figure.alignment, strict=False):
+    for number, name in enumerate(figure.alignment, start=1):
         for quantity in (ANGLE, RATIO):
-            yield letter, name, quantity
+            yield panel_letter(number), name, quantity
 
 
 def _panel(comparison: Comparison | None, place: tuple[str, str, str, str, str]) -> Panel:
@@ -231,8 +233,8 @@ def _course(points: Sequence[Deviation]) -> Course:
     largest = max(range(len(points)), key=lambda i: abs(differences[i]))
     return Course(
         epochs=len(points),
-        mean=math.fsum(differences) / len(points),
-        mean_absolute=math.fsum(map(abs, differences)) / len(points),
+        mean=fmean(differences),
+        mean_absolute=fmean(map(abs, differences)),
         max_absolute=abs(differences[largest]),
         max_epoch=points[largest].epoch,
         spread=_root_mean_square([point.ours.std for point in points]),
@@ -257,7 +259,7 @@ def _samples(curve: pd.DataFrame) -> dict[int, Sample]:
 
 
 def _root_mean_square(values: Sequence[float]) -> float:
-    return math.sqrt(math.fsum(value**2 for value in values) / len(values))
+    return math.sqrt(fmean(value**2 for value in values))
 
 
 def _remarks(cohort: Cohort) -> str:

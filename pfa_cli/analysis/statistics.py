@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from statistics import fmean
 from typing import NamedTuple
 
 # Verdicts on claims; a curve that agrees with the published one is "equal", else "different". TRIAL: there are values, but of
@@ -121,7 +122,7 @@ def t_interval(values: Sequence[float]) -> Interval:
     (2.0, -0.484, 4.484, 3)
     """
     n = len(values)
-    mean = math.fsum(values) / n
+    mean = fmean(values)
     if n < 2:
         return Interval(mean, math.nan, math.nan, n)
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)

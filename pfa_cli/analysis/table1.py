@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import pandas as pd
 
@@ -154,7 +155,7 @@ def symmetry(angles: Sequence[float]) -> str:
     """
     if min(angles) >= FREE_DEGREES:
         return YES
-    return NO if math.fsum(angles) / len(angles) < SYMMETRIC_DEGREES else PARTLY
+    return NO if fmean(angles) < SYMMETRIC_DEGREES else PARTLY
 
 
 def approximation(angles: Sequence[float]) -> str:
@@ -163,7 +164,7 @@ def approximation(angles: Sequence[float]) -> str:
     >>> approximation([18.98, 19.50, 23.27]), approximation([31.56, 30.81, 28.09])
     ('✓', '✗')
     """
-    return YES if math.fsum(angles) / len(angles) <= ALIGNED_DEGREES else NO
+    return YES if fmean(angles) <= ALIGNED_DEGREES else NO
 
 
 def performance(to_bp: Interval, within: float, to_fixed: Sequence[Interval] = ()) -> str:
@@ -226,7 +227,7 @@ def _approximation(comparison: Comparison, cohort: Cohort) -> Finding:
     errors = layers["error_angle_degrees"].iloc[:-1].dropna().tolist()
     if cohort.algorithm == "dfa":
         return _from_angles(comparison, cohort, errors, approximation, prefix="error ")
-    error = f"; error {_mean(errors):.1f}°" if errors else ""
+    error = f"; error {fmean(errors):.1f}°" if errors else ""
     angles = layers[f"{described(cohort.algorithm).measure}_angle_degrees"].dropna().tolist()
     return _from_angles(comparison, cohort, angles, approximation, error)
 
@@ -283,16 +284,12 @@ def _from_angles(
     if not angles:
         why = "all seeds diverged" if n == 0 else "no angle is defined"
         return Finding(comparison.recipe, OPEN, why, n=n, run_ids=runs)
-    low, mean, high = min(angles), _mean(angles), max(angles)
+    low, mean, high = min(angles), fmean(angles), max(angles)
     spread = f" ({low:.1f}–{high:.1f})" if high - low >= 0.05 else ""
     text = f"{prefix}{mean:.1f}°{spread}{more}, n = {n}" + ("" if cohort.finished else ", unfinished")
     return Finding(
         comparison.recipe, rule(angles) if cohort.finished else OPEN, text, mean, low, high, n, runs
     )  # fmt: skip
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pfa_cli.analysis.claims import Judgement
-from pfa_cli.analysis.deviations import TOGETHER_DEGREES, Deviation, Panel
+from pfa_cli.analysis.deviations import TOGETHER_DEGREES, Course, Deviation, Panel
 from pfa_cli.analysis.findings import Findings
 from pfa_cli.analysis.paper import task
 from pfa_cli.analysis.published import ANGLE, RATIO
@@ -105,7 +106,7 @@ def replays(findings: Findings) -> Table:
         apart = [f"{value:.2f} (epoch {epoch})" for value, epoch in one.largest.values()]
         if len(apart) > MANY_LAYERS:
             layer, (value, epoch) = max(one.largest.items(), key=lambda pair: pair[1][0])
-            mean = math.fsum(value for value, _ in one.largest.values()) / len(apart)
+            mean = fmean(value for value, _ in one.largest.values())
             apart = [f"mean {mean:.2f}, largest {value:.2f} ({layer}, epoch {epoch})"]
         until = "not at the start" if one.together is None else str(one.together)
         place = (task(one.recipe), described(one.algorithm).label, str(one.epochs), until)
@@ -227,15 +228,16 @@ def _numbers(panel: Panel, deviations: Sequence[Deviation]) -> tuple[str, ...]:
     """Epoch, ours, published, deviation, margin, curve, epochs by verdict, scatter, n."""
     places = _PLACES.get(panel.quantity, 2)
     compared = [one for one in deviations if one.difference is not None]
+    courses = [one.course for one in compared if one.course is not None]
     return (
         _span([one.epoch for one in deviations]),
         _means([one.ours.mean for one in deviations], [one.ours.std for one in deviations], places),
         _means([one.published.mean for one in deviations], [one.published.std for one in deviations], places),
         _deviation(compared, places),
         f"{compared[0].margin:.{places}f}" if compared else "",
-        _course(compared, places),
-        _epochs(compared),
-        _scatter(compared, places),
+        _course(courses, places),
+        _epochs(courses),
+        _scatter(courses, places),
         _span([one.ours.n for one in deviations]),
     )
 
@@ -258,7 +260,7 @@ def _deviation(compared: Sequence[Deviation], places: int) -> str:
         text = " / ".join(signed(interval.mean, places) for _, interval in found)
     else:
         layer, worst = max(found, key=lambda pair: abs(pair[1].mean))
-        mean = math.fsum(abs(interval.mean) for _, interval in found) / len(found)
+        mean = fmean(abs(interval.mean) for _, interval in found)
         text = f"mean |·| {mean:.{places}f}, largest {signed(worst.mean, places)} ({layer})"
     return f"{text}; {_layer_verdicts([one.verdict for one in compared])}"
 
@@ -268,32 +270,27 @@ def _layer_verdicts(verdicts: Sequence[str]) -> str:
     return "layers: " + ", ".join(f"{n} {word}" for n, word in counted if n)
 
 
-def _course(compared: Sequence[Deviation], places: int) -> str:
-    courses = [one.course for one in compared if one.course is not None]
+def _course(courses: Sequence[Course], places: int) -> str:
     if not courses:
         return ""
-    mean = math.fsum(one.mean for one in courses) / len(courses)
-    absolute = math.fsum(one.mean_absolute for one in courses) / len(courses)
+    mean = fmean(one.mean for one in courses)
+    absolute = fmean(one.mean_absolute for one in courses)
     largest = max(courses, key=lambda one: one.max_absolute)
     return f"{signed(mean, places)}, {absolute:.{places}f}, {largest.max_absolute:.{places}f} (epoch {largest.max_epoch})"
 
 
-def _epochs(compared: Sequence[Deviation]) -> str:
-    courses = [one.course for one in compared if one.course is not None]
+def _epochs(courses: Sequence[Course]) -> str:
     counts = (sum(getattr(one, word) for one in courses) for word in (EQUAL, UNDECIDED, DIFFERENT))
     return " / ".join(map(str, counts)) if courses else ""
 
 
-def _scatter(compared: Sequence[Deviation], places: int) -> str:
-    courses = [one.course for one in compared if one.course is not None]
-    return ", ".join(_said(spreads, places) for spreads in (
-        [one.spread for one in courses], [one.published_spread for one in courses]
-    )) if courses else ""  # fmt: skip
-
-
-def _said(spreads: Sequence[float], places: int) -> str:
-    known = [one for one in spreads if math.isfinite(one)]
-    return f"{math.fsum(known) / len(known):.{places}f}" if known else "–"
+def _scatter(courses: Sequence[Course], places: int) -> str:
+    """The scatter over seeds, ours and the published, as far as it is known: mean over the layers that have one."""
+    if not courses:
+        return ""
+    sides = ([one.spread for one in courses], [one.published_spread for one in courses])
+    known = [[spread for spread in side if math.isfinite(spread)] for side in sides]
+    return ", ".join(f"{fmean(side):.{places}f}" if side else "–" for side in known)
 
 
 def _span(values: Sequence[int]) -> str:

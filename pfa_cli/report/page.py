@@ -92,12 +92,12 @@ def _figures(evidence: Evidence, passed_over: list[str], styles: dict[str, str])
             yield {
                 "name": name,
                 "title": entry.title,
-                "alt": described(drawing.shown),
+                "alt": in_words(drawing.shown),
                 "svg": inline(svg, name, styles),
             }
 
 
-def described(shown: pd.DataFrame) -> str:
+def in_words(shown: pd.DataFrame) -> str:
     """What each panel of a figure shows, for readers who do not see it."""
     if not {"panel", "quantity"} <= set(shown):
         return f"A chart of {len(shown)} points."

@@ -4,7 +4,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -57,7 +57,7 @@ class Table:
         """The table without one column to the right of the verdict."""
         place = self.head.index(heading)
         cut = [(*row[:place], *row[place + 1 :]) for row in (self.head, *self.rows)]
-        return Table(self.title, cut[0], tuple(cut[1:]), self.verdict, self.kind)
+        return replace(self, head=cut[0], rows=tuple(cut[1:]))
 
     def markdown(self, align: str = "l") -> list[str]:
         """Its lines in Markdown; none if it has no row. ``align``: "c" centres all columns but the first."""

@@ -141,13 +141,16 @@ def _write_parquet(rows: Rows, file: BinaryIO) -> int:
     return count
 
 
+def is_formula(value: object) -> bool:
+    """Whether a spreadsheet would compute it: then it has an apostrophe before it in a CSV file."""
+    return isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
 def _cell(value: object) -> object:
-    """A value as CSV has it. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    """A value as CSV has it."""
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return _json(value)
+    return f"'{value}" if is_formula(value) else _json(value)
 
 
 def _json(value: object) -> object:

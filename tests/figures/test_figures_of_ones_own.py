@@ -1,5 +1,7 @@
 """Entry points of the group ``pfa.figures``: drawn beside the paper's; one that fails is a sentence and stops nothing."""
 
+import csv
+import io
 import re
 import sys
 from importlib.metadata import EntryPoint
@@ -25,6 +27,13 @@ def broken(evidence):
 
 def wrong(evidence):
     return 3
+
+def odd(evidence):
+    from matplotlib.figure import Figure
+    import pandas as pd
+    from pfa_cli.figures.drawing import Drawing
+    shown = evidence.runs[["configuration"]].assign(kind=pd.Categorical(["=1"]), text="\\tx", number=-1)
+    return Drawing(Figure(), shown)
 """
 
 
@@ -36,7 +45,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "my_figures", raising=False)
     points = {
         "losses": "my_figures:draw", "nothing": "my_figures:nothing", "broken": "my_figures:broken",
-        "wrong": "my_figures:wrong", "absent": "no_such_module:draw",
+        "wrong": "my_figures:wrong", "odd": "my_figures:odd", "absent": "no_such_module:draw",
     }  # fmt: skip
     found = {name: EntryPoint(name, value, catalogue.GROUP) for name, value in points.items()}
     monkeypatch.setattr(catalogue, "installed", lambda group: found)
@@ -51,6 +60,11 @@ def test_figures_of_ones_own_are_drawn_and_their_faults_are_sentences(
     paths, _ = build(new_store, tmp_path / "out", formats=["png"], say=said.append)
     assert {"fig2.png", "losses.png", "losses.csv", "table1.md"} <= {path.name for path in paths}
     assert pd.read_csv(tmp_path / "out" / "losses.csv")["epoch"].tolist() == [0, 1]
+    (row,) = csv.DictReader(
+        io.StringIO((tmp_path / "out" / "odd.csv").read_text(), newline="")
+    )  # whatever the cells hold; no formulas
+    assert "'epochs': 1" in row["configuration"]
+    assert (row["kind"], row["text"], row["number"]) == ("'=1", "'\tx", "-1")
     own = [line for line in said if not line.startswith(tuple(paper().figures))]
     assert own[0].startswith("nothing: nothing of it is in ")
     assert own[1] == "the figure broken (my_figures:broken) failed: ZeroDivisionError: by zero."

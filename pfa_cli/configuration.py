@@ -281,22 +281,23 @@ class Configuration(BaseModel):
     @classmethod
     def _hashed(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
         """What enters the hash: neither None nor a later setting's default, so that it renames no earlier cell."""
-        options = stored.get("options")
-        options = options if isinstance(options, Mapping) else {}
-        if (ours := registry.ALGORITHMS.get(stored.get("algorithm", ""))) is not None:
-            defaults = {name: option.default for name, option in ours.options.items()}
-            options = {
-                name: value
-                for name, value in options.items()
-                if name in _HASHED_AT_DEFAULT or name not in defaults or value != defaults[name]
-            }
         settings = {
             name: value
             for name, value in stored.items()
             if value is not None
             and (name in _HASHED_AT_DEFAULT or name not in cls.model_fields or value != _default(cls, name))
         }
-        return settings | {"options": options}
+        for role, ours in (("algorithm", registry.ALGORITHMS), ("network", NETWORKS), ("dataset", DATASETS)):
+            given, entry = settings.pop(OPTIONS_OF[role], None), ours.get(stored.get(role, ""))
+            defaults = {name: option.default for name, option in entry.options.items()} if entry else {}
+            options = {
+                name: value
+                for name, value in (given.items() if isinstance(given, Mapping) else ())
+                if name in _HASHED_AT_DEFAULT or name not in defaults or value != defaults[name]
+            }
+            if options or role == "algorithm":
+                settings[OPTIONS_OF[role]] = options
+        return settings
 
 
 def _own(entries: Mapping[str, NetworkEntry] | Mapping[str, DatasetEntry]) -> list[str]:

@@ -60,6 +60,17 @@ def test_an_option_added_later_renames_only_the_cells_that_use_it(monkeypatch: p
     assert recipe.configuration("pfa", {"sparsity": 0.25}).hash != PINNED["mnist pfa"]
 
 
+@pytest.mark.parametrize("entry", [registry.NETWORKS["mlp"], registry.DATASETS["mnist"]])
+def test_a_networks_or_data_sets_first_option_renames_only_the_cells_that_use_it(
+    monkeypatch: pytest.MonkeyPatch, entry: registry.Declaration
+) -> None:
+    monkeypatch.setitem(entry.options, "share", Option(0.5, "some share"))  # type: ignore[arg-type]
+    recipe = load_recipe("mnist")
+    assert recipe.configuration("bp").hash == PINNED["mnist bp"]
+    assert recipe.configuration("bp", {"share": 0.25}).hash != PINNED["mnist bp"]
+    assert recipe.differing(recipe.configuration("bp", {"share": 0.25})) == {"share": 0.25}
+
+
 def test_a_stored_configuration_whose_plugin_is_gone_still_has_its_hash() -> None:
     recipe = load_recipe("mnist")
     outside = recipe.configuration(f"{Path(__file__).parent}/outside/frsf.py:FRSF")

@@ -149,7 +149,7 @@ class Entry(Declaration):
         return options
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkEntry(Declaration):
     """One network as recipes see it.
 
@@ -162,7 +162,7 @@ class NetworkEntry(Declaration):
     takes_vectors: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetEntry(Declaration):
     """One data set as recipes see it.
 

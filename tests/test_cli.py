@@ -15,18 +15,9 @@ from pfa_cli.registry import TABLE_1
 ROOT = Path(__file__).parents[1]
 # Small enough to train all nine algorithms in seconds; still MNIST.
 TRIAL = [
-    "--set",
-    "train_images=640",
-    "--set",
-    "test_images=500",
-    "--set",
-    "wm.mirror_samples=32",
-    "--set",
-    "wm.mirror_rate=0.2",
-    "--set",
-    "hidden_sizes=[64, 64]",
-    "--device=cpu",
-]
+    "--set=train_images=640", "--set=test_images=500", "--set=hidden_sizes=[64, 64]", "--device=cpu",
+    "--set=wm.mirror_samples=32", "--set=wm.mirror_rate=0.2",
+]  # fmt: skip
 
 
 def pfa(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -45,11 +36,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_cell_is_done_and_nothing_is_done_twice(trained: Path, call: Call) -> None:
-    rows = json.loads(pfa("status", "--json", cwd=trained).stdout)
-    rows = rows if isinstance(rows, list) else rows["runs"]
+    db = ("--db", str(trained / "results" / "pfa.db"))
+    rows = json.loads(call("status", "--json", *db).out)
     assert len(rows) == 2 * len(TABLE_1)
     assert {row["state"] for row in rows} == {"done"}
-    db = ("--db", str(trained / "results" / "pfa.db"))
     again = call("run", "mnist", "--algos", "all", "--seeds", "2", "--epochs", "2", *TRIAL, *db)
     assert again.code == 0 and "nothing to do" in again.out
 
@@ -63,20 +53,22 @@ def test_figures_and_table_come_out_of_it(trained: Path) -> None:
     assert {"table1.md", "table1.csv", "table1.tex"} <= made
 
 
-def test_export_is_tidy(trained: Path) -> None:
+def test_export_is_tidy(trained: Path, call: Call, tmp_path: Path) -> None:
     for table, keys in (
         ("epochs", ["recipe", "algorithm", "seed", "epoch"]),
         ("layers", ["recipe", "algorithm", "seed", "epoch", "layer"]),
     ):
         for suffix, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
-            out = trained / f"{table}.{suffix}"
-            done = pfa("export", "--table", table, "--out", str(out), cwd=trained)
-            assert done.returncode == 0, done.stderr
+            out = tmp_path / f"{table}.{suffix}"
+            done = call(
+                "export", "--table", table, "--out", str(out), "--db", str(trained / "results" / "pfa.db")
+            )
+            assert done.code == 0, done.err
             frame = read(out)
             assert not frame.duplicated(keys).any()
             assert len(frame) == 2 * len(TABLE_1) * 3 * (3 if table == "layers" else 1)
-    assert "test_accuracy_percent" in pd.read_csv(trained / "epochs.csv")
-    assert "path_angle_degrees" in pd.read_csv(trained / "layers.csv")
+    assert "test_accuracy_percent" in pd.read_csv(tmp_path / "epochs.csv")
+    assert "path_angle_degrees" in pd.read_csv(tmp_path / "layers.csv")
 
 
 def test_dry_run_trains_nothing_and_creates_nothing(call: Call, tmp_path: Path) -> None:

@@ -7,14 +7,7 @@ import typer
 
 from pfa_cli import completion, files
 from pfa_cli.errors import PfaError
-from pfa_cli.options import (
-    AsJson,
-    DataDir,
-    Db,
-    Device,
-    RecipeDir,
-    Settings,
-)
+from pfa_cli.options import AsJson, DataDir, Db, Device, RecipeDir, Settings
 from pfa_cli.paths import expanded, expanded_recipe
 from pfa_cli.terminal import messages, output, table
 

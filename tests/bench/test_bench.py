@@ -340,19 +340,7 @@ def test_the_command_needs_no_data_and_no_network(
     (tmp_path / "no data").mkdir()
     settings = ("train_images=1280", "test_images=100", "hidden_sizes=[32, 32]", "batch_size=16")
     small = [word for setting in settings for word in ("--set", setting)]
-    quick = [
-        "--device=cpu",
-        "--jobs",
-        "2",
-        "--algos",
-        "pfa",
-        "--repetitions",
-        "2",
-        "--steps",
-        "2",
-        "--data-dir",
-        "no data",
-    ]
+    quick = ["--device=cpu", "--jobs=2", "--algos=pfa", "--repetitions=2", "--steps=2", "--data-dir=no data"]
     done = call("bench", *small, *quick, "--json", "--store", "--db", "b.db", "--out", "b.json")
     assert done.code == 0, done.err
     found = json.loads(done.out)

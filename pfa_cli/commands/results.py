@@ -183,8 +183,8 @@ def compare(
     db: DbsToLook = None,
 ) -> None:
     """Hold our runs against the paper's published curves, and judge each of its claims."""
+    from pfa_cli.report import FORMATS, rendered, write_comparison
     from pfa_cli.report import compare as against_the_paper
-    from pfa_cli.report import rendered, write_comparison
     from pfa_cli.report.comparison import terminal
     from pfa_cli.store.merge import open_to_look
 
@@ -192,15 +192,18 @@ def compare(
         raise UsageError("--out writes comparison.md and comparison.json; leave --json and --format out")
     if as_json and form not in (None, "json"):
         raise UsageError(f"--json and --format {form}: give one of them")
+    form = form or ("json" if as_json else "table")
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
     with open_to_look(*db or ()) as store:
         findings = against_the_paper(store)
     if out is not None:
         for path in write_comparison(findings, out):
             output.say(path)
-    elif as_json or form not in (None, "table"):
-        output.say(rendered(findings, form or "json").rstrip("\n"))
-    else:
+    elif form == "table":
         output.print(terminal(findings))
+    else:
+        output.say(rendered(findings, form).rstrip("\n"))
 
 
 def report(out: Out = None, db: DbsToLook = None) -> None:

@@ -10,9 +10,9 @@ from command_line import Call
 from rich.console import Console
 
 from pfa_cli.analysis.findings import Findings
-from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.errors import PfaError
 from pfa_cli.registry import ALGORITHMS
-from pfa_cli.report import compare, rendered, write_comparison
+from pfa_cli.report import compare, write_comparison
 from pfa_cli.report.comparison import as_markdown as markdown
 from pfa_cli.report.comparison import terminal
 from pfa_cli.store.engine import Store
@@ -106,9 +106,9 @@ def test_json_holds_everything_and_no_nan(findings: Findings) -> None:
     assert len(whole["rules"]) > 3
 
 
-def test_a_misspelled_format(findings: Findings) -> None:
-    with pytest.raises(UsageError, match=r"unknown format 'jsn': did you mean 'json'\?"):
-        rendered(findings, "jsn")
+def test_a_misspelled_format_is_told_before_anything_is_read(call: Call) -> None:
+    answer = call("compare", "--format", "jsn")
+    assert answer.code == 2 and "unknown format 'jsn': did you mean 'json'?" in answer.err
 
 
 def test_an_empty_database_is_an_error_with_a_cure(new_store: Store) -> None:

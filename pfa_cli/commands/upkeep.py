@@ -217,8 +217,7 @@ def tag(
     with _opened(db, ids, chosen, write=yes) as (store, rows):
         what = f"{'lose' if remove else 'get'} the tags {', '.join(words)}"
         if _confirmed(yes, rows, what):
-            numbers = [row.run_id for row in rows]
-            tag_runs(store, numbers, () if remove else words, words if remove else ())
+            tag_runs(store, [row.run_id for row in rows], words, remove=remove)
             output.say(f"{count(len(rows), 'run')} {'lost' if remove else 'got'} the tags {', '.join(words)}")
 
 

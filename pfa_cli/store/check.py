@@ -11,6 +11,7 @@ from pfa_cli.store import checksums
 from pfa_cli.store.engine import database_file, open_store
 from pfa_cli.store.errors import DamagedDatabase
 from pfa_cli.store.schema import STATES, epochs, layers, metadata, runs
+from pfa_cli.store.sqlite import broken_references
 
 _ROWS_AT_ONCE = 10_000
 
@@ -69,8 +70,7 @@ def broken_pages(connection: Connection, schema: str = "main") -> list[str]:
     lines = list(connection.execute(text(f"PRAGMA {schema}.integrity_check(10)")).scalars())
     if lines != ["ok"]:
         return [" ".join(line.split()) for line in lines]
-    tables = {str(row[0]) for row in connection.execute(text(f"PRAGMA {schema}.foreign_key_check"))}
-    return [f"rows of {table} refer to rows that do not exist" for table in sorted(tables)]
+    return broken_references(connection, schema)
 
 
 def _half_written(connection: Connection) -> Iterator[str]:

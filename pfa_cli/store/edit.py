@@ -1,6 +1,6 @@
 """What a user changes about stored runs: deleting them, having them trained again, tags and notes."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import ColumnElement, Connection, delete, update
@@ -30,12 +30,12 @@ def reset_runs(store: Store, ids: Sequence[int], is_alive: IsAlive) -> list[RunR
     return found
 
 
-def tag_runs(store: Store, ids: Sequence[int], add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
-    """Adds tags to the runs, and removes some."""
-    gone = set(remove)
+def tag_runs(store: Store, ids: Sequence[int], words: Sequence[str], *, remove: bool = False) -> None:
+    """Gives the runs these tags, or takes them away."""
     with store.write() as connection:
         for row in select_runs(connection, runs.c.id.in_(ids)):
-            tags = [tag for tag in dict.fromkeys([*(row.tags or []), *add]) if tag not in gone]
+            kept = [tag for tag in row.tags or [] if tag not in words]
+            tags = kept if remove else [*dict.fromkeys([*(row.tags or []), *words])]
             connection.execute(update(runs).where(runs.c.id == row.id).values(tags=tags or None))
 
 

@@ -27,7 +27,7 @@ from pfa_cli.paths import expanded_database
 from pfa_cli.signals import stop_requested
 from pfa_cli.store import server, sqlite
 from pfa_cli.store.errors import DamagedDatabase, DamagedValue, NoResults, ServerLost, StoreError, no_results
-from pfa_cli.store.schema import SCHEMA_REVISION, epochs, layers, metadata
+from pfa_cli.store.schema import SCHEMA_REVISION, add_missing_columns, epochs, layers, metadata
 
 T = TypeVar("T")
 
@@ -325,34 +325,27 @@ def _has_todays_schema(store: Store) -> bool:
 
 def _brought_up_to_date(store: Store, *, create: bool) -> Store:
     """``store`` with today's schema; where it is only read, a copy in memory has it and the file stays as it is."""
-    revision, columns = store.read(_schema_of)
+    revision, _ = store.read(_schema_of)
     if not create and revision is None:
         raise no_results(store.name)
-    if not store.writable and store.path is None:
-        raise StoreError(f"{store.name} was written by an older pfa: `pfa db upgrade` brings it up to date")
-    if not store.writable and store.path is not None:
+    if not store.writable:
+        if store.path is None:
+            raise StoreError(
+                f"{store.name} was written by an older pfa: `pfa db upgrade` brings it up to date"
+            )
         with store:
             store = _copy_in_memory(store)
-        between = range(int(revision or 0) + 1, int(SCHEMA_REVISION) + 1)
-        if all(f"{number:04d}" in _ONLY_COLUMNS for number in between):
-            _add_missing_columns(store, columns)
-            return store
-    from pfa_cli.store.migrations import upgrade  # alembic is slow to import
-
+    between = range(int(revision or 0) + 1, int(SCHEMA_REVISION) + 1)
     with store.explained(), store.engine.execution_options(write=True).connect() as connection:
-        upgrade(connection)
-    return store
+        if store.in_memory and all(f"{number:04d}" in _ONLY_COLUMNS for number in between):
+            with connection.begin():
+                add_missing_columns(connection)
+        else:
+            from pfa_cli.store.migrations import upgrade  # alembic is slow to import
 
-
-def _add_missing_columns(store: Store, columns: dict[str, set[str]]) -> None:
-    """Adds the columns of today's schema that a table lacks and that may be empty. DamagedDatabase if others are lacking."""
-    with store.explained(), store.engine.execution_options(write=True).begin() as connection:
-        for table in metadata.tables.values():
-            for column in table.columns:
-                if column.nullable and column.name not in columns.get(table.name, {column.name}):
-                    kind = column.type.compile(connection.dialect)
-                    connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+            upgrade(connection)
     _lacks_columns(store.name, store.read(_schema_of)[1])
+    return store
 
 
 def _schema_of(connection: Connection) -> tuple[str | None, dict[str, set[str]]]:

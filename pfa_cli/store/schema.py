@@ -14,6 +14,7 @@ from sqlalchemy import (
     JSON,
     Boolean,
     Column,
+    Connection,
     DateTime,
     Double,
     ForeignKey,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     UniqueConstraint,
+    inspect,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
@@ -403,3 +405,18 @@ for _column in (column for table in metadata.tables.values() for column in table
     assert isinstance(_column.type, _Stored)
     _column.type.column = str(_column)
     _column.type.required = not _column.nullable
+
+
+def add_missing_columns(connection: Connection) -> None:
+    """Adds the columns that a table lacks and that may be empty. DamagedValue if the database lacks anything else."""
+    there = inspect(connection).get_multi_columns()
+    for table in metadata.tables.values():
+        if (None, table.name) not in there:
+            raise DamagedValue(f"it lacks the table {table.name}")
+        names = {column["name"] for column in there[None, table.name]}
+        for column in table.columns:
+            if column.name not in names and not column.nullable:
+                raise DamagedValue(f"its table {table.name} lacks the column {column.name}")
+            if column.name not in names:
+                kind = column.type.compile(connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from pfa_cli import files
 from pfa_cli.store.errors import DamagedDatabase, StoreError, no_results
 
@@ -229,6 +231,14 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return 0
+
+
+def broken_references(connection: Connection, schema: str = "main") -> list[str]:
+    """The tables that refer to what is not there, in words."""
+    rows = connection.exec_driver_sql(f"PRAGMA {schema}.foreign_key_check")
+    return [
+        f"rows of {name} refer to rows that do not exist" for name in sorted({str(row[0]) for row in rows})
+    ]
 
 
 def explain(error: sqlite3.Error, place: str, folder: Path | None) -> StoreError | None:

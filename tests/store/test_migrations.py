@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, text
-from store_cells import OWNER, beside, configuration, new_database, record, stored
+from store_cells import OWNER, beside, change, configuration, new_database, record, stored
 
 from pfa_cli.store import engine, migrations, schema
 from pfa_cli.store.check import check
@@ -159,19 +159,13 @@ def test_an_older_database_is_brought_up_to_date_and_loses_nothing(
         assert len(runs(store)) == 2
 
 
-def test_older_databases_are_read_without_alembic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_databases_are_read_without_alembic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pfa_cli.store.migrations", None)  # to import it is an error
     for kept in KEPT:
         before = kept.read_bytes()
         with open_store(str(kept), write=False) as store:
             assert len(runs(store)) == 4 and len(layers_frame(store)) == 30
         assert kept.read_bytes() == before
-    path = shutil.copyfile(KEPT[0], tmp_path / "pfa.db")
-    with sqlite3.connect(path) as connection:
-        connection.execute("ALTER TABLE attempts DROP COLUMN started_at")
-    connection.close()
-    with pytest.raises(DamagedDatabase, match="its table attempts lacks the column started_at"):
-        open_store(str(path), write=False)
 
 
 def test_columns_that_may_be_empty_are_added_where_they_are_lacking(tmp_path: Path) -> None:
@@ -189,6 +183,27 @@ def test_columns_that_may_be_empty_are_added_where_they_are_lacking(tmp_path: Pa
     connection.close()
     assert len(found) == 4
     assert check(str(path)).ok
+
+
+@pytest.mark.parametrize("write", [True, False], ids=["writer", "viewer"])
+@pytest.mark.parametrize(
+    ("statement", "lacks"),
+    [
+        ("DROP TABLE layers", "it lacks the table layers"),
+        ("ALTER TABLE attempts DROP COLUMN started_at", "its table attempts lacks the column started_at"),
+    ],
+)
+def test_an_older_database_that_lacks_what_must_be_there_is_damaged_and_not_touched(
+    tmp_path: Path, statement: str, lacks: str, write: bool
+) -> None:
+    path = Path(shutil.copyfile(KEPT[0], tmp_path / "pfa.db"))
+    change(path, statement)
+    with sqlite3.connect(path) as connection:
+        before = [*connection.iterdump()]
+    with pytest.raises(DamagedDatabase, match=lacks):
+        open_store(str(path), write=write)
+    assert [*connection.iterdump()] == before
+    connection.close()
 
 
 @pytest.mark.parametrize("content", [None, b""], ids=["missing", "empty"])

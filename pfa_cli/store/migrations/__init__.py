@@ -12,11 +12,12 @@ from pathlib import Path
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, inspect
+from sqlalchemy import Connection
 
 from pfa_cli.store.errors import DamagedValue
-from pfa_cli.store.schema import metadata
+from pfa_cli.store.schema import add_missing_columns
 from pfa_cli.store.server import lock_upgrade
+from pfa_cli.store.sqlite import broken_references
 from pfa_cli.store.views import drop_views, make_views
 
 
@@ -36,9 +37,9 @@ def upgrade(connection: Connection) -> None:
         with connection.begin():
             lock_upgrade(connection)
             _upgrade(connection)
-            broken = _broken_references(connection)
-            if broken:
-                raise DamagedValue(f"rows of {', '.join(broken)} refer to rows that do not exist")
+            if connection.dialect.name == "sqlite":
+                for broken in broken_references(connection):
+                    raise DamagedValue(broken)
     finally:
         _check_references(connection, "ON")
 
@@ -56,21 +57,9 @@ def _upgrade(connection: Connection) -> None:
     all_scripts = scripts()
     missing = list(all_scripts.iterate_revisions("head", context.get_current_revision() or "base"))
     drop_views(connection)
-    with Operations.context(context) as operations:
+    with Operations.context(context):
         for script in reversed(missing):
             script.module.upgrade()
-        there = inspect(connection).get_multi_columns()
-        for table in metadata.tables.values():
-            names = {column["name"] for column in there[None, table.name]}
-            for column in table.columns:
-                if column.nullable and column.name not in names:
-                    operations.add_column(table.name, Column(column.name, column.type))
+    add_missing_columns(connection)
     make_views(connection)
     context.stamp(all_scripts, "head")
-
-
-def _broken_references(connection: Connection) -> list[str]:
-    if connection.dialect.name != "sqlite":
-        return []
-    rows = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-    return sorted({str(row[0]) for row in rows})

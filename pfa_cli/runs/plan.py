@@ -210,12 +210,12 @@ class EpochSeconds:
                     n = row.epochs_measured
                     self._sums[key] = (seconds + row.seconds_per_epoch * n, epochs + n)
 
-    def of(self, config_hash: str, recipe: str, algorithm: str, *, least: int = 1) -> float | None:
-        """From this configuration's epochs, else its recipe's and algorithm's; None below ``least``."""
-        return self._mean(least, (config_hash,), (recipe, algorithm))
+    def of(self, config_hash: str, recipe: str, algorithm: str) -> float | None:
+        """From this configuration's epochs, else its recipe's and algorithm's; None if there are none."""
+        return self._mean(1, (config_hash,), (recipe, algorithm))
 
-    def about(self, config_hash: str, recipe: str, algorithm: str, *, least: int = 1) -> float | None:
-        """As ``of``, but rather the mean of all algorithms than nothing."""
+    def about(self, config_hash: str, recipe: str, algorithm: str, *, least: int) -> float | None:
+        """As ``of``, but rather the mean of all algorithms than nothing; None below ``least`` epochs."""
         return self._mean(least, (config_hash,), (recipe, algorithm), ("recipe", recipe, ""))
 
     def _mean(self, least: int, *keys: tuple[str, ...]) -> float | None:

@@ -25,13 +25,13 @@ def duration(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def percent(value: float | None, digits: int = 2) -> str:
+def percent(value: float | None) -> str:
     """A percentage without its sign; empty if there is none.
 
     >>> percent(97.314), percent(None), percent(float("nan"))
     ('97.31', '', 'nan')
     """
-    return "" if value is None else f"{value:.{digits}f}"
+    return "" if value is None else f"{value:.2f}"
 
 
 def rate(value: float | None) -> str:

@@ -18,6 +18,7 @@ from pfa_cli.recipes import load_recipe
 from pfa_cli.records import EpochRecord
 from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs import launch
+from pfa_cli.runs.backend import Task
 from pfa_cli.runs.checkpoints import folder_of
 from pfa_cli.runs.plan import Plan, make_plan
 from pfa_cli.store import schema, writer
@@ -110,6 +111,15 @@ def add_run(
     if state != "running":
         writer.finish(store, claim, state, error=error)  # type: ignore[arg-type]
     return run_id
+
+
+def tasks(db: Path, cells: Plan) -> list[Task]:
+    """The cells as a back end gets them, stored as queued."""
+    with open_store(str(db), write=True) as store:
+        return [
+            Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)
+            for n, cell in enumerate(cells.cells)
+        ]
 
 
 def train(db: Path | str, cells: Plan, data_dir: Path | None = None, **options: Any) -> tuple[int, str]:

@@ -26,7 +26,7 @@ from pfa_cli.recipes import load_recipe
 from pfa_cli.records import EpochRecord
 from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs import launch, worker
-from pfa_cli.runs.backend import Setup, Task
+from pfa_cli.runs.backend import Setup
 from pfa_cli.runs.checkpoints import checkpoint_folder
 from pfa_cli.runs.events import Ended, EpochDone, Event
 from pfa_cli.runs.plan import Plan, make_plan
@@ -215,17 +215,16 @@ def test_checkpoints_ahead_of_the_database_are_not_used(
 
 def test_a_lost_cell_is_left_quietly(tmp_path: Path) -> None:
     db = tmp_path / "pfa.db"
-    (cell,) = run_cases.plan(["bp"]).cells
+    (task,) = run_cases.tasks(db, run_cases.plan(["bp"]))
     with open_store(str(db), write=True) as store:
-        run_id = writer.ensure_run(store, cell.configuration, cell.seed)
         thief = Owner("elsewhere", 1, 1.0)
 
         def steal(event: Event) -> None:
             if isinstance(event, EpochDone) and event.record.epoch == 1:
-                assert writer.claim(store, run_id, thief, is_alive=lambda row: False)
+                assert writer.claim(store, task.run_id, thief, is_alive=lambda row: False)
 
         worker = Worker(store, Setup(str(db), "cpu", default_data_dir()), steal, lambda: False)
-        assert worker.run(Task(0, run_id, cell.configuration, cell.seed)) == Ended(0, "lost")
+        assert worker.run(task) == Ended(0, "lost")
     (row,) = run_cases.stored(db)
     assert (row.state, row.host, row.epochs_done) == ("running", "elsewhere", 1)
 
@@ -286,16 +285,15 @@ def test_checkpoints_of_another_database_are_not_restored_where_this_one_has_no_
 def test_a_folder_moved_away_under_a_run_is_not_made_again(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     db = tmp_path / "results" / "pfa.db"
-    (cell,) = run_cases.plan(["bp"]).cells
+    (task,) = run_cases.tasks(db, run_cases.plan(["bp"]))
     with open_store(str(db), write=True) as store:
-        run_id = writer.ensure_run(store, cell.configuration, cell.seed)
 
         def move(event: Event) -> None:
             if isinstance(event, EpochDone) and event.record.epoch == 1:
                 (tmp_path / "results").rename(tmp_path / "archive")
 
         worker = Worker(store, Setup(str(db), "cpu", default_data_dir()), move, lambda: False)
-        ended = worker.run(Task(0, run_id, cell.configuration, cell.seed))
+        ended = worker.run(task)
     assert ended.outcome == "failed" and "was moved or deleted under the run: put it back" in str(ended.error)
     assert os.listdir(tmp_path) == ["archive"]  # noqa: PTH208
     (row,) = run_cases.stored(tmp_path / "archive" / "pfa.db")

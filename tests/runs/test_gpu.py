@@ -16,8 +16,6 @@ from pfa_cli.runs.events import Broken, Ended, EpochDone, Event, Note
 from pfa_cli.runs.gpu import Lanes, cells_at_a_time, other_precisions, precision_note, trial
 from pfa_cli.runs.plan import Plan
 from pfa_cli.signals import StopRequest
-from pfa_cli.store import writer
-from pfa_cli.store.engine import open_store
 from pfa_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -36,11 +34,6 @@ def like_alone(db: Path, small_runs: Path) -> bool:
 def train(
     db: Path, plan: Plan, lanes: int, stop: StopRequest, on_event: object = None
 ) -> list[Event | Broken]:
-    with open_store(str(db), write=True) as store:
-        tasks = [
-            Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)
-            for n, cell in enumerate(plan.cells)
-        ]
     told: list[Event | Broken] = []
 
     def report(event: Event | Broken) -> None:
@@ -49,7 +42,7 @@ def train(
         if callable(on_event):
             on_event(event)
 
-    Lanes(Setup(str(db), "cpu", default_data_dir()), lanes, report, stop).run(tasks)
+    Lanes(Setup(str(db), "cpu", default_data_dir()), lanes, report, stop).run(run_cases.tasks(db, plan))
     return told
 
 

@@ -151,26 +151,3 @@ def test_two_commands_share_the_cells_and_a_stopped_one_keeps_its_cell(
     with open_store(str(db), write=False) as store:
         query = select(func.count()).select_from(schema.attempts)
         assert store.read(lambda c: c.execute(query).scalar_one()) == len(states) + 1
-
-
-@pytest.mark.long  # tests/runs/test_crowd.py has three on a new database, every day
-def test_commands_that_start_together_train_every_cell_once(
-    tmp_path: Path, whole: Path, start: Start
-) -> None:
-    db = tmp_path / "pfa.db"
-    commands = [start(db, ALGORITHMS, "--jobs", "1", **LONG) for _ in range(2)]
-    looks = 0
-    while any(command.poll() is None for command in commands):
-        if run_cases.stored(db):
-            with open_store(str(db), write=False) as store:
-                status.as_json(status.rows(store))
-            looks += 1
-        time.sleep(0.05)
-    for command in commands:
-        out, err = command.communicate()
-        assert (command.returncode, err) == (0, ""), out
-    assert looks > 10
-    assert run_cases.results(db) == run_cases.results(whole)
-    with open_store(str(db), write=False) as store:
-        pids = store.read(lambda c: list(c.execute(select(schema.attempts.c.pid)).scalars()))
-    assert sorted(pids) == sorted(command.pid for command in commands)

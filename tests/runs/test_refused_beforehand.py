@@ -1,13 +1,12 @@
 """Settings that can never be trained are wrong usage, told once and before anything is stored."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import run_cases
 import torch
+from command_line import Call
 
-from pfa_cli import cli
 from pfa_cli.data.mnist import FOLDER, SHA256
 from pfa_cli.errors import UsageError
 from pfa_cli.recipes import load_recipe
@@ -70,15 +69,6 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path / "photographs"
 
 
-def pfa(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """`pfa run mnist …` in this process: exit code, output, errors."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
-        patch.setattr(sys, "argv", ["pfa", "run", *arguments])
-        cli.main()
-    said = capsys.readouterr()
-    return int(left.value.code or 0), said.out, said.err
-
-
 def tree(folder: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
@@ -97,14 +87,10 @@ def tree(folder: Path) -> dict[Path, bytes | None]:
         (["{tmp}/photographs/resnet20.toml", "--data-dir={tmp}/mnist"], 1, "no photographs in"),
     ],
 )
-def test_a_dry_run_refuses_what_the_run_refuses_and_both_change_nothing(
-    tmp_path: Path,
-    photographs: Path,
-    capsys: pytest.CaptureFixture[str],
-    wrong: list[str],
-    code: int,
-    said: str,
+def test_what_cannot_run_is_refused_once_and_changes_nothing(
+    tmp_path: Path, photographs: Path, call: Call, wrong: list[str], code: int, said: str
 ) -> None:
+    """By a dry run whatever is wrong; wrong usage by the run, too, before it stores anything."""
     (tmp_path / "file").write_text("a file")
     for name in SHA256:
         (tmp_path / "mnist" / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -112,14 +98,15 @@ def test_a_dry_run_refuses_what_the_run_refuses_and_both_change_nothing(
     before = tree(tmp_path)
     arguments = [f"--db={tmp_path}/pfa.db", "--device=cpu", "--algos=bp,fa"]
     arguments += [argument.format(tmp=tmp_path) for argument in wrong]
-    found, out, err = pfa(capsys, *arguments, "--dry-run")
-    assert (found, out) == (code, "")
-    assert len(err.splitlines()) == 1 and said.format(tmp=tmp_path) in err
-    assert tree(tmp_path) == before
+    for dry in (True, False) if code == 2 else (True,):
+        refused = call("run", *arguments, *(["--dry-run"] if dry else []))
+        assert refused.code == code and not (dry and refused.out)
+        assert len(refused.err.splitlines()) == 1 and said.format(tmp=tmp_path) in refused.err
+        assert tree(tmp_path) == before
 
 
 def test_a_dry_run_of_what_can_run_fetches_and_changes_nothing(
-    tmp_path: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, photographs: Path, call: Call
 ) -> None:
     before = tree(tmp_path)
     db = f"--db={tmp_path}/new/folder/pfa.db"
@@ -128,18 +115,7 @@ def test_a_dry_run_of_what_can_run_fetches_and_changes_nothing(
         ["mnist", empty],
         [str(photographs / "resnet20.toml"), f"--data-dir={photographs}"],
     ):
-        code, out, err = pfa(capsys, *arguments, db, "--device=cpu", "--algos=bp", "--dry-run")
-        assert code == 0 and "no epoch of bp is stored" in err and len(err.splitlines()) == 1
-        assert "1 cell, 1 to train" in out and "without an estimate" not in out
+        done = call("run", *arguments, db, "--device=cpu", "--algos=bp", "--dry-run")
+        assert done.code == 0 and "no epoch of bp is stored" in done.err and len(done.err.splitlines()) == 1
+        assert "1 cell, 1 to train" in done.out and "without an estimate" not in done.out
     assert tree(tmp_path) == before
-
-
-def test_the_command_says_so_once_and_stores_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for wrong in (["--precision=tf32"], ["--set=train_images=10"]):
-        code, _, err = pfa(
-            capsys, "mnist", "--algos=bp,fa", "--device=cpu", f"--db={tmp_path}/pfa.db", *wrong
-        )
-        assert (code, len(err.splitlines())) == (2, 1)
-        assert not list(tmp_path.iterdir())

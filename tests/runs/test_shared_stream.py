@@ -24,8 +24,6 @@ from pfa_cli.runs.events import Broken, Ended, Event, Said
 from pfa_cli.runs.plan import Plan
 from pfa_cli.runs.shared_stream import Pass, SharedStream, Stream, shares_by_default
 from pfa_cli.signals import StopRequest
-from pfa_cli.store import writer
-from pfa_cli.store.engine import open_store
 from pfa_cli.training.trainer import Trainer
 
 
@@ -59,11 +57,6 @@ def train(
     on_event: Callable[[Event | Said | Broken, StopRequest], None] = lambda event, stop: None,
     jobs: int | None = None,
 ) -> list[Event | Said | Broken]:
-    with open_store(str(db), write=True) as store:
-        tasks = [
-            Task(n, writer.ensure_run(store, cell.configuration, cell.seed), cell.configuration, cell.seed)
-            for n, cell in enumerate(plan.cells)
-        ]
     told: list[Event | Said | Broken] = []
     stop = StopRequest()
 
@@ -71,7 +64,8 @@ def train(
         told.append(event)
         on_event(event, stop)
 
-    SharedStream(Setup(str(db), "cpu", data_dir, jobs, together=True)).run(tasks, report, stop)
+    backend = SharedStream(Setup(str(db), "cpu", data_dir, jobs, together=True))
+    backend.run(run_cases.tasks(db, plan), report, stop)
     return told
 
 

@@ -8,20 +8,16 @@ from pathlib import Path
 import run_cases
 
 from pfa_cli.data import default_data_dir
-from pfa_cli.runs.backend import Setup, Task
+from pfa_cli.runs.backend import Setup
 from pfa_cli.runs.events import Broken, Ended, Event, Note, Said
 from pfa_cli.runs.processes import Pool
 from pfa_cli.signals import StopRequest
-from pfa_cli.store import writer
-from pfa_cli.store.engine import open_store
 
 
 def test_a_cell_is_given_up_after_two_deaths_without_an_epoch_between(tmp_path: Path) -> None:
     db = tmp_path / "pfa.db"
     # An epoch takes longer than the test.
-    (cell,) = run_cases.plan(["bp"], train_images=60_000, hidden_sizes=[2000, 2000]).cells
-    with open_store(str(db), write=True) as store:
-        run_id = writer.ensure_run(store, cell.configuration, cell.seed)
+    tasks = run_cases.tasks(db, run_cases.plan(["bp"], train_images=60_000, hidden_sizes=[2000, 2000]))
     told: list[Event | Said | Broken] = []
     killed: list[int] = []
 
@@ -36,11 +32,10 @@ def test_a_cell_is_given_up_after_two_deaths_without_an_epoch_between(tmp_path: 
             killed.append(row.pid)
             os.kill(row.pid, signal.SIGKILL)
 
-    task = Task(0, run_id, cell.configuration, cell.seed)
     pool = Pool(Setup(str(db), "cpu", default_data_dir()), 2, told.append, StopRequest())
     killer = threading.Thread(target=kill_two)
     killer.start()
-    pool.run([task])
+    pool.run(tasks)
     killer.join()
     assert [note.message for note in told if isinstance(note, Note)] == [
         "its worker was killed by SIGKILL; another resumes it from its last checkpoint"

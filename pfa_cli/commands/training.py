@@ -1,6 +1,8 @@
 """Commands that train: `pfa run`, `pfa reproduce`, `pfa submit`."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -133,16 +135,14 @@ def run(
     first = launched().rank == 0
     if grace is not None:
         os.environ["PFA_GRACE"] = str(grace)  # worker processes ask, too
-    try:
+    with _said_once(PfaError):
         found, db, plan = _planned(
             recipes, algos, seeds, epochs, settings, sweep, precision, prune, db, recipe_dir, shard
         )
-    except PfaError as error:
-        if first:
-            raise
-        raise typer.Exit(error.exit_code) from None  # the same in all ranks, and the first one says it
     if ranks is not None and RENDEZVOUS not in os.environ and not dry_run:
         raise typer.Exit(start_ranks(ranks))
+    if dry_run and not first:
+        return
     if dry_run:
         from pfa_cli.runs.launch import dry_run as check
 
@@ -157,17 +157,16 @@ def run(
             jobs=jobs,
             kept=kept.number,
         )
-        if first:
-            output.print(_timed(plan, found, device, db, data_dir).table())
-            output.say(disk)
+        output.print(_timed(plan, found, device, db, data_dir).table())
+        output.say(disk)
         return
     if first:  # torch takes seconds to import
         names = ", ".join(dict.fromkeys(recipe.name for recipe in found))
         output.say(f"{names}: {plan.summary()}; starting")
     from pfa_cli.runs.launch import run_cells
 
-    raise typer.Exit(
-        run_cells(
+    with _said_once(UsageError):
+        code = run_cells(
             db,
             plan,
             jobs=jobs,
@@ -181,7 +180,20 @@ def run(
             kept=kept.number,
             prune=prune,
         )
-    )
+    raise typer.Exit(code)
+
+
+@contextmanager
+def _said_once(kind: type[PfaError]) -> Iterator[None]:
+    """An error of this kind is the same in all ranks of a machine: the first of them says it, the others only end by it."""
+    from pfa_cli.launched import launched
+
+    try:
+        yield
+    except kind as error:
+        if launched().local_rank == 0:
+            raise
+        raise typer.Exit(error.exit_code) from None
 
 
 def _planned(

@@ -34,7 +34,7 @@ def choose_device(name: str) -> torch.device:
             raise UsageError(
                 f"--device {name}: under torchrun each process takes a GPU of its own; use --device cuda"
             )
-        if ranks.local_rank >= found:
+        if ranks.local_size > found:
             raise UsageError(
                 f"--device {name}: {ranks.local_size} processes on this machine, but {found} GPUs; "
                 f"start torchrun with --nproc-per-node={found}"

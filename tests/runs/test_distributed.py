@@ -210,12 +210,13 @@ def test_the_leader_may_go_on_alone_only_where_the_others_are_through(
 
 
 @pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
-def test_what_is_wrong_with_the_plan_is_said_by_the_first_rank(
+def test_what_is_wrong_in_all_ranks_is_said_by_the_first(
     rank: str, said: int, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (BY_TORCHRUN | {"RANK": rank}).items():
+    for name, value in (BY_TORCHRUN | {"RANK": rank, "LOCAL_RANK": rank}).items():
         monkeypatch.setenv(name, value)
-    done = call("run", "mnst")
-    assert (done.code, done.err.count("mnst")) == (2, said)
+    for wrong in (["mnst"], ["mnist", "--shard=9/8"], ["mnist", "--algos=bp", "--device=tpu"]):
+        done = call("run", *wrong)
+        assert (done.code, len(done.err.splitlines())) == (2, said)
     done = call("run", "mnist", "--algos", "bp", "--ranks", "2")
     assert (done.code, done.err.count("leave torchrun out")) == (2, 1)

@@ -238,7 +238,7 @@ def note(
     with _opened(db, ids, chosen, write=yes) as (store, rows):
         if _confirmed(yes, rows, f"get the note {text!r}" if text else "lose their notes"):
             note_runs(store, [row.run_id for row in rows], text or None)
-            output.say(f"{count(len(rows), 'run')} noted")
+            output.say(f"{count(len(rows), 'run')} {'noted' if text else 'lost their notes'}")
 
 
 def _check_order(command: str, first: str, ids: list[str]) -> None:

@@ -66,7 +66,11 @@ def test_without_a_database_there_is_nothing_to_check(tmp_path: Path) -> None:
         ("DROP TABLE simulations", "damaged: it lacks the table simulations"),
         ("DROP TABLE layers; DROP TABLE attempts", "damaged: it lacks the tables attempts, layers"),
         ("UPDATE runs SET epochs_done = 2", "has epochs up to 3, but says 2"),
-        ("UPDATE runs SET epochs_total = 40", "is done, but after 3 of 40 epochs"),
+        ("UPDATE runs SET state = 'dond' WHERE id = 1", "its state is none that this pfa knows"),
+        ("UPDATE runs SET epochs_done = 1000000000 WHERE id = 1", "has done 1000000000 epochs of 3"),
+        ("UPDATE runs SET epochs_total = 7 WHERE id = 1", "is done, but after 3 of 7 epochs"),
+        ("UPDATE runs SET epochs_total = 7, state = 'failed' WHERE id = 1", "its configuration says 3"),
+        ("UPDATE runs SET diverged_epoch = 2 WHERE id = 1", "diverged in epoch None, but says 2"),
         (
             "UPDATE epochs SET attempt_id = 77 WHERE epoch = 1",
             "rows of epochs refer to rows that do not exist",
@@ -74,7 +78,9 @@ def test_without_a_database_there_is_nothing_to_check(tmp_path: Path) -> None:
         ("DELETE FROM runs WHERE id = 1", "rows of attempts refer to rows that do not exist"),
     ],
 )
-def test_a_half_written_run_is_named(tmp_path: Path, statement: str, what: str) -> None:
+def test_a_run_that_is_half_written_or_makes_no_sense_is_named(
+    tmp_path: Path, statement: str, what: str
+) -> None:
     path = new_database(tmp_path / "pfa.db", seeds=2)
     change(path, statement)
     report = check(str(path))

@@ -75,22 +75,6 @@ def test_a_value_that_pfa_cannot_have_written_is_one_sentence_everywhere(
         assert all(run.state in ("done", "interrupted") for run in runs(store))
 
 
-@pytest.mark.parametrize(
-    ("statement", "what"),
-    [
-        ("UPDATE runs SET state = 'dond' WHERE id = 1", "its state is none that this pfa knows"),
-        ("UPDATE runs SET epochs_done = 1000000000 WHERE id = 1", "has done 1000000000 epochs of 3"),
-        ("UPDATE runs SET epochs_total = 7 WHERE id = 1", "is done, but after 3 of 7 epochs"),
-        ("UPDATE runs SET epochs_total = 7, state = 'failed' WHERE id = 1", "its configuration says 3"),
-        ("UPDATE runs SET diverged_epoch = 2 WHERE id = 1", "diverged in epoch None, but says 2"),
-    ],
-)
-def test_what_makes_no_sense_together_is_found(path: Path, statement: str, what: str) -> None:
-    change(path, statement)
-    report = check(str(path))
-    assert what in str(report) and "`pfa db salvage" in str(report)
-
-
 def test_a_state_or_an_algorithm_of_a_later_pfa_ends_no_command(path: Path, call: Call) -> None:
     change(
         path,

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,17 @@ from typing import Any
 import pytest
 from command_line import Call
 from sqlalchemy import text
-from store_cells import OWNER, beside, claimed, configuration, new_database, record, run_to_end, stored
+from store_cells import (
+    OWNER,
+    beside,
+    change,
+    claimed,
+    configuration,
+    new_database,
+    record,
+    run_to_end,
+    stored,
+)
 
 from pfa_cli.errors import UsageError
 from pfa_cli.store import merge as merging
@@ -336,9 +345,7 @@ def test_of_several_shards_the_damaged_and_the_foreign_are_named_and_left_out(
             run_to_end(store, algorithm="bp", seed=seed)
     damaged = shards / "2.db"
     damaged.write_bytes(damaged.read_bytes()[:9000])
-    with sqlite3.connect(shards / "foreign.db") as connection:
-        connection.execute("CREATE TABLE cities (name TEXT)")
-    connection.close()
+    change(shards / "foreign.db", "CREATE TABLE cities (name TEXT)")
     (shards / "readme.txt").write_text("not a database")
     (tmp_path / "empty").mkdir()
     others = [str(tmp_path / name) for name in ("empty", "shards", "nowhere.db")]
@@ -360,9 +367,7 @@ def test_damage_is_the_others_in_whatever_table_it_is(ours: Store, tmp_path: Pat
     for seed, name in enumerate(("damaged.db", "whole.db")):
         with open_store(str(others / name), write=True) as store:
             run_to_end(store, algorithm="bp", seed=seed)
-    with sqlite3.connect(others / "damaged.db") as connection:
-        connection.execute("UPDATE attempts SET started_at = 'one day'")
-    connection.close()
+    change(others / "damaged.db", "UPDATE attempts SET started_at = 'one day'")
     answer = call("merge", str(others), "--db", str(ours.path))
     assert answer.code == 1 and "1 runs added" in answer.out
     assert re.search(r"left out: the database \S*damaged\.db is damaged \(attempts\.started_at", answer.out)
@@ -392,11 +397,7 @@ def test_a_run_that_lacks_an_epoch_there_is_not_brought_in(ours: Store, theirs: 
 
 def test_a_database_that_stores_its_texts_in_another_encoding_is_merged_too(tmp_path: Path) -> None:
     other, ours = tmp_path / "other.db", tmp_path / "ours.db"
-    with sqlite3.connect(other) as connection:
-        connection.execute("PRAGMA encoding = 'UTF-16'")
-        connection.execute("CREATE TABLE x (y)")
-        connection.execute("DROP TABLE x")
-    connection.close()
+    change(other, "PRAGMA encoding = 'UTF-16'; CREATE TABLE x (y); DROP TABLE x")
     with open_store(str(other), write=True) as store:
         run_to_end(store)
     assert merge(str(ours), str(other)) == MergeReport(added=1)

@@ -170,11 +170,10 @@ def test_older_databases_are_read_without_alembic(monkeypatch: pytest.MonkeyPatc
 
 def test_columns_that_may_be_empty_are_added_where_they_are_lacking(tmp_path: Path) -> None:
     path = shutil.copyfile(KEPT[-1], tmp_path / "pfa.db")
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP VIEW run_results")
-        connection.execute("ALTER TABLE runs DROP COLUMN tags")
-        connection.execute("ALTER TABLE simulations DROP COLUMN checksum")
-    connection.close()
+    change(
+        path,
+        "DROP VIEW run_results; ALTER TABLE runs DROP COLUMN tags; ALTER TABLE simulations DROP COLUMN checksum",
+    )
     with open_store(str(path), write=False) as viewer:
         assert [row.tags for row in runs(viewer)] == [None] * 4
     open_store(str(path), write=True).close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from store_cells import PROCESSES, beside, claimed, new_database, record, run_to_end
+from store_cells import PROCESSES, beside, change, claimed, new_database, record, run_to_end
 
 from pfa_cli.errors import UsageError
 from pfa_cli.store import engine
@@ -219,9 +219,7 @@ def test_a_damaged_file_is_named_and_not_touched(
 @pytest.mark.parametrize("write", [True, False], ids=["writer", "viewer"])
 def test_the_database_of_another_program_is_not_touched(tmp_path: Path, write: bool) -> None:
     path = tmp_path / "bookmarks.db"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE bookmarks (url TEXT)")
-    connection.close()
+    change(path, "CREATE TABLE bookmarks (url TEXT)")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="not one of pfa's"):
         open_store(str(path), write=write)
@@ -235,12 +233,9 @@ def test_the_database_of_another_program_with_alembic_is_not_touched(
     tmp_path: Path, revision: str | None, write: bool
 ) -> None:
     path = tmp_path / "bookmarks.db"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE bookmarks (url TEXT)")
-        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-        if revision is not None:
-            connection.execute("INSERT INTO alembic_version VALUES (?)", [revision])
-    connection.close()
+    change(path, "CREATE TABLE bookmarks (url TEXT); CREATE TABLE alembic_version (version_num TEXT)")
+    if revision is not None:
+        change(path, f"INSERT INTO alembic_version VALUES ('{revision}')")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="not one of pfa's"):
         open_store(str(path), write=write)
@@ -250,9 +245,7 @@ def test_the_database_of_another_program_with_alembic_is_not_touched(
 @pytest.mark.parametrize("write", [True, False], ids=["writer", "viewer"])
 def test_a_database_that_lacks_a_table_is_damaged(tmp_path: Path, write: bool) -> None:
     path = new_database(tmp_path / "pfa.db")
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE layers")
-    connection.close()
+    change(path, "DROP TABLE layers")
     with pytest.raises(DamagedDatabase, match=r"damaged \(it lacks the table layers\)"):
         open_store(str(path), write=write)
 
@@ -260,9 +253,7 @@ def test_a_database_that_lacks_a_table_is_damaged(tmp_path: Path, write: bool) -
 @pytest.mark.parametrize("write", [True, False], ids=["writer", "viewer"])
 def test_a_newer_schema_is_named_and_not_touched(tmp_path: Path, write: bool) -> None:
     path = new_database(tmp_path / "pfa.db")
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9000'")
-    connection.close()
+    change(path, "UPDATE alembic_version SET version_num = '9000'")
     before = path.read_bytes()
     with pytest.raises(
         StoreError, match=rf"newer pfa \(schema 9000, this one knows {SCHEMA_REVISION}\).*Update"

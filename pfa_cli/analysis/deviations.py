@@ -125,11 +125,11 @@ def replays(evidence: Evidence) -> list[Replay]:
         ours = evidence.layers(recipe).rename(columns={f"{described(algorithm).measure}_{ANGLE}": "ours"})
         ours = ours.loc[ours["run_id"] == run["run_id"], ["epoch", "layer_index", "layer", "ours"]]
         both = ours.merge(theirs[["epoch", "layer_index", "mean"]], on=["epoch", "layer_index"])
+        both = both.assign(apart=(both["ours"] - both["mean"]).abs()).dropna(subset="apart")
         if both.empty:
             continue
-        both["apart"] = (both["ours"] - both["mean"]).abs()
         by_epoch = both.groupby("epoch")["apart"].max()
-        parted = by_epoch[~(by_epoch <= TOGETHER_DEGREES)].index.min()
+        parted = by_epoch[by_epoch > TOGETHER_DEGREES].index.min()
         together = by_epoch.index if pd.isna(parted) else by_epoch.index[by_epoch.index < parted]
         worst_rows = both.loc[both.groupby("layer_index")["apart"].idxmax()]
         departed = departures(run["configuration"], run["dataset"])

@@ -280,8 +280,8 @@ def _absence(comparison: Comparison, algorithm: str) -> str:
 
 def _top(rows: pd.DataFrame, quantity: str) -> float:
     """The upper end of the axis that all panels of a quantity share."""
-    least = 95.0 if quantity == ANGLE else 1.25
-    return max(least, 1.05 * float(rows["mean"].max())) if len(rows) else least
+    finite = rows.loc[np.isfinite(rows["mean"]), "mean"]
+    return max(95.0 if quantity == ANGLE else 1.25, 1.05 * finite.max() if len(finite) else 0.0)
 
 
 def accuracy_panel(ax: Axes, curves: pd.DataFrame, epochs: int, colours: Mapping[str, str]) -> list[Line2D]:

@@ -180,12 +180,20 @@ def replayed(store: Store, algorithm: str, apart: dict[int, float], **settings: 
     for epoch in range(4):
         angles = theirs[theirs["epoch"] == epoch].sort_values("layer_index")["mean"]
         layers = tuple(
-            LayerRecord(i, f"fc{i + 1}", 1.0, None, None, angle + (i == 1) * apart.get(epoch, 0.0), 1.0, 0.0)
+            LayerRecord(
+                i, f"fc{i + 1}", 1.0, None, None, angle + (apart.get(epoch, 0.0) if i == 1 else 0.0), 1.0, 0.0
+            )
             for i, angle in enumerate(angles)
         )
         record_epoch(store, owned, EpochRecord(epoch, test_accuracy_percent=99.9, layers=layers))
     finish(store, owned, "done")
     return run
+
+
+def test_a_replayed_run_is_compared_where_it_has_angles(new_store: Store) -> None:
+    replayed(new_store, "pfa", dict.fromkeys(range(4), math.nan))
+    (found,) = compare(new_store).replays
+    assert found.largest.keys() == {"fc1", "fc3"} and found.together == 3
 
 
 def test_a_replayed_run_is_held_against_the_published_one_and_is_in_nothing_else(new_store: Store) -> None:

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from sqlalchemy import text
 from synthetic import add_grid, add_run
 
 from pfa_cli.analysis import published
@@ -168,6 +169,15 @@ def test_an_empty_panel_keeps_the_scale_of_its_row(new_store: Store) -> None:
     assert len(axes) == 8
     for row in (axes[:4], axes[4:]):
         assert len({(ax.get_ylim(), tuple(ax.get_yticks())) for ax in row}) == 1
+
+
+def test_an_infinite_norm_ratio_stretches_no_axis(new_store: Store) -> None:
+    add_grid(new_store, "mnist", ["bp", "fa"], [0], epochs=2)
+    before = drawn("fig2", Evidence(new_store)).figure.axes
+    with new_store.write() as connection:
+        connection.execute(text("UPDATE layers SET weight_norm_ratio = 9e999 WHERE epoch = 2"))
+    after = drawn("fig2", Evidence(new_store)).figure.axes
+    assert [ax.get_ylim() for ax in after] == [ax.get_ylim() for ax in before]
 
 
 def test_notes_tell_what_is_missing_and_what_differs(evidence: Evidence) -> None:

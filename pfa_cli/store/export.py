@@ -134,8 +134,10 @@ def _write_parquet(rows: Rows, file: BinaryIO) -> int:
     count = 0
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for part in rows.parts():
-            columns = [[_json(value) for value in column] for column in zip(*part, strict=True)]
-            arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+            arrays = [
+                pa.array([*map(_text, column)] if kind == pa.string() else column, kind)
+                for column, kind in zip(zip(*part, strict=True), schema.types, strict=True)
+            ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             count += len(part)
     return count
@@ -150,11 +152,13 @@ def _cell(value: object) -> object:
     """A value as CSV has it."""
     if isinstance(value, datetime):
         return value.isoformat()
-    return f"'{value}" if is_formula(value) else _json(value)
+    if isinstance(value, dict | list):
+        return _text(value)
+    return f"'{value}" if is_formula(value) else value
 
 
-def _json(value: object) -> object:
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str | None) else json.dumps(value, sort_keys=True)
 
 
 def _arrow_type(kind: type) -> Any:

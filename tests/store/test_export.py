@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from command_line import Call
 from sqlalchemy import text
-from store_cells import claimed, new_database, run_to_end
+from store_cells import change, claimed, new_database, run_to_end
 
 from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.notebook import load
@@ -92,6 +92,21 @@ def test_settings_are_the_last_columns_of_every_table_of_runs(
     assert frame.loc[frame["algorithm"] == "bp", "setting_expansion"].isna().all()
     if suffix == "parquet":
         assert frame["setting_learning_rate"].dtype == "float64" and frame["setting_epochs"].dtype == "int64"
+
+
+@pytest.mark.parametrize("value", ['"high"', "true", "[1, 2]", "1"])
+def test_a_setting_whose_values_are_of_several_types_is_text_in_parquet(tmp_path: Path, value: str) -> None:
+    """As an option of two algorithms of the user's may be."""
+    path = new_database(tmp_path / "pfa.db", seeds=2)
+    change(
+        path,
+        f"UPDATE runs SET configuration = json_set(configuration, '$.momentum', json('{value}')) WHERE id = 1;"
+        "UPDATE epochs SET checksum = NULL",
+    )
+    with open_store(str(path), write=False) as viewer:
+        export(viewer, "runs", tmp_path / "runs.parquet")
+    momentum = pd.read_parquet(tmp_path / "runs.parquet")["setting_momentum"]
+    assert momentum.tolist() == ([1.0, 0.9] if value == "1" else [value.strip('"'), "0.9"])
 
 
 def test_a_table_goes_to_standard_output_whole_and_alone(store: Store, call: Call, tmp_path: Path) -> None:

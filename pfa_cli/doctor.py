@@ -92,8 +92,8 @@ def _can(precision: str, device: torch.device) -> bool:
 
 
 def _data(recipes: Sequence[Recipe], folder: Path, needed: bool) -> Iterator[Finding]:
-    configurations = {c.dataset: c for c in (recipe.configuration("bp") for recipe in recipes)}
-    for name, configuration in configurations.items():
+    configurations = [(recipe.configuration("bp"), recipe.argument) for recipe in recipes]
+    for name, (configuration, recipe) in {each[0].dataset: each for each in configurations}.items():
         if configuration.dataset_entry.source is not None:
             yield Finding(f"data: {name}", "a plug-in's, which shows when it is loaded")
             continue
@@ -101,7 +101,7 @@ def _data(recipes: Sequence[Recipe], folder: Path, needed: bool) -> Iterator[Fin
             with without_fetching():
                 prepare_data(configuration, folder)
         except NotFetched:
-            missing = f"not in {folder}; `pfa data fetch {configuration.recipe}` fetches them"
+            missing = f"not in {folder}; `pfa data fetch {recipe}` fetches them"
             yield Finding(f"data: {name}", missing, in_the_way=needed)
         except (PfaError, OSError) as error:
             yield Finding(f"data: {name}", str(error), in_the_way=needed)

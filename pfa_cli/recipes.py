@@ -105,6 +105,11 @@ class Recipe:
     sweeps: Mapping[str, Sweep]
     plugins: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def argument(self) -> str:
+        """What names it on the command line: the name of a shipped recipe, else its file."""
+        return self.name if _recipe_files(None).get(self.name) == self.path else str(self.path)
+
     def configuration(self, algorithm: str, overrides: Mapping[str, Any] | None = None) -> Configuration:
         """The settings of ``algorithm``; an override that is another algorithm's option is passed over.
 
@@ -203,7 +208,7 @@ class Recipe:
             for number, row in enumerate(self.algorithm_settings(self.plugins.get(name, name)))
         ]
         sweeps = [
-            f"pfa run {self.name} --sweep {name}: {sweep.seeds} seeds of {sweep.in_words()}"
+            f"pfa run {self.argument} --sweep {name}: {sweep.seeds} seeds of {sweep.in_words()}"
             for name, sweep in self.sweeps.items()
         ]
         words = ("value", "meaning")

@@ -51,6 +51,14 @@ def test_what_is_in_the_way_is_named(
     assert (code, in_the_way) == (int(bool(expected)), expected)
 
 
+def test_the_cure_names_a_recipe_as_the_command_line_finds_it(call: Call, tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[1] / "recipes" / "mnist.toml"
+    (tmp_path / "mine.toml").write_bytes(shipped.read_bytes())
+    for recipe in ("mine.toml", "mnist"):
+        _, found, _ = ask(call, recipe, "--device=cpu", "--data-dir=empty")
+        assert f"`pfa data fetch {recipe}` fetches them" in found["data: mnist"]
+
+
 def test_a_number_of_decoding_processes_that_is_none(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PFA_WORKERS", "many")
     assert ask(call, "--device=cpu")[::2] == (1, ["decoding processes"])

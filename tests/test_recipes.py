@@ -285,12 +285,16 @@ def test_a_setting_that_every_algorithm_has_for_itself_is_not_a_shared_one(tmp_p
     own = "".join(f"[algorithms.{name}]\nepochs = {5 if name == 'pfa' else 6}\n" for name in ALGORITHMS)
     path = tmp_path / "own.toml"
     path.write_text(MINIMAL.replace("epochs = 4\n", "") + own)
+    path.write_text(path.read_text() + SWEEP.removeprefix(LAST))
     recipe = load_recipe(str(path))
     assert "epochs" not in {key for key, _, _ in recipe.settings()}
     assert ("epochs", "5") in {(key, value) for key, value, _ in recipe.algorithm_settings("pfa")}
     output = Console(width=200, file=io.StringIO())
     output.print(listing([recipe]), recipe.page())
     assert isinstance(output.file, io.StringIO) and "6, 5" in output.file.getvalue()
+    assert f"pfa run {path} --sweep a:" in output.file.getvalue()  # it is not found by its name
+    output.print(load_recipe("mnist").page())
+    assert "pfa run mnist --sweep expansion:" in output.file.getvalue()
 
 
 def test_algorithms_and_seeds_from_the_command_line() -> None:

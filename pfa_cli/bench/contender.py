@@ -132,7 +132,7 @@ def plain_torch(configuration: Configuration, dataset: InMemoryDataset, device: 
 
 
 def products(configuration: Configuration, dataset: InMemoryDataset, device: torch.device) -> Contender:
-    """The matrix products of a BP step and nothing else: the floor under its time on a CPU."""
+    """The matrix products of a BP step and nothing else, formed as training forms them: the floor under its time."""
     trainer = Trainer(configuration, dataset, 0, device)
     precision, parts = trainer.precision, configuration.accumulation
     images, _ = dataset.probe(configuration.batch_size // parts)

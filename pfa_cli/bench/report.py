@@ -176,12 +176,11 @@ def as_json(benchmarks: Iterable[Benchmark | StoreBenchmark], left_out: Mapping[
 
 def record(benchmark: Benchmark | StoreBenchmark, store: Store) -> None:
     """Stores all numbers, with the machine."""
-    if isinstance(benchmark, StoreBenchmark):
-        record_benchmark(store, benchmark.machine, benchmark.recipe, benchmark.measurements())
-        return
-    bp = benchmark.configurations[BP]
-    measured = {"pixels": benchmark.pixels, "batch_size": bp.batch_size, "image_size": bp.image_size}
-    machine = {**benchmark.machine, "measured": measured}
+    machine = dict(benchmark.machine)
+    if isinstance(benchmark, Benchmark):
+        bp = benchmark.configurations[BP]
+        measured = {"pixels": benchmark.pixels, "batch_size": bp.batch_size, "image_size": bp.image_size}
+        machine["measured"] = measured
     record_benchmark(store, machine, benchmark.recipe, benchmark.measurements())
 
 

@@ -168,9 +168,8 @@ def start_resource_tracker() -> None:
 
 def guard_output() -> None:
     """From now on no write to standard output or error raises OSError; call it before anything is written."""
-    with suppress(
-        OSError
-    ):  # a closed descriptor would be given to the next file that is opened, such as the database
+    # A closed descriptor would be given to the next file that is opened, such as the database.
+    with suppress(OSError):
         while (free := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
         os.close(free)

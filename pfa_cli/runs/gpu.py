@@ -88,15 +88,13 @@ class Lanes:
         """``report`` is called from the thread that calls `run` alone."""
         self._setup, self._count, self._report, self._stop = setup, count, report, stop
         self._device, self._datasets = torch.device(setup.device), Datasets()
-        self._said: queue.SimpleQueue[Event | Said | Broken | None] = (
-            queue.SimpleQueue()
-        )  # None: a lane ended
+        # What the lanes report; None: one of them ended.
+        self._said: queue.SimpleQueue[Event | Said | Broken | None] = queue.SimpleQueue()
         self._lock = Lock()  # of the three below
         self._waiting: deque[Task] = deque()
         self._busy: set[int] = set()  # lanes that train a cell
-        self._accompanied: set[int] = (
-            set()
-        )  # those that have not had the GPU to themselves since their cell began
+        # Those of them that have not had the GPU to themselves since their cell began.
+        self._accompanied: set[int] = set()
         self.broken = False
 
     def run(self, tasks: Sequence[Task]) -> None:

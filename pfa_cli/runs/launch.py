@@ -80,9 +80,7 @@ def run_cells(
     where = choose_device(device)
     ranks = Ranks.join(launched(), where.type)
     if together is None:
-        together = shares_by_default(
-            [cell.configuration for cell in plan.cells if cell.state != "done"], where
-        )
+        together = shares_by_default([c.configuration for c in plan.cells if c.state != "done"], where)
     setup = Setup(db, str(where), data_dir or default_data_dir(), jobs, ranks, eager, kept, together, prune)
     if not ranks.first:
         return follow(setup)
@@ -111,11 +109,12 @@ def dry_run(
     Changes nothing.
     """
     check_checkpoint_dir(db, checkpoint_dir)
-    check(plan.cells, choose_device(device), ranks or launched().size)
+    where = choose_device(device)
+    check(plan.cells, where, ranks or launched().size)
     check_writable(db)
     for configuration in _data_sets(plan.cells):
         check_data(configuration, data_dir or default_data_dir())
-    at_a_time = jobs or (physical_cores() if choose_device(device).type == "cpu" else 1)
+    at_a_time = jobs or (physical_cores() if where.type == "cpu" else 1)
     with open_if_there(db) as store:
         needed = disk_needed(store, plan.cells, kept=kept, at_a_time=at_a_time)
     free = free_bytes(checkpoint_dir or results_folder(db))

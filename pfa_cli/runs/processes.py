@@ -55,13 +55,7 @@ class _Member:
 class Pool:
     """Trains cells in up to ``jobs`` processes; each gets its next cell when it is through with one."""
 
-    def __init__(
-        self,
-        setup: Setup,
-        jobs: int,
-        report: Report,
-        stop: StopRequest,
-    ) -> None:
+    def __init__(self, setup: Setup, jobs: int, report: Report, stop: StopRequest) -> None:
         self._setup, self._jobs, self._report, self._stop = setup, jobs, report, stop
         self._context = multiprocessing.get_context("spawn")
         self._members: list[_Member] = []
@@ -81,11 +75,10 @@ class Pool:
                 if self._stop and not asked:
                     # SIGTERM: the terminal sent Ctrl-C to the workers too, and a second SIGINT exits without saving.
                     asked = True
-                    self._report(
-                        Said(
-                            "stopping: every worker finishes its step and saves; Ctrl-C again leaves at once"
-                        )
+                    stopping = (
+                        "stopping: every worker finishes its step and saves; Ctrl-C again leaves at once"
                     )
+                    self._report(Said(stopping))
                     self._waiting.clear()
                     for member in self._members:
                         member.process.terminate()
@@ -106,10 +99,9 @@ class Pool:
             with signals_blocked():
                 process.start()
             theirs.close()  # so that the pipe ends when the worker does
+            # Not among the arguments, which a process unpickles before it handles signals.
             with contextlib.suppress(OSError):
-                ours.send(
-                    setup
-                )  # not among the arguments, which a process unpickles before it handles signals
+                ours.send(setup)
             self._members.append(_Member(process, ours))
             self._give(self._members[-1])
 
@@ -152,14 +144,11 @@ class Pool:
             self._waiting.appendleft(task)
             self._start_missing()
         else:
-            self._report(
-                give_up(
-                    self._setup,
-                    task,
-                    f"its worker {how}, {_MOST_DEATHS} times without an epoch between; if memory ran out, "
-                    "fewer --jobs leave more for each",
-                )
+            error = (
+                f"its worker {how}, {_MOST_DEATHS} times without an epoch between; if memory ran out, "
+                "fewer --jobs leave more for each"
             )
+            self._report(give_up(self._setup, task, error))
             self._start_missing()
 
 

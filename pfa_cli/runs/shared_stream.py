@@ -120,9 +120,8 @@ class Stream:
                     self._wait(stop)
             while (batch := self._take(reader, stop)) is not None:
                 for tensor in batch:
-                    if (
-                        tensor.is_cuda
-                    ):  # else its memory might be used again before this thread's CUDA stream has read it
+                    # Else its memory might be used again before this thread's CUDA stream has read it.
+                    if tensor.is_cuda:
                         tensor.record_stream(torch.cuda.current_stream(tensor.device))
                 with self._at_a_time:
                     yield batch

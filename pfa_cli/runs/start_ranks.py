@@ -19,13 +19,11 @@ from pfa_cli.launched import RENDEZVOUS, VARIABLES
 from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.terminal import show_error
 
-_PARENT = (
-    "PFA_PARENT_PIPE"  # the number of a descriptor, which ends when the process that started the ranks does
-)
+# The variable with the number of a descriptor that ends when the process that started the ranks does.
+_PARENT = "PFA_PARENT_PIPE"
 _LOOK_SECONDS = 0.1
-_END_SECONDS = (
-    30.0  # until ranks that go on without one that ended are told to stop, and until they are killed
-)
+# Until ranks that go on without one that ended are told to stop, and as long again until they are killed.
+_END_SECONDS = 30.0
 
 
 def start_ranks(size: int) -> int:

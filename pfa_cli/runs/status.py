@@ -95,12 +95,7 @@ def rows(store: Store, recipe: str | None = None) -> list[StatusRow]:
     # As in Table 1, rather than alphabetical.
     order = {name: place for place, name in enumerate(in_order(row.algorithm for row in found))}
     found.sort(
-        key=lambda row: (
-            row.recipe,
-            order[row.algorithm],
-            in_number_order(variants[row.id]),
-            row.seed,
-        )
+        key=lambda row: (row.recipe, order[row.algorithm], in_number_order(variants[row.id]), row.seed)
     )
     return [_status(row, variants[row.id], tries.get(row.id, 0), seconds) for row in found]
 
@@ -154,11 +149,9 @@ def _status(row: RunRow, variant: str, tries: int, seconds: EpochSeconds) -> Sta
     queue = queued(job) if job and state not in ("done", "queued") else None
     per_epoch = seconds.about(row.config_hash, row.recipe, row.algorithm, least=_EPOCHS_FOR_ETA)
     done = row.epochs_done or 0
-    left = (
-        None
-        if per_epoch is None or state not in ("running", "queued")
-        else per_epoch * (row.epochs_total - done)
-    )
+    left = None
+    if per_epoch is not None and state in ("running", "queued"):
+        left = per_epoch * (row.epochs_total - done)
     return StatusRow(
         run_id=row.id,
         recipe=row.recipe,
@@ -210,9 +203,8 @@ def _variants(found: Iterable[RunRow]) -> dict[int, str]:
     variants: dict[int, str] = {}
     for group in groups.values():
         settings = {row.id: _differing(flat(row.configuration)) for row in group}
-        if (
-            len({frozenset(own) for own in settings.values()}) > 1
-        ):  # some are of before or after a setting came
+        # Some runs are of before a setting came, others of after it.
+        if len({frozenset(own) for own in settings.values()}) > 1:
             from pfa_cli.configuration import Configuration  # pydantic takes a while to import
 
             settings = {row.id: Configuration.settings_of(row.configuration) for row in group}
@@ -225,19 +217,18 @@ def _variants(found: Iterable[RunRow]) -> dict[int, str]:
             for name, seen in values.items()
             if max(seen.values()) < len(group) or len(images[group[0].recipe, name]) > 1
         ]
-
-        def named(
-            names: Sequence[str], settings: Mapping[int, Mapping[str, Any]] = settings
-        ) -> dict[int, str]:
-            return {
-                run_id: " ".join(setting(name, own[name]) for name in names if name in own)
-                for run_id, own in settings.items()
-            }
-
-        shorter = named([name for name in differing if name != "milestones"])  # which scale with the epochs
+        # Milestones scale with the epochs.
+        shorter = _named(settings, [name for name in differing if name != "milestones"])
         unique = len({(shorter[row.id], row.seed) for row in group}) == len(group)
-        variants |= shorter if "epochs" in differing and unique else named(differing)
+        variants |= shorter if "epochs" in differing and unique else _named(settings, differing)
     return variants
+
+
+def _named(settings: Mapping[int, Mapping[str, Any]], names: Sequence[str]) -> dict[int, str]:
+    return {
+        run_id: " ".join(setting(name, own[name]) for name in names if name in own)
+        for run_id, own in settings.items()
+    }
 
 
 def _differing(settings: Mapping[str, Any]) -> dict[str, Any]:

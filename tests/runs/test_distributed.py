@@ -131,8 +131,10 @@ def test_each_rank_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UsageError, match="each process takes a GPU of its own"):
         choose_device("cuda:0")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match="2 processes on this machine, but 1 GPU"):
-        choose_device("cuda")
+    for rank in ("1", "0"):  # also the one that would have its GPU, and would wait for the other
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        with pytest.raises(UsageError, match="2 processes on this machine, but 1 GPU"):
+            choose_device("cuda")
 
 
 @contextlib.contextmanager

@@ -65,9 +65,8 @@ class Store:
         self.verified = False  # whether the stored numbers were found to match their checksums
         self.name = shown(path) if path else server.name_of(engine.url)
         self.opened = False  # whether it was there at the start: only then is it waited for
-        self.notify: Callable[[str], None] = lambda text: (
-            None
-        )  # told once when the database's server is waited for
+        # Told once when the database's server is waited for.
+        self.notify: Callable[[str], None] = lambda text: None
         self._identity = self._file()
 
     def read(self, query: Callable[[Connection], T]) -> T:
@@ -268,15 +267,16 @@ def open_store(db: str | None = None, *, write: bool, create: bool = True) -> St
             sqlite.refuse_to_read(path)
         if sqlite.create_if_missing(path):
             with _file_store(path, write=False) as found:
-                _has_todays_schema(found)
+                _revision_of(found)
                 _refuse_damaged(found)
         store = _file_store(path, write=True)
     else:
         sqlite.refuse_to_read(path)
         store = _file_store(path, write=False)
     try:
-        if not _has_todays_schema(store):
-            store = _brought_up_to_date(store, create=create and write)
+        revision, current = _revision_of(store)
+        if not current:
+            store = _brought_up_to_date(store, revision, create=create and write)
         if path is not None and not write:
             _refuse_damaged(store, "runs")
     except BaseException:
@@ -310,8 +310,11 @@ def open_if_there(db: str | None = None) -> Iterator[Store | None]:
         yield store
 
 
-def _has_todays_schema(store: Store) -> bool:
-    """Whether it needs no upgrade. StoreError if it is not one of pfa's, of a newer pfa, or lacks what it should have."""
+def _revision_of(store: Store) -> tuple[str | None, bool]:
+    """Its schema's revision, None for an empty one, and whether it needs no upgrade.
+
+    StoreError if it is not one of pfa's, of a newer pfa, or lacks what it should have.
+    """
     revision, columns = store.read(_schema_of)
     if not _is_of_pfa(revision, columns):
         raise StoreError(
@@ -320,12 +323,11 @@ def _has_todays_schema(store: Store) -> bool:
         )
     if revision is not None and revision > SCHEMA_REVISION:
         raise _newer(store.name, f"schema {revision}, this one knows {SCHEMA_REVISION}")
-    return revision == SCHEMA_REVISION and not _lacks_columns(store.name, columns)
+    return revision, revision == SCHEMA_REVISION and not _lacks_columns(store.name, columns)
 
 
-def _brought_up_to_date(store: Store, *, create: bool) -> Store:
+def _brought_up_to_date(store: Store, revision: str | None, *, create: bool) -> Store:
     """``store`` with today's schema; where it is only read, a copy in memory has it and the file stays as it is."""
-    revision, _ = store.read(_schema_of)
     if not create and revision is None:
         raise no_results(store.name)
     if not store.writable:

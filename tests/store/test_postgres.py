@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import pytest
 from command_line import Call
@@ -26,9 +27,10 @@ from store_cells import (
 )
 
 from pfa_cli.errors import PfaError
+from pfa_cli.store import engine
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import open_store
-from pfa_cli.store.errors import ServerLost, StoreError
+from pfa_cli.store.errors import NoResults, ServerLost, StoreError
 from pfa_cli.store.merge import merge
 from pfa_cli.store.queries import attempts_frame, epochs_frame, runs, simulations_frame
 from pfa_cli.store.writer import (
@@ -64,6 +66,24 @@ def test_four_processes_start_on_an_empty_database(server: Server) -> None:
         with open_store(db, write=False) as store:
             assert len(runs(store)) == 1
             assert simulations_frame(store)["value"].tolist() == [17.4, 17.6]
+
+
+def test_a_viewer_that_comes_while_the_tables_are_made_finds_no_results_yet(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.new_database()
+    original, made = engine._schema_of, []
+
+    def look(connection: Connection) -> Any:
+        found = original(connection)
+        if not made:
+            made.append(url)
+            open_store(url, write=True).close()
+        return found
+
+    monkeypatch.setattr(engine, "_schema_of", look)
+    with pytest.raises(NoResults):
+        open_store(url, write=False)
 
 
 def test_a_restart_of_the_server_is_waited_for_and_nothing_is_lost_or_stored_twice(server: Server) -> None:

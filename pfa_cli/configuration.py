@@ -138,8 +138,7 @@ class Configuration(BaseModel):
                 if given and not needed:
                     owners = ", ".join(other.name for other in all_.values() if name in other.settings)
                     raise ValueError(
-                        f"{name} is a setting of {kind} {owners}, not of {entry.name}: leave it out, or, where the recipe "
-                        "has it, name a copy of that recipe without it"
+                        f"{name} is a setting of {kind} {owners}, not of {entry.name}: leave it out"
                     )
         shape = self.dataset_entry.input_shape
         if shape is not None and len(shape) == 1 and not self.network_entry.takes_vectors:

@@ -18,7 +18,7 @@ from pfa_cli.configuration import BASE_SETTINGS, Configuration, configure, expla
 from pfa_cli.errors import UsageError, unknown
 from pfa_cli.files import read
 from pfa_cli.plugins import absolute
-from pfa_cli.registry import ALGORITHMS, Entry, Option, OptionValue, flat
+from pfa_cli.registry import ALGORITHMS, DatasetEntry, Entry, NetworkEntry, Option, OptionValue, flat
 
 if TYPE_CHECKING:  # rich is for those who print
     from rich.console import RenderableType
@@ -235,6 +235,12 @@ class Recipe:
         others -= algorithm.options.keys() | self._shared(overrides)
         changed = {key: value for key, value in {**shared, **own}.items() if key not in others}
         settings = {**recipe, **changed}
+        for role in (
+            "network",
+            "dataset",
+        ):  # another one in its place takes none of the recipe's settings of the former
+            gone = _belonging(recipe, role) - _belonging(settings, role) - changed.keys()
+            settings = {key: value for key, value in settings.items() if key not in gone}
         if "epochs" in changed and "milestones" not in changed:
             settings["milestones"] = _scale(recipe.get("milestones", ()), recipe["epochs"], changed["epochs"])
         for kind, options in (
@@ -327,10 +333,21 @@ def _known(references: Iterable[str]) -> dict[str, Entry]:
 
 def _options_of(settings: Mapping[str, Any], role: str) -> Mapping[str, Option]:
     """The options of the network or the data set that ``settings`` name; none if they name none."""
+    entry = _named(settings, role)
+    return {} if entry is None else entry.options
+
+
+def _belonging(settings: Mapping[str, Any], role: str) -> set[str]:
+    """The keys that mean something for the network or the data set that ``settings`` name, and not for every other."""
+    entry = _named(settings, role)
+    return set() if entry is None else {*entry.settings, *entry.options}
+
+
+def _named(settings: Mapping[str, Any], role: str) -> NetworkEntry | DatasetEntry | None:
     name = settings.get(role)
     if not isinstance(name, str):
-        return {}
-    return (registry.network if role == "network" else registry.dataset)(name).options
+        return None
+    return registry.network(name) if role == "network" else registry.dataset(name)
 
 
 def _scale(milestones: Any, epochs: int, new_epochs: Any) -> Any:

@@ -194,6 +194,18 @@ def test_network_and_data_set_from_the_command_line(call: Call, monkeypatch: pyt
     assert done.code == 2 and "unknown setting 'wdth': did you mean 'width'?" in done.err
 
 
+def test_another_network_takes_none_of_the_recipes_settings_of_the_one_before() -> None:
+    recipe = load_recipe("mnist")
+    mlp, own = recipe.configuration("bp"), recipe.configuration("bp", {"network": NET, "width": 4})
+    assert (mlp.hidden_sizes, own.hidden_sizes, own.network_options) == ((512, 512), None, {"width": 4})
+    of_photographs = {"dataset": "imagefolder", "image_size": 32, "corrupt_share_percent": 1.0}
+    assert recipe.configuration("bp", of_photographs | {"network": "resnet18"}).hidden_sizes is None
+    with pytest.raises(
+        UsageError, match="hidden_sizes is a setting of network mlp, not of mynet: leave it out"
+    ):
+        recipe.configuration("bp", {"network": NET, "hidden_sizes": [8]})
+
+
 def test_a_configuration_takes_its_plugins_to_other_processes(squares: Path) -> None:
     """As spawned workers and the ranks of torchrun get it."""
     planned = load_recipe(str(squares)).configuration(f"{squares.parent}/frsf.py:FRSF")

@@ -101,7 +101,11 @@ def test_grid_applies_overrides_where_they_belong_and_scales_milestones() -> Non
         (["milestones=5"], "milestones (=5) must be a list of whole numbers, for example [20, 30]"),
         (["milestones=[9, 5]"], "milestones (=[9, 5]) must be in ascending order"),
         (["batch_size=10", "accumulation=3"], "batch_size (=10) must be divisible by accumulation (=3)"),
-        (["network=resnet20"], "hidden_sizes is a setting of network mlp, not of resnet20: leave it out"),
+        (["network=resnet20"], "network resnet20 needs images, and mnist has rows of pixels"),
+        (
+            ["network=resnet20", "hidden_sizes=[8]"],
+            "hidden_sizes is a setting of network mlp, not of resnet20: leave it out",
+        ),
         (["image_size=64"], "image_size is a setting of dataset imagefolder, imagenette, not of mnist"),
         (["options=1"], "unknown setting 'options'"),
         (["epochs"], "write it as key=value"),

@@ -2,8 +2,9 @@
 
 import os
 import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ import run_cases
 from command_line import Call
 from postgres import Server
 
+from pfa_cli.records import EpochRecord
 from pfa_cli.runs.checkpoints import folder_of
-from pfa_cli.store.engine import open_store
+from pfa_cli.store import writer
+from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.queries import attempts_frame, runs
 from pfa_cli.training import checkpoint
 
@@ -20,14 +23,17 @@ EPOCHS = 60  # so many that the kill comes before the last, also on a quick mach
 
 
 def test_a_run_survives_a_restart_of_its_server_and_goes_on_elsewhere_after_a_kill(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start: Callable[..., subprocess.Popen[str]],
 ) -> None:
     url = server.new_database()
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
     monkeypatch.chdir(here)
-    process = run_cases.start(url, "bp", "--checkpoint-dir=checkpoints", epochs=EPOCHS)
+    process = start(url, "bp", "--checkpoint-dir=checkpoints", epochs=EPOCHS)
     run_cases.until(lambda: run_cases.running(url, epochs=1), "an epoch")
     server.stop()
     server.start()
@@ -57,17 +63,24 @@ def test_while_its_server_is_away_a_cell_trains_on_for_an_epoch_and_loses_none(
 ) -> None:
     """The server stops when epoch 1 is to be stored, and is back when epoch 2 has been trained."""
     url, saved = server.new_database(), []
-    save = checkpoint.save
+    save, record = checkpoint.save, writer.record_epoch
 
-    def stop_and_start(*arguments: Any, **named: Any) -> str:
+    def save_and_stop(*arguments: Any, **named: Any) -> str:
         name: str = save(*arguments, **named)
         saved.append(name)
         if len(saved) == 2:  # after that of epoch 0
             server.stop("immediate")
-            Timer(3, server.start).start()  # later than the two seconds
         return name
 
-    monkeypatch.setattr(checkpoint, "save", stop_and_start)
+    def start_and_record(
+        store: Store, claim: writer.Claim, epoch: EpochRecord, *given: Any, wait: bool = True
+    ) -> None:
+        if epoch.epoch == 1 and wait:
+            server.start()
+        record(store, claim, epoch, *given, wait=wait)
+
+    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+    monkeypatch.setattr(writer, "record_epoch", start_and_record)
     folder = tmp_path / "all"
     code, said = run_cases.train(url, run_cases.plan(["bp"]), checkpoint_dir=folder)
     assert code == 0 and "trains on, and stores epoch 1 after the next" in said

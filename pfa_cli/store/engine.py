@@ -266,6 +266,7 @@ def open_store(db: str | None = None, *, write: bool, create: bool = True) -> St
         if not create:
             sqlite.refuse_to_read(path)
         if sqlite.create_if_missing(path):
+            sqlite.roll_back(path)
             with _file_store(path, write=False) as found:
                 _revision_of(found)
                 _refuse_damaged(found)

@@ -4,14 +4,14 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
 from pfa_cli import files
-from pfa_cli.store.errors import DamagedDatabase, StoreError, no_results
+from pfa_cli.store.errors import DamagedDatabase, NoResults, StoreError, no_results
 
 BUSY_TIMEOUT_SECONDS = 30.0
 _HEADER = b"SQLite format 3\0"
@@ -203,6 +203,16 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     )
 
 
+def roll_back(path: Path) -> None:
+    """Takes back what a killed process had begun to write while it made the database; later there is no such journal."""
+    if path.with_name(f"{path.name}-journal").exists():
+        with (
+            suppress(sqlite3.Error),
+            closing(_connect(path, "mode=rw")) as connection,
+        ):  # the next to read says why not
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
 def _switch_to_wal(connection: sqlite3.Connection, path: Path) -> None:
     """SQLite's busy timeout does not cover the switch, and workers that start together all try it."""
     deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
@@ -258,6 +268,11 @@ def explain(error: sqlite3.Error, place: str, folder: Path | None) -> StoreError
         return StoreError(
             f"another program has kept the database {place} locked for a long time. End the program that "
             "holds it (an open SQLite shell or browser, perhaps), then run the same command again."
+        )
+    if code == "SQLITE_READONLY_ROLLBACK":
+        return NoResults(
+            f"the database {place} was not made to its end: a process was killed in the middle of it. `pfa run` with the same "
+            "database makes it anew."
         )
     if kind == "SQLITE_READONLY":
         return StoreError(

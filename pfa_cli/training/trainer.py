@@ -320,7 +320,8 @@ class Trainer:
         epoch = self.epochs_done
         since = time.perf_counter()
         means = self._tally.over(self.ranks).means()
-        if images_seen := means.pop("images"):
+        images_seen = means.pop("images")
+        if self.step:  # an epoch was trained
             epoch += 1
             trained = {f"train_{name}": value for name, value in means.items()} | {
                 "learning_rate": schedule.learning_rate(self.configuration, epoch),

@@ -35,6 +35,25 @@ def test_the_name_comes_from_the_option_then_the_environment_then_here(
     assert database_file("postgresql://host/pfa") is None
 
 
+def test_a_database_whose_maker_was_killed_has_no_results_and_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "pfa.db"
+    kill = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('PRAGMA cache_size = 1');"
+        "c.execute('CREATE TABLE runs (a)'); c.execute('DROP TABLE runs');"
+        "c.execute('BEGIN IMMEDIATE'); c.execute('CREATE TABLE runs (a)');"
+        "c.executemany('INSERT INTO runs VALUES (?)', [('x' * 500,)] * 1000); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", kill, str(path)])
+    before = path.read_bytes()
+    with pytest.raises(NoResults, match=r"was not made to its end: .* `pfa run` with the same database"):
+        open_store(str(path), write=False)
+    assert path.read_bytes() == before
+    with open_store(str(path), write=True) as store:
+        run_to_end(store)
+    with open_store(str(path), write=False) as store:
+        assert len(runs(store)) == 1
+
+
 @pytest.mark.parametrize("name", ["pfa.db", "new/deep folder/pfa.db", "50%?mode=#ro.db", "ä ß.db"])
 def test_a_path_of_any_characters_is_created_with_its_folder(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -204,7 +204,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def roll_back(path: Path) -> None:
-    """Takes back what a killed process had begun to write while it made the database; later there is no such journal."""
+    """Takes back what a killed process had begun to write, where a journal is left of it, as while it made the database."""
     if path.with_name(f"{path.name}-journal").exists():
         with (
             suppress(sqlite3.Error),
@@ -271,8 +271,8 @@ def explain(error: sqlite3.Error, place: str, folder: Path | None) -> StoreError
         )
     if code == "SQLITE_READONLY_ROLLBACK":
         return NoResults(
-            f"the database {place} was not made to its end: a process was killed in the middle of it. `pfa run` with the same "
-            "database makes it anew."
+            f"a process was killed in the middle of a change to the database {place}, most likely while it made it. `pfa run` "
+            "with the same database takes that change back and goes on."
         )
     if kind == "SQLITE_READONLY":
         return StoreError(

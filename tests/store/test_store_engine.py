@@ -45,7 +45,9 @@ def test_a_database_whose_maker_was_killed_has_no_results_and_is_made_anew(tmp_p
     )
     subprocess.run([sys.executable, "-c", kill, str(path)])
     before = path.read_bytes()
-    with pytest.raises(NoResults, match=r"was not made to its end: .* `pfa run` with the same database"):
+    with pytest.raises(
+        NoResults, match=r"killed in the middle of a change to .* `pfa run` with the same database"
+    ):
         open_store(str(path), write=False)
     assert path.read_bytes() == before
     with open_store(str(path), write=True) as store:

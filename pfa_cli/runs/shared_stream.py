@@ -71,6 +71,13 @@ class SharedStream(Backend):
         return [group[n : n + size] for group in groups.values() for n in range(0, len(group), size)]
 
 
+class _Held(NamedTuple):
+    """A batch, and for each reader that is through with it the moment on a GPU up to which it reads."""
+
+    batch: Batch
+    read: list[torch.cuda.Event]
+
+
 class Pass(NamedTuple):
     """One way through the data, in the order in which every cell comes to them."""
 
@@ -83,18 +90,25 @@ class Stream:
 
     A pass begins when every reader waits for one; it is the earliest that any of them wants, so that the others wait for
     those behind. A reader may enter it at any step.
+
+    On a GPU, batches are made on a CUDA stream of their own, which waits for every reader of a batch before it drops it: so
+    the memory is not used again too early. `Tensor.record_stream` would do the same, but fails where a batch is dropped
+    while one of its readers records a graph (seen as a crash of the process; pytorch/pytorch issue 193982).
     """
 
-    def __init__(self, readers: int, at_a_time: AbstractContextManager[object]) -> None:
+    def __init__(self, readers: int, at_a_time: AbstractContextManager[object], device: torch.device) -> None:
         """``readers``: how many there will be; each ends by `depart`. ``at_a_time``: held by a reader while it has a batch."""
         self._at_a_time = at_a_time
+        self._cuda_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.alone = Lock()  # for what readers ask of the data set itself
         self._changed = Condition()  # guards all that follows
         self._readers = readers  # that have not departed
         self._waiting: dict[object, tuple[Pass, int, Callable[[int], Iterator[Batch]]]] = {}
-        self._next: dict[object, int] = {}  # of each reader in the pass, the step whose batch it takes next
+        self._at: dict[
+            object, int
+        ] = {}  # of each reader in the pass, the step whose batch it has or waits for
         self._source: Iterator[Batch] = iter(())
-        self._held: deque[Batch] = deque()
+        self._held: deque[_Held] = deque()
         self._first = 0  # the step of the first of these
         self._fetching = self._exhausted = False
         self._error: Exception | None = None
@@ -116,20 +130,23 @@ class Stream:
             with self._changed:
                 self._waiting[reader] = wanted, step, begin
                 self._begin_if_all_wait()
-                while reader not in self._next:
+                while reader not in self._at:
                     self._wait(stop)
-            while (batch := self._take(reader, stop)) is not None:
-                for tensor in batch:
-                    # Else its memory might be used again before this thread's CUDA stream has read it.
-                    if tensor.is_cuda:
-                        tensor.record_stream(torch.cuda.current_stream(tensor.device))
-                with self._at_a_time:
-                    yield batch
+            while (held := self._take(reader, stop)) is not None:
+                try:
+                    with self._at_a_time:
+                        yield held.batch
+                finally:
+                    if self._cuda_stream is not None:
+                        held.read.append(torch.cuda.current_stream(self._cuda_stream.device).record_event())
+                with self._changed:
+                    self._at[reader] += 1
+                    self._drop_read()
         finally:
             with self._changed:
                 self._waiting.pop(reader, None)
-                self._next.pop(reader, None)
-                self._drop_taken()
+                self._at.pop(reader, None)
+                self._drop_read()
                 self._begin_if_all_wait()
 
     def depart(self) -> None:
@@ -140,32 +157,28 @@ class Stream:
 
     def _begin_if_all_wait(self) -> None:
         self._changed.notify_all()
-        if self._next or not self._waiting or len(self._waiting) < self._readers:
+        if self._at or not self._waiting or len(self._waiting) < self._readers:
             return
         earliest = min(wanted for wanted, _, _ in self._waiting.values())
         entering = [reader for reader, (wanted, _, _) in self._waiting.items() if wanted == earliest]
         found = {reader: self._waiting.pop(reader) for reader in entering}
-        self._next = {reader: step for reader, (_, step, _) in found.items()}
-        self._first = min(self._next.values())
-        self._held.clear()
+        self._at = {reader: step for reader, (_, step, _) in found.items()}
+        self._first = min(self._at.values())
         self._exhausted, self._error = False, None
         self._source = found[entering[0]][2](self._first)
 
-    def _take(self, reader: object, stop: Callable[[], bool]) -> Batch | None:
+    def _take(self, reader: object, stop: Callable[[], bool]) -> _Held | None:
         """The reader's next batch; None after the last."""
         with self._changed:
             while True:
-                ahead = self._next[reader] - self._first
+                ahead = self._at[reader] - self._first
                 if ahead < len(self._held):
-                    self._next[reader] += 1
-                    batch = self._held[ahead]
-                    self._drop_taken()
-                    return batch
+                    return self._held[ahead]
                 if self._error is not None:
                     raise self._error
                 if self._exhausted:
                     return None
-                if self._fetching or len(self._held) >= _AHEAD:
+                if self._fetching or len(self._held) > _AHEAD:
                     self._wait(stop)
                 else:
                     self._fetch()
@@ -176,25 +189,28 @@ class Stream:
         self._changed.release()
         batch, error = None, None
         try:
-            batch = next(self._source, None)
-            if batch is not None and batch[0].is_cuda:  # others read it on streams of their own
-                torch.cuda.current_stream(batch[0].device).synchronize()
+            with torch.cuda.stream(self._cuda_stream):
+                batch = next(self._source, None)
+            if self._cuda_stream is not None:
+                self._cuda_stream.synchronize()
         except Exception as found:
             error = found
         finally:
             self._changed.acquire()
             self._fetching = False
         if batch is not None:
-            self._held.append(batch)
+            self._held.append(_Held(batch, []))
         self._error, self._exhausted = error, batch is None
-        self._drop_taken()
+        self._drop_read()
         self._changed.notify_all()
 
-    def _drop_taken(self) -> None:
-        """Drops what every reader of the pass has taken, or passed over."""
-        least = min(self._next.values(), default=self._first)
+    def _drop_read(self) -> None:
+        """Drops what every reader of the pass has read, or passed over."""
+        least = min(self._at.values(), default=self._first + len(self._held))
         while self._held and self._first < least:
-            self._held.popleft()
+            for event in self._held.popleft().read:
+                assert self._cuda_stream is not None
+                self._cuda_stream.wait_event(event)
             self._first += 1
             self._changed.notify_all()
 
@@ -293,7 +309,8 @@ class _Lanes(Lanes):
         super().__init__(setup, count, report, stop)
         # A CPU's cores are kept busy by as many; the others' steps would only push one another out of its caches.
         on_cpu = self._device.type == "cpu"
-        stream = Stream(count, BoundedSemaphore(physical_cores()) if on_cpu else nullcontext())
+        at_a_time = BoundedSemaphore(physical_cores()) if on_cpu else nullcontext()
+        stream = Stream(count, at_a_time, self._device)
         self._datasets: _Readers = _Readers(stream, self._should_stop)
 
     def _lane(self) -> None:

@@ -11,9 +11,10 @@ import itertools
 import json
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,7 +29,8 @@ from pfa_cli.launched import launched
 from pfa_cli.ranks import Ranks
 from pfa_cli.recipes import load_recipe
 from pfa_cli.runs import gpu, launch
-from pfa_cli.training.cuda_graph import release_memory, side_stream
+from pfa_cli.runs.shared_stream import Pass, Stream
+from pfa_cli.training.cuda_graph import cuda_graphs, release_memory, side_stream
 from pfa_cli.training.device import choose_device, make_repeatable
 from pfa_cli.training.tally import Tally
 from pfa_cli.training.trainer import Trainer
@@ -214,6 +216,39 @@ def recorded_alone() -> Iterator[dict[str, Any]]:
                 current.advance(request)
         current.wait()
     yield {"said": said, "recorded": current.records_steps}
+
+
+def dropped_beside_a_recording() -> Iterator[dict[str, Any]]:
+    """Two threads read one stream of batches; the last batches are dropped by one while the other records a graph."""
+    device = torch.device("cuda:0")
+    stream = Stream(2, nullcontext(), device)
+    records, dropped = threading.Event(), threading.Event()
+    read = []
+
+    def begin(step: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        return ((torch.zeros(1 << 20, device=device),) for _ in range(3))
+
+    def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+        with side_stream(device):
+            for batch in stream.read(threading.get_ident(), Pass(1, 0), 0, begin, lambda: False):
+                read.append(batch[0].add(1).numel())
+                yield batch
+
+    def records_afterwards() -> None:
+        for _ in batches():
+            pass
+        work = torch.zeros(8, device=device)
+        with side_stream(device):
+            cuda_graphs(device)(lambda: [work.add_(1), records.set(), dropped.wait()], ())  # type: ignore[arg-type]
+
+    other = threading.Thread(target=records_afterwards, daemon=True)
+    other.start()
+    for _ in batches():
+        records.wait()
+    left = [torch.zeros(1 << 20, device=device) for _ in range(4)]
+    dropped.set()
+    other.join()
+    yield {"read": sum(read), "left": len(left)}
 
 
 def small_gpu(*arguments: str) -> Iterator[dict[str, Any]]:

@@ -61,6 +61,7 @@ def parts(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "bench": BENCHED,
         "refused": [],
         "recorded_alone": [],
+        "dropped_beside_a_recording": [],
     }
     done = in_child(
         library, *([name, *arguments] for name, arguments in wanted.items()), FAKE_CUDA_GPUS=2, **QUIET
@@ -143,6 +144,13 @@ def test_a_small_gpu_finishes_all_cells(parts: dict[str, dict[str, Any]]) -> Non
     (found,) = checked(parts["small_gpu"])
     assert found["code"] == 0 and "4 cells: 4 done" in found["printed"]
     assert "out of memory beside other cells" in found["printed"]
+
+
+def test_a_batch_that_others_have_read_is_dropped_beside_a_recording(
+    parts: dict[str, dict[str, Any]],
+) -> None:
+    (found,) = checked(parts["dropped_beside_a_recording"])
+    assert found == {"read": 2 * 3 * 2**20, "left": 4}
 
 
 def test_bench_measures_one_contender_after_the_other_as_a_cuda_graph(

@@ -32,6 +32,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("photographs")
 
 
+CPU = torch.device("cpu")
 FEW = ("bp", "wm", "pal", "pfa")  # whose state differs most
 ALGORITHMS = [pytest.param(FEW, id="four"), pytest.param(TABLE_1, id="nine", marks=pytest.mark.long)]
 Separate = Callable[[Sequence[str]], dict[Any, Any]]
@@ -214,7 +215,7 @@ def test_whatever_readers_do_each_gets_its_batches_and_nobody_waits_for_ever() -
     for draw in range(30):
         chance = random.Random(draw)
         readers = chance.randint(1, 6)
-        stream = Stream(readers, threading.BoundedSemaphore(2))
+        stream = Stream(readers, threading.BoundedSemaphore(2), CPU)
         begun: Counter[Pass] = Counter()
         failed: list[str] = []
 
@@ -260,7 +261,7 @@ def test_whatever_readers_do_each_gets_its_batches_and_nobody_waits_for_ever() -
 
 
 def test_an_error_of_the_source_reaches_every_reader() -> None:
-    stream, met = Stream(2, nullcontext()), []
+    stream, met = Stream(2, nullcontext(), CPU), []
 
     def begin(step: int) -> Iterator[tuple[Tensor, ...]]:
         yield (torch.zeros(1),)
@@ -283,7 +284,7 @@ def test_an_error_of_the_source_reaches_every_reader() -> None:
 
 
 def test_a_reader_that_waits_for_others_can_be_stopped() -> None:
-    stream = Stream(2, nullcontext())
+    stream = Stream(2, nullcontext(), CPU)
     with pytest.raises(StoppedWaiting):
         next(stream.read("ahead", Pass(2, 0), 0, lambda step: iter(()), lambda: True))
 

@@ -104,9 +104,7 @@ class Stream:
         self._changed = Condition()  # guards all that follows
         self._readers = readers  # that have not departed
         self._waiting: dict[object, tuple[Pass, int, Callable[[int], Iterator[Batch]]]] = {}
-        self._at: dict[
-            object, int
-        ] = {}  # of each reader in the pass, the step whose batch it has or waits for
+        self._at: dict[object, int] = {}  # the readers in the pass: at which step each of them is
         self._source: Iterator[Batch] = iter(())
         self._held: deque[_Held] = deque()
         self._first = 0  # the step of the first of these

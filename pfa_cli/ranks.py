@@ -6,7 +6,9 @@ W's; WM's mirror noise and PAL's noise are drawn alike on all ranks; and what PA
 averaged before it enters V. With BatchNorm over the whole batch the result is that of one process, up to rounding.
 """
 
+import atexit
 import os
+import time
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from inspect import signature
@@ -38,21 +40,24 @@ class Ranks:
         """This process among those that were started, once all are there. UsageError if they do not come in time."""
         if process.size == 1:
             return cls()
-        if not dist.is_initialized():
-            try:
-                where = os.environ.get(RENDEZVOUS)
-                url = f"file://{where}?rank={process.rank}&world_size={process.size}" if where else "env://"
-                store, rank, size = next(dist.rendezvous(url, timeout=timedelta(seconds=JOIN_SECONDS)))
-            except (dist.DistError, ValueError) as error:
-                raise UsageError(
-                    f"rank {process.rank} of {process.size} waited {JOIN_SECONDS:.0f} s in vain for the others ({error}). "
-                    f"If no torchrun is at work, `unset {' '.join(v for v in VARIABLES if v in os.environ)}`"
-                ) from None
-            store.set_timeout(dist.default_pg_timeout)
-            # gloo carries what is on the CPU, above all the agreement to stop; nccl what is on the GPUs.
-            backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-        return cls(dist.get_rank(), process.size)
+        if dist.is_initialized():
+            return cls(dist.get_rank(), process.size)
+        try:
+            where = os.environ.get(RENDEZVOUS)
+            url = f"file://{where}?rank={process.rank}&world_size={process.size}" if where else "env://"
+            store, rank, size = next(dist.rendezvous(url, timeout=timedelta(seconds=JOIN_SECONDS)))
+        except (dist.DistError, ValueError) as error:
+            raise UsageError(
+                f"rank {process.rank} of {process.size} waited {JOIN_SECONDS:.0f} s in vain for the others ({error}). "
+                f"If no torchrun is at work, `unset {' '.join(v for v in VARIABLES if v in os.environ)}`"
+            ) from None
+        store.set_timeout(dist.default_pg_timeout)
+        # gloo carries what is on the CPU, above all the agreement to stop; nccl what is on the GPUs.
+        backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+        atexit.register(_wait_for_threads)
+        atexit.register(dist.destroy_process_group)  # before that
+        return cls(rank, process.size)
 
     def lost_one(self, error: Exception) -> bool:
         """Whether ``error`` says that another rank ended in the middle of an exchange.
@@ -60,7 +65,10 @@ class Ranks:
         gloo raises plain RuntimeErrors.
         """
         said = isinstance(error, dist.DistError) or any(sign in str(error) for sign in _LOST)
-        return self.size > 1 and isinstance(error, RuntimeError) and said
+        lost = self.size > 1 and isinstance(error, RuntimeError) and said
+        if lost:
+            atexit.unregister(dist.destroy_process_group)  # it might wait for the one that is lost
+        return lost
 
     @property
     def first(self) -> bool:
@@ -118,6 +126,14 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
+
+
+def _wait_for_threads() -> None:
+    """Lets gloo's threads drop the last tensors, for which they take Python's lock.
+
+    Where one of them comes only when Python has ended, C++ aborts the process (seen in every tenth run).
+    """
+    time.sleep(0.2)
 
 
 def share_statistics(network: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:

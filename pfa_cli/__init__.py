@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pfa_cli.algorithms.conversion import attach, convert
     from pfa_cli.notebook import Results, load, measure
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _FROM = {
     "Results": "notebook",

@@ -126,12 +126,16 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def _between_commas(text: str) -> list[str]:
-    """``text`` cut at the commas that stand neither in brackets nor in quotes."""
+    """``text`` cut at the commas that stand neither in brackets nor in quotes, which begin where a value does.
+
+    >>> _between_commas("[1, 2],'a,b',it's,more")
+    ['[1, 2]', "'a,b'", "it's", 'more']
+    """
     parts, depth, quote = [""], 0, ""
     for character in text:
         if quote:
             quote = "" if character == quote else quote
-        elif character in "\"'":
+        elif character in "\"'" and parts[-1].rstrip()[-1:] in ("", *"[{,="):
             quote = character
         else:
             depth += (character in "[{") - (character in "]}")

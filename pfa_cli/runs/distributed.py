@@ -46,7 +46,11 @@ class Distributed(Backend):
             self._broken |= isinstance(event, Broken)
             report(event)
 
-        work(self.setup, takewhile(lambda _: not stop, tasks), listen, lambda: bool(stop))
+        try:
+            work(self.setup, takewhile(lambda _: not stop, tasks), listen, lambda: bool(stop))
+        except BaseException:  # such as `Stopped`, which may come in the middle of an exchange
+            self._broken = True
+            raise
 
     def idle(self) -> None:
         """Tells the other ranks to wait on: they would take a leader that is silent for half an hour for lost."""

@@ -110,9 +110,9 @@ class Worker:
         except LostCell:
             return self._ended_alone(Ended(task.cell, "lost"))
         except Stopped:  # in a part of the training that has nothing to save
+            writer.finish(self._store, claim, "interrupted")
             if self._ranks.size > 1:
                 raise
-            writer.finish(self._store, claim, "interrupted")
             return Ended(task.cell, "interrupted")
         except Exception as error:
             if self._again(error):

@@ -191,6 +191,25 @@ def test_ranks_that_pfa_starts_save_together_and_resume(tmp_path: Path) -> None:
     assert [(a["ranks"], a["outcome"]) for a in attempts] == [(2, "interrupted")] * 2
 
 
+_STOPS_THE_LEADER = """
+import os, signal, torch
+def load(configuration, data_dir, device):
+    if os.environ["RANK"] == "0":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return torch.rand(64, 784), torch.zeros(64, dtype=torch.long), torch.rand(8, 784), torch.zeros(8, dtype=torch.long)
+"""
+
+
+def test_a_leader_that_is_stopped_before_it_trains_tells_the_other_ranks_nothing_more(tmp_path: Path) -> None:
+    """They wait for what belongs to the network that is made then, and would take it for that."""
+    (tmp_path / "own.py").write_text(_STOPS_THE_LEADER)
+    own = {"train_images": 64, "test_images": 8, "dataset": f"{tmp_path / 'own.py'}:load"}
+    process = command(tmp_path, "bp", ranks=2, **own)
+    out, err = process.communicate(timeout=run_cases.LIMIT_SECONDS)
+    assert (process.returncode, err) == (143, "pfa: stopped by SIGTERM\n"), out
+    assert run_cases.states(tmp_path / "pfa.db") == ["interrupted"]
+
+
 def test_wrong_usage_is_said_once_by_ranks_that_pfa_starts(tmp_path: Path) -> None:
     process = command(tmp_path, "bp", ranks=2, batch_size=63)
     _, err = process.communicate(timeout=run_cases.LIMIT_SECONDS)

@@ -259,7 +259,12 @@ class Reader(Dataset):
 
     def probe(self, n: int) -> tuple[Tensor, Tensor]:
         with self._stream.alone:
-            return self._dataset.probe(n)
+            found = self._dataset.probe(n)
+            if (
+                self.device.type == "cuda"
+            ):  # it may be kept for the other readers, on CUDA streams of their own
+                torch.cuda.current_stream(self.device).synchronize()
+            return found
 
     def close(self) -> None:
         """Ends what is being read."""

@@ -29,7 +29,7 @@ from pfa_cli.launched import launched
 from pfa_cli.ranks import Ranks
 from pfa_cli.recipes import load_recipe
 from pfa_cli.runs import gpu, launch
-from pfa_cli.runs.shared_stream import Pass, Stream
+from pfa_cli.runs.shared_stream import Pass, Reader, Stream
 from pfa_cli.training.cuda_graph import cuda_graphs, release_memory, side_stream
 from pfa_cli.training.device import choose_device, make_repeatable
 from pfa_cli.training.tally import Tally
@@ -249,6 +249,16 @@ def dropped_beside_a_recording() -> Iterator[dict[str, Any]]:
     dropped.set()
     other.join()
     yield {"read": sum(read), "left": len(left)}
+
+
+def probe_of_one_for_all() -> Iterator[dict[str, Any]]:
+    """The probe, which a data set may make once and give to the cells of all threads."""
+    device = torch.device("cuda:0")
+    reader = Reader(Photographs().to(device), Stream(1, nullcontext(), device), lambda: False)
+    with side_stream(device):
+        before = count("waits")
+        reader.probe(4)
+        yield {"waits": count("waits") - before}
 
 
 def small_gpu(*arguments: str) -> Iterator[dict[str, Any]]:

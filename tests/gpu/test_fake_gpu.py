@@ -62,6 +62,7 @@ def parts(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         "refused": [],
         "recorded_alone": [],
         "dropped_beside_a_recording": [],
+        "probe_of_one_for_all": [],
     }
     done = in_child(
         library, *([name, *arguments] for name, arguments in wanted.items()), FAKE_CUDA_GPUS=2, **QUIET
@@ -151,6 +152,13 @@ def test_a_batch_that_others_have_read_is_dropped_beside_a_recording(
 ) -> None:
     (found,) = checked(parts["dropped_beside_a_recording"])
     assert found == {"read": 2 * 3 * 2**20, "left": 4}
+
+
+def test_what_one_cell_made_for_all_is_there_before_another_reads_it(
+    parts: dict[str, dict[str, Any]],
+) -> None:
+    (found,) = checked(parts["probe_of_one_for_all"])
+    assert found["waits"] == 1
 
 
 def test_bench_measures_one_contender_after_the_other_as_a_cuda_graph(

@@ -270,16 +270,23 @@ class Evidence:
         return frame.reindex(columns=frame.columns.union(_PARAMETERS)).dropna(subset=_PARAMETERS)
 
     @_once
-    def comparison(self, recipe: str) -> Comparison | None:
-        """The recipe's runs in the setting that is the paper's or was trained most; None if it has none."""
-        runs = self.own_runs[self.own_runs["recipe"] == recipe]
-        return None if runs.empty else self._compare(recipe, runs)
+    def comparison(self, recipe: str, algorithms: tuple[str, ...] = ()) -> Comparison | None:
+        """The recipe's runs in the setting that is the paper's or was trained most; None if it has none.
 
-    def _compare(self, recipe: str, runs: pd.DataFrame) -> Comparison:
+        ``algorithms``: the setting is chosen among the runs of these, where there are any.
+        """
+        runs = self.own_runs[self.own_runs["recipe"] == recipe]
+        return None if runs.empty else self._compare(recipe, runs, algorithms)
+
+    def _compare(self, recipe: str, runs: pd.DataFrame, algorithms: tuple[str, ...]) -> Comparison:
         ran = list(zip(runs["configuration"], runs["dataset"], strict=True))
         runs = runs.assign(departures=pd.Series([departures(*one) for one in ran], runs.index, dtype=object))
         settings = pd.Series([_setting(*one) for one in ran], runs.index)
-        chosen = _preferred(runs, settings, lambda own: (not own["departures"].map(bool).all(),))
+        asked = runs["algorithm"].isin(algorithms or runs["algorithm"])
+        asked |= not asked.any()
+        chosen = _preferred(
+            runs[asked], settings[asked], lambda own: (not own["departures"].map(bool).all(),)
+        )
         inside = runs[settings == chosen]
         own = {name: inside[inside["algorithm"] == name] for name in in_order(runs["algorithm"])}
         return Comparison(

@@ -34,7 +34,8 @@ from pfa_cli.analysis.evidence import Comparison, Evidence
 from pfa_cli.analysis.paper import Figure, paper
 from pfa_cli.analysis.published import ANGLE, RATIO
 from pfa_cli.analysis.table1 import CONTROL
-from pfa_cli.analysis.words import MANY_LAYERS, cohort_notes, data_note, labels
+from pfa_cli.analysis.words import MANY_LAYERS, absent, cohort_notes, data_note, labels
+from pfa_cli.errors import PfaError
 from pfa_cli.figures import style
 from pfa_cli.figures.drawing import Drawing, Options
 from pfa_cli.figures.page import page
@@ -51,13 +52,18 @@ _Curve = npt.NDArray[np.float64]  # a row for each point: epoch, mean, std, n
 
 
 def draw(name: str, declared: Figure, evidence: Evidence, options: Options) -> Drawing | None:
-    """The figure as declared, or None if no algorithm of it was run."""
-    comparison = evidence.comparison(declared.recipe)
+    """The figure as declared, or None if no algorithm of it was run. PfaError if they were with other settings only."""
+    comparison = evidence.comparison(declared.recipe, tuple(options.algorithms))
     if comparison is None:
         return None
     accuracy, aligned = _algorithms(declared, comparison, options)
     wanted = in_order([*accuracy, *aligned])
     if not set(wanted) & set(comparison.cohorts) - {declared.reference}:
+        if elsewhere := [name for name in wanted if name in comparison.elsewhere]:
+            raise PfaError(
+                f"{name}: {absent(comparison, elsewhere)}; `--recipe {declared.recipe} --algos {','.join(elsewhere)}` "
+                "draws these"
+            )
         return None
     quantity = accuracy_quantity(comparison, validation=options.validation)
     letters = options.chosen(name, [panel_letter(number) for number in range(1 + len(aligned))])

@@ -43,11 +43,14 @@ def test_settings_are_not_mixed_and_the_most_trained_one_is_shown(new_store: Sto
     add_grid(new_store, "mnist", ["bp", "fa", "sf"], [0, 1], epochs=2)
     add_grid(new_store, "mnist", ["bp", "fa"], [0], epochs=9)
     add_run(new_store, "mnist", "dfa", 0, epochs=9, train_images=1000)
-    comparison = Evidence(new_store).comparison("mnist")
+    evidence = Evidence(new_store)
+    comparison = evidence.comparison("mnist")
     assert comparison is not None
     assert comparison.epochs == 9
     assert list(comparison.cohorts) == ["bp", "fa"]
     assert comparison.elsewhere == ("dfa", "sf")
+    asked = evidence.comparison("mnist", ("sf",))
+    assert asked is not None and list(asked.cohorts) == ["bp", "fa", "sf"] and asked.epochs == 2
 
 
 def test_another_learning_rate_is_another_configuration_not_another_setting(new_store: Store) -> None:

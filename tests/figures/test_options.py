@@ -215,6 +215,23 @@ def test_a_file_is_named_once_it_is_written(
     assert {Path(line).name for line in answer.out.splitlines()} == whole
 
 
+def test_algorithms_with_other_settings_than_the_figures_are_named_with_what_draws_them(
+    call: Call, tmp_path: Path
+) -> None:
+    db = f"--db={tmp_path / 'own.db'}"
+    with open_store(db[5:], write=True) as store:
+        add_run(store, "mnist", "kp", 0, epochs=4, train_images=1000)
+        add_run(store, "mnist", "bp", 0, epochs=2, train_images=100)
+    for where in ((), ("--where=seed=0",)):
+        answer = call("figures", "--only=fig2", *where, db, f"--out={tmp_path}")
+        said = " ".join(answer.err.split())
+        assert (
+            answer.code == 1 and "fig2: BP run with other settings only; `--recipe mnist --algos bp`" in said
+        )
+    answer = call("figures", "--recipe=mnist", "--algos=bp", "--format=svg", db, f"--out={tmp_path}")
+    assert answer.code == 0 and set(shown(tmp_path, "training-mnist")["algorithm"]) == {"bp"}
+
+
 def test_what_was_written_before_an_error_is_named_and_where_is_its_cause(
     call: Call, database: Path, tmp_path: Path
 ) -> None:

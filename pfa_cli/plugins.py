@@ -45,6 +45,17 @@ class Plugin:
     module: ModuleType
     source: Source
 
+    @property
+    def own(self) -> dict[str, Any]:
+        """The functions and classes that its file itself defines, by name; none whose name begins with _."""
+        return {
+            name: value
+            for name, value in vars(self.module).items()
+            if callable(value)
+            and not name.startswith("_")
+            and getattr(value, "__module__", None) == self.module.__name__
+        }
+
 
 def is_file(reference: str) -> bool:
     """Whether ``reference`` is that of a file: "frsf.py:FRSF".

@@ -263,6 +263,12 @@ def _algorithm_of(found: Plugin) -> Entry:
     if not isinstance(found.value, type) or not hasattr(found.value, "declared"):
         raise UsageError(f"{found.value!r} must be a class derived from pfa_cli.algorithms.Algorithm")
     entry: Entry = found.value.declared()
+    for name, other in found.own.items():
+        declared = vars(other).get("entry") if isinstance(other, type) and other is not found.value else None
+        if isinstance(declared, Entry) and declared.name == entry.name:
+            raise UsageError(
+                f"{name} in the same file has the name {entry.name!r}, too: give one of them another"
+            )
     for field_, is_right in _SHOWN.items():
         if not is_right(value := getattr(entry, field_)):
             form = " (write it as #RRGGBB)" if field_ == "colour" else ""
@@ -283,6 +289,9 @@ def _installed_entry(point: EntryPoint) -> Entry | None:
 _E = TypeVar("_E", bound=Declaration)
 
 
+_EXAMPLE = {"algorithm": "myrule.py:MyRule", "network": "mynet.py:net", "data set": "mydata.py:load"}
+
+
 def _find(kind: str, name: str, ours: Mapping[str, _E], entry_of: Callable[[Plugin], _E]) -> _E:
     if name in ours:
         return ours[name]
@@ -291,7 +300,8 @@ def _find(kind: str, name: str, ours: Mapping[str, _E], entry_of: Callable[[Plug
     else:
         outside = plugins.installed(f"pfa.{kind.replace('data set', 'dataset')}s")
         if name not in outside:
-            raise unknown(kind, name, ours.keys() | outside.keys())
+            error = unknown(kind, name, ours.keys() | outside.keys())
+            raise UsageError(f"{error}; one of your own is named by its file: {_EXAMPLE[kind]}")
         found = plugins.load_installed(kind, outside[name])
     try:
         entry = entry_of(found)
@@ -312,6 +322,10 @@ def _find(kind: str, name: str, ours: Mapping[str, _E], entry_of: Callable[[Plug
         raise UsageError(
             f"{kind} {name}: its entry point and its declaration ({entry.name!r}) differ in name"
         )
+    function = found.source.reference.rpartition(":")[2]
+    if kind != "algorithm" and plugins.is_file(name) and list(found.own) != [function]:
+        # Two networks of one file must not be taken for the same; an algorithm is named by its class.
+        return replace(entry, name=f"{entry.name}-{function}")
     return entry
 
 

@@ -15,7 +15,7 @@ import pytest
 from command_line import Call
 
 from pfa_cli import registry
-from pfa_cli.algorithms import convert
+from pfa_cli.algorithms import Algorithm, convert
 from pfa_cli.configuration import Configuration
 from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.recipes import load_recipe
@@ -246,6 +246,58 @@ def test_an_edited_file_is_another_configuration(squares: Path) -> None:
     assert recipe.configuration(f"{moved}:FRSF").hash != before[1]
     (squares.parent / "mynet.py").write_text((OUTSIDE / "mynet.py").read_text() + "\n")
     assert recipe.configuration("bp").hash != before[0]
+
+
+@pytest.mark.parametrize("entry", ["", 'entry = registry.NetworkEntry("nets")\n'])
+def test_two_networks_or_data_sets_of_one_file_are_two_configurations(tmp_path: Path, entry: str) -> None:
+    """Whether they are functions, classes, or made of a function of the file."""
+    (tmp_path / "nets.py").write_text(
+        "from functools import partial\nfrom torch import nn\nfrom pfa_cli import registry\n"
+        f"{entry}def small(shape, n_classes): pass\nclass Small(nn.Module): pass\n"
+        "def make(shape, n_classes, n): pass\nmade = partial(make, n=3)\n"
+    )
+    recipe = load_recipe("mnist")
+    names = ["small", "Small", "made"]
+    networks = [recipe.configuration("bp", {"network": f"{tmp_path}/nets.py:{name}"}) for name in names]
+    assert [one.network for one in networks] == ["nets-small", "nets-Small", "nets-made"]
+    assert len({one.hash for one in networks}) == 3
+    (tmp_path / "data.py").write_text("def easy(c, d, e): pass\ndef hard(c, d, e): pass")
+    data = [
+        recipe.configuration("bp", {"dataset": f"{tmp_path}/data.py:{name}"}) for name in ("easy", "hard")
+    ]
+    assert data[0].hash != data[1].hash and data[0].dataset_identity != data[1].dataset_identity
+
+
+def test_two_algorithms_of_one_file_have_two_names(tmp_path: Path) -> None:
+    text = (OUTSIDE / "frsf.py").read_text()
+    (tmp_path / "two.py").write_text(f"{text}\n\nclass Other(FRSF):\n    entry = Entry('frsf')\n")
+    with pytest.raises(UsageError, match="FRSF in the same file has the name 'frsf', too: give one of them"):
+        load_recipe("mnist").configuration(f"{tmp_path}/two.py:Other")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "draw(self, layer, stream): return layer.weight",
+            'draw must return a dict of tensors by name, such as {"V": V}',
+        ),
+        (
+            "draw(self, layer, stream): return {'V': layer.weight.detach().T}",
+            "must be a tensor of the shape of W",
+        ),
+        ("path(self, layer): pass", "must be a tensor of the shape of W, [3, 4], not None"),
+    ],
+)
+def test_a_feedback_path_of_another_form_is_one_sentence(body: str, message: str) -> None:
+    import torch
+    from torch import nn
+
+    rule: dict[str, type[Algorithm]] = {}
+    exec(f"from pfa_cli.algorithms import Algorithm\nclass Rule(Algorithm):\n    def {body}", rule)
+    network = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+    with pytest.raises(PfaError, match=re.escape(message)):
+        convert(network, rule["Rule"])(torch.ones(1, 5)).sum().backward()
 
 
 def test_runs_of_two_versions_of_a_file_are_told_apart(call: Call, squares: Path) -> None:

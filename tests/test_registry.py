@@ -28,6 +28,8 @@ def test_the_order_is_that_of_table_1_and_unknown_algorithms_come_last_by_name()
 def test_an_unknown_algorithm_is_a_usage_error_but_can_always_be_shown() -> None:
     with pytest.raises(UsageError, match="unknown algorithm 'pfao': did you mean 'pfa-o'"):
         registry.algorithm("pfao")
+    with pytest.raises(UsageError, match="one of your own is named by its file: myrule"):
+        registry.algorithm("frsf")
     assert registry.described("nonesuch") == Entry("nonesuch", label="nonesuch", no_sign_transport=None)
     assert registry.described("nonesuch").limit_of({}) == (None, 1.0)
     assert registry.described("pfa") is registry.algorithm("pfa")

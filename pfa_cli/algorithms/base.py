@@ -112,7 +112,14 @@ class Algorithm:
 
     def send_back(self, layer: "FeedbackLayer", delta: Tensor, input_shape: torch.Size) -> Tensor:
         """The error at the layer's input, of shape ``input_shape``, from the error ``delta`` at its output."""
-        return layer.transpose(delta, self.path(layer), input_shape)
+        path = self.path(layer)
+        if not isinstance(path, Tensor) or path.shape != layer.weight.shape:
+            shown = list(path.shape) if isinstance(path, Tensor) else path
+            raise PfaError(
+                f"{type(self).__name__}: the feedback path V of layer {layer.name!r} must be a tensor of the shape of W, "
+                f"{list(layer.weight.shape)}, not {shown}"
+            )
+        return layer.transpose(delta, path, input_shape)
 
     @classmethod
     def extra_numbers(cls, options: Mapping[str, Any], layers: Sequence[tuple[int, int]]) -> float:

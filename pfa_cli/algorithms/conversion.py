@@ -71,6 +71,10 @@ def convert(
             tensors = chosen.draw(layer, generator(seed, "feedback", name))
         else:
             tensors = chosen.start_from(layer, *drawn[name])
+        if not isinstance(tensors, dict) or not all(isinstance(one, Tensor) for one in tensors.values()):
+            raise PfaError(
+                f'{type(chosen).__name__}.draw must return a dict of tensors by name, such as {{"V": V}}'
+            )
         for letter, tensor in tensors.items():
             value = _laid_out_as(layer.weight, tensor)
             if isinstance(tensor, nn.Parameter):

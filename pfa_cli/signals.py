@@ -54,18 +54,21 @@ class StopRequest:
     def listen(self, pipe: int, before_exit: Callable[[], object]) -> None:
         """Reads the signals' numbers from ``pipe`` until it ends.
 
-        A second SIGINT exits without saving. A second SIGTERM does not: batch systems may send several.
+        A second SIGINT exits without saving. A second SIGTERM does not: batch systems may send several. Nor does the first
+        SIGINT after another signal: Ctrl-C reaches the processes of a command, which also get SIGTERM from the first of them,
+        and of two signals that wait for a busy process the later one is handled first.
         """
-        first = True  # not whether it is set, as Python's handler may have set it for the same signal
+        # Not whether it is set, as Python's handler may have set it for the same signal.
+        interrupted = False
         while received := os.read(pipe, 1):
             number = received[0]
             if number not in STOP_SIGNALS:
                 continue  # another handler's: torch's data loader has one for SIGCHLD
-            if number == signal.SIGINT and not first:
+            if number == signal.SIGINT and interrupted:
                 before_exit()
                 os._exit(_exit_code(number))
             self.set(number)
-            first = False
+            interrupted |= number == signal.SIGINT
         os.close(pipe)
 
 

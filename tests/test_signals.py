@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,18 @@ import pytest
 from pfa_cli.signals import STOP_SIGNALS, Stopped, interruptible, signals_blocked, stop_signals
 
 WAITS = """
-import sys, time
-from pfa_cli.signals import stop_signals
+import signal, sys, time
+from pfa_cli.signals import signals_blocked, stop_signals
 with stop_signals(lambda: print("at once", flush=True)) as stop:
     print("ready", flush=True)
+    if "and signal itself" in sys.argv:
+        with signals_blocked():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
     while not stop:
         time.sleep(0.01)
     print("asked", flush=True)
-    if len(sys.argv) > 1:
+    if "and stay" in sys.argv:
         time.sleep(60)
 sys.exit(stop.exit_code)
 """
@@ -38,13 +43,27 @@ def test_the_first_signal_lets_the_process_finish_and_sets_its_exit_code(number:
 
 
 @pytest.mark.parametrize("first", STOP_SIGNALS)
-def test_ctrl_c_after_it_exits_without_saving(first: signal.Signals) -> None:
+def test_a_second_ctrl_c_exits_without_saving(first: signal.Signals) -> None:
     with started("and stay") as process:
         process.send_signal(first)
         assert process.stdout is not None and process.stdout.readline() == "asked\n"
         process.send_signal(signal.SIGTERM)  # once more, which changes nothing
         process.send_signal(signal.SIGINT)
+        if first != signal.SIGINT:  # that was the first Ctrl-C
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.2)
+            while process.poll() is None:  # two that come while it waits for a core are one
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.05)
         assert process.communicate(timeout=20)[0] == "at once\n"
+    assert process.returncode == 130
+
+
+def test_ctrl_c_and_sigterm_that_waited_for_the_process_together_let_it_finish() -> None:
+    """As `pfa run` sends SIGTERM to its processes after a terminal sent Ctrl-C to all: the later one is handled first."""
+    with started("and signal itself") as process:
+        # Not by `communicate`, which passes over what was read together with the first line.
+        assert process.stdout is not None and process.stdout.read() == "asked\n"
     assert process.returncode == 130
 
 

@@ -260,9 +260,7 @@ class Reader(Dataset):
     def probe(self, n: int) -> tuple[Tensor, Tensor]:
         with self._stream.alone:
             found = self._dataset.probe(n)
-            if (
-                self.device.type == "cuda"
-            ):  # it may be kept for the other readers, on CUDA streams of their own
+            if self.device.type == "cuda":  # the data set may keep it for readers on other CUDA streams
                 torch.cuda.current_stream(self.device).synchronize()
             return found
 

@@ -430,6 +430,27 @@ def test_a_data_set_of_another_form_fails_its_cell_with_a_sentence(
     assert done.code == 1 and message in " ".join((done.out + done.err).split()), done
 
 
+def test_a_network_with_too_few_outputs_fails_its_cell_and_a_rerun_of_it_names_the_cure(
+    call: Call, tmp_path: Path
+) -> None:
+    net = (
+        "from torch import nn\ndef net(input_shape, n_classes): return nn.Linear(*input_shape, n_classes - 1)"
+    )
+    (tmp_path / "own.py").write_text(net)
+    done = call(
+        "run", "mnist", "--algos=bp", "--set=network=own.py:net", "--epochs=1", *SMALL[:2], "--device=cpu"
+    )
+    said = " ".join((done.out + done.err).split())
+    assert (
+        done.code == 1
+        and "network own: its output must be [images, classes], here [100, 10], not [100, 9]" in said
+    )
+    done = call("runs", "rerun", "1", "--yes")
+    assert done.code == 1 and "`pfa runs delete 1`, then the `pfa run` that made it" in " ".join(
+        done.err.split()
+    )
+
+
 def install(folder: Path, text: str, points: str) -> None:
     """A package as pip leaves it in ``folder``."""
     (folder / "outside_package.py").write_text(text)

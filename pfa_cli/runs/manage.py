@@ -50,6 +50,11 @@ def plan_again(store: Store, rows: Sequence[StatusRow]) -> Plan:
                 configuration = Configuration.model_validate(row.configuration)
             except (UsageError, ValidationError) as error:
                 reason = str(error).splitlines()[0]
+                if row.configuration.get("sources"):
+                    reason = (
+                        "it used files of your own, which only a command that names them finds. "
+                        f"`pfa runs delete {row.id}`, then the `pfa run` that made it, trains it again"
+                    )
                 raise PfaError(f"run {row.id} cannot be trained again by this pfa: {reason}") from None
             if configuration.hash != row.config_hash:
                 raise PfaError(f"run {row.id} cannot be trained again: its plug-in's file is another one now")

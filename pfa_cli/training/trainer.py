@@ -352,6 +352,11 @@ class Trainer:
     def _evaluate_on(self, images: Tensor, labels: Tensor) -> None:
         with self.precision.autocast():
             logits = self.network(self.precision.lay_out(images))
+        if logits.ndim != 2 or logits.shape[1] < self.dataset.n_classes:
+            raise PfaError(
+                f"network {self.configuration.network}: its output must be [images, classes], here [{len(labels)}, "
+                f"{self.dataset.n_classes}], not {list(logits.shape)}"
+            )
         self._evaluated.add(logits, labels, F.cross_entropy(logits.float(), labels))
 
     def wait(self) -> None:

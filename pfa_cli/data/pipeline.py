@@ -142,6 +142,10 @@ class Pipeline:
             if error.errno == errno.ENOSPC:  # of semaphores
                 raise _shared_memory_full(str(error)) from error
             raise
+        except RuntimeError as error:
+            if died := _worker_died(error):
+                raise died from error
+            raise
         while (batch := self._next(batches)) is not None:
             if batch.not_shared is not None:
                 raise _shared_memory_full(batch.not_shared)
@@ -153,11 +157,8 @@ class Pipeline:
             try:
                 return next(batches, None)
             except RuntimeError as error:
-                if str(error).startswith("DataLoader worker (pid"):
-                    raise PfaError(
-                        f"a process that decodes images ended unexpectedly ({error}). If memory ran out, fewer "
-                        "--jobs or a smaller PFA_WORKERS need less"
-                    ) from error
+                if died := _worker_died(error):
+                    raise died from error
                 if not str(error).startswith("DataLoader timed out"):
                     raise
             if stop_requested():
@@ -174,6 +175,16 @@ def _end_workers(batches: "DataLoader[Sample]") -> None:
         iterator._shutdown_workers()
         for worker in iterator._workers:  # SIGTERM, which torch may have tried, is blocked in them
             worker.kill()
+
+
+def _worker_died(error: RuntimeError) -> PfaError | None:
+    """What torch's ``error`` says, if it says that a worker died."""
+    if not str(error).startswith("DataLoader worker (pid"):
+        return None
+    return PfaError(
+        f"a process that decodes images ended unexpectedly ({error}). If memory ran out, fewer --jobs or a smaller "
+        "PFA_WORKERS need less"
+    )
 
 
 def _shared_memory_full(reason: str) -> PfaError:

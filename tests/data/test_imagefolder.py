@@ -212,6 +212,15 @@ def test_ctrl_c_does_not_reach_the_workers(root: Path) -> None:
     assert len(list(batches)) == 13
 
 
+def test_a_worker_that_was_killed_between_two_passes_is_told_as_within_one(root: Path) -> None:
+    data = dataset(root, workers=1)
+    list(data.train_batches(0, 1, 8))
+    iterator: Any = data._pipeline._batches._iterator
+    os.kill(iterator._workers[0].pid, signal.SIGKILL)
+    with pytest.raises(PfaError, match="a process that decodes images ended unexpectedly"):
+        list(data.train_batches(0, 1, 8))
+
+
 def test_a_folder_without_the_layout_is_told_what_belongs_there(root: Path, tmp_path: Path) -> None:
     configuration = load_recipe("imagenet").configuration("bp")
     with pytest.raises(

@@ -131,7 +131,7 @@ class Ranks:
 def _wait_for_threads() -> None:
     """Lets gloo's threads drop the last tensors, for which they take Python's lock.
 
-    Where one of them comes only when Python has ended, C++ aborts the process (seen in every tenth run).
+    Where one of them comes only when Python has ended, C++ aborts the process (seen in one stop of ten).
     """
     time.sleep(0.2)
 

@@ -72,7 +72,7 @@ class SharedStream(Backend):
 
 
 class _Held(NamedTuple):
-    """A batch, and for each reader that is through with it the moment on a GPU up to which it reads."""
+    """A batch and, on a GPU, an event for each reader that has come back: once it happens, that reader has read the batch."""
 
     batch: Batch
     read: list[torch.cuda.Event]

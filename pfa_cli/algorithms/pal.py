@@ -51,6 +51,9 @@ _ACTIVATIONS: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
 }
 
 
+_NOT_YET = torch.empty(0)
+
+
 @dataclass(eq=False)
 class _Population:
     """Units with input ``u`` and rate ``h`` = φ(u), as one forward pass met them; φ None is the identity."""
@@ -58,8 +61,8 @@ class _Population:
     u: Tensor
     h: Tensor
     phi: Callable[[Tensor], Tensor] | None = None
-    deviation: Tensor | None = None  # σ, a scalar
-    noise: Tensor | None = None  # ξ, shape of u
+    deviation: Tensor = _NOT_YET  # σ, a scalar
+    noise: Tensor = _NOT_YET  # ξ, shape of u
 
     @property
     def gain(self) -> float:
@@ -102,7 +105,7 @@ class PAL(Algorithm):
     def __init__(self, options: Mapping[str, OptionValue], seed: int) -> None:
         super().__init__(options, seed)
         self._ear: _Ear | None = None  # while a forward pass is listened to
-        self._samples: dict[tuple[object, ...], Tensor | int] = {}  # see `_count`
+        self._samples: dict[tuple[object, ...], Tensor | float] = {}  # see `_samples_of`
         self._forget()
 
     def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, Tensor]:
@@ -131,7 +134,7 @@ class PAL(Algorithm):
             return
         self._ear.__exit__(None, None, None)
         self._ear = None
-        if output is not None:
+        if output is not None and self._paths:
             self._learn()
         self._forget()
 
@@ -181,50 +184,73 @@ class PAL(Algorithm):
             path.upper = path.upper or self.meet(_Population(path.a, path.a), None, None)
         weight = self.layers[0].weight
         with torch.autocast(weight.device.type, enabled=False):
-            for population in self._populations:
-                self._excite(population, weight.dtype)
-            for path in self._paths:
-                self._follow(path)
+            self._excite(weight.dtype)
+            targets = self._targets()
+            layers = [path.layer for path in self._paths]
+            if len(set(layers)) == len(layers):
+                self._follow(layers, targets)
+            else:  # a layer that was passed twice follows twice
+                for layer, target in zip(layers, targets, strict=True):
+                    self._follow([layer], [target])
 
-    def _excite(self, population: _Population, dtype: torch.dtype) -> None:
-        """Draws the population's noise, and has its activity in the weights' dtype: differences of rates are small."""
-        converted = population.u.dtype != dtype
-        if converted:
+    def _excite(self, dtype: torch.dtype) -> None:
+        """Draws each population's noise, and has its activity in the weights' dtype: differences of rates are small."""
+        converted = {p for p in self._populations if p.u.dtype != dtype}
+        for population in converted:
             population.u = population.u.to(dtype)
             population.h = population.rate(population.u)
-        u = population.u
-        population.deviation = float(self.options["noise"]) * self.ranks.std(u)
-        # Drawn for the whole batch, so that its parts on several ranks have the noise that one process would give them.
-        # On a GPU it lies in memory as u does, or each sum of the two would take twice the time. Not in bf16: what is done in
-        # the weights' dtype is fp32 then, for which cuDNN's weight gradients of channels last are slow.
-        last = (
-            u.is_cuda and u.ndim == 4 and u.is_contiguous(memory_format=torch.channels_last) and not converted
-        )
-        layout = torch.channels_last if last else torch.contiguous_format
-        everywhere = self.noise((self.ranks.size * u.shape[0], *u.shape[1:]), u.device, u.dtype, layout)
-        population.noise = population.deviation * everywhere.chunk(self.ranks.size)[self.ranks.rank]
+        spread = torch.stack([self.ranks.std(population.u) for population in self._populations])
+        deviations = float(self.options["noise"]) * spread
+        for population, deviation in zip(self._populations, deviations, strict=True):
+            u = population.u
+            # Drawn for the whole batch, so that its parts on several ranks have the noise that one process would give them.
+            # On a GPU it lies in memory as u does, or each sum of the two would take twice the time. Not in bf16: what is
+            # done in the weights' dtype is fp32 then, for which cuDNN's weight gradients of channels last are slow.
+            last = (
+                u.is_cuda
+                and u.ndim == 4
+                and u.is_contiguous(memory_format=torch.channels_last)
+                and population not in converted
+            )
+            layout = torch.channels_last if last else torch.contiguous_format
+            everywhere = self.noise((self.ranks.size * u.shape[0], *u.shape[1:]), u.device, u.dtype, layout)
+            population.deviation = deviation
+            population.noise = deviation * everywhere.chunk(self.ranks.size)[self.ranks.rank]
 
-    def _follow(self, path: _Path) -> None:
-        layer, p, q = path.layer, path.lower, path.upper
-        assert q is not None and p.noise is not None and p.deviation is not None and q.noise is not None
-        rate, leak = float(self.options["rate"]), float(self.options["leak"])
-        da = layer.response(p.rate(p.u + p.noise) - p.h)
-        fast = q.rate(q.u + da + q.noise) - q.h + leak * (q.h - self.ranks.previous(q.h))
-        power = p.deviation.square() * (p.gain * q.gain)
-        correlation = (
-            layer.outer(fast, p.noise, layer.weight.shape) / self._count(layer, p.noise, fast) / power
-        )
-        # A silent population has no noise to learn from.
-        target = torch.where(p.deviation > 0, self.ranks.mean(correlation), torch.zeros_like(correlation))
-        layer.V.lerp_(target, rate if self.parts == 1 else 1 - (1 - rate) ** (1 / self.parts))
-        bound = NORM_BOUND * layer.get_buffer("V0_norm")
-        layer.V.mul_((bound / layer.V.norm()).clamp(max=1))
+    def _targets(self) -> list[Tensor]:
+        """What the feedback of each path goes towards: r̂ᵀξ_p / (n·σ_p²·p̄)."""
+        leak = float(self.options["leak"])
+        deviations = torch.stack([path.lower.deviation for path in self._paths])
+        variances, audible, nothing = deviations.square(), deviations > 0, deviations.new_zeros(())
+        targets = []
+        for path, variance, heard in zip(self._paths, variances, audible, strict=True):
+            layer, p, q = path.layer, path.lower, path.upper
+            assert q is not None
+            da = layer.response(p.rate(p.u + p.noise) - p.h)
+            fast = q.rate(q.u + da + q.noise) - q.h + leak * (q.h - self.ranks.previous(q.h))
+            correlation = layer.outer(fast, p.noise, layer.weight.shape) / self._samples_of(path) / variance
+            # A silent population has no noise to learn from.
+            targets.append(torch.where(heard, self.ranks.mean(correlation), nothing))
+        return targets
 
-    def _count(self, layer: FeedbackLayer, noise: Tensor, fast: Tensor) -> Tensor | int:
-        """How many samples the weight gradient of ``fast`` and ``noise`` sums over; counted once for each shape."""
-        key = (layer.name, noise.shape, fast.shape, noise.device, noise.dtype)
+    def _follow(self, layers: list[FeedbackLayer], targets: list[Tensor]) -> None:
+        """V ← (1 - λ)·V + λ·target, within its bound, for layers that differ: on a GPU in a few kernels for all of them."""
+        rate = float(self.options["rate"])
+        paths = [layer.V for layer in layers]
+        torch._foreach_lerp_(paths, targets, rate if self.parts == 1 else 1 - (1 - rate) ** (1 / self.parts))
+        bounds = NORM_BOUND * torch.stack([layer.get_buffer("V0_norm") for layer in layers])
+        shares = (bounds / torch.stack(torch._foreach_norm(paths))).clamp(max=1)
+        for V, share in zip(paths, shares, strict=True):
+            V.mul_(share)
+
+    def _samples_of(self, path: _Path) -> Tensor | float:
+        """n·p̄: how many samples the weight gradient sums over, times p̄; counted once for each shape."""
+        p, q = path.lower, path.upper
+        assert q is not None
+        gain = p.gain * q.gain
+        key = (path.layer.name, gain, p.u.shape, q.u.shape, p.u.device, p.u.dtype)
         if key not in self._samples:
-            self._samples[key] = layer.samples(noise, fast)
+            self._samples[key] = gain * path.layer.samples(p.u, q.u)
         return self._samples[key]
 
 

@@ -100,21 +100,24 @@ class WM(Algorithm):
     def mirror(self, batches: int) -> None:
         """``batches`` mirror batches for every layer, in network order."""
         samples, rate = int(self.options["mirror_samples"]), float(self.options["mirror_rate"])
+        paths = [layer.V for layer in self.layers]
         for _ in range(batches):
-            for layer in self.layers:
-                lying = as_it_lies(
-                    layer.weight
-                )  # what the order of the inputs is makes no difference to noise
-                W = lying.flatten(1)
-                if self.options["mirror_noise"] == "wishart" and layer.fan_in <= samples:
-                    A = self._bartlett(layer.fan_in, samples, W)
-                    product = (W @ A) @ A.T
-                else:
-                    X = self.noise((samples, layer.fan_in), W.device, W.dtype)
-                    Y = X @ W.T
-                    product = Y.T @ X
-                product = lying_as(product.view(lying.shape), layer.weight)
-                layer.V.mul_(1 - rate).add_(product, alpha=rate / samples)
+            products = [self._correlation(layer, samples) for layer in self.layers]
+            torch._foreach_mul_(paths, 1 - rate)
+            torch._foreach_add_(paths, products, alpha=rate / samples)
+
+    def _correlation(self, layer: FeedbackLayer, samples: int) -> Tensor:
+        """YᵀX of a mirror batch, shape of W."""
+        lying = as_it_lies(layer.weight)  # what the order of the inputs is makes no difference to noise
+        W = lying.flatten(1)
+        if self.options["mirror_noise"] == "wishart" and layer.fan_in <= samples:
+            A = self._bartlett(layer.fan_in, samples, W)
+            product = (W @ A) @ A.T
+        else:
+            X = self.noise((samples, layer.fan_in), W.device, W.dtype)
+            Y = X @ W.T
+            product = Y.T @ X
+        return lying_as(product.view(lying.shape), layer.weight)
 
     def _bartlett(self, size: int, samples: int, like: Tensor) -> Tensor:
         """A, lower triangular [size, size], such that A·Aᵀ is distributed as XᵀX of X ~ N(0, 1) [samples, size]."""

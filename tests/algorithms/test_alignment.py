@@ -122,7 +122,7 @@ def test_the_weight_mirror_follows_weights_that_learn() -> None:
 def test_pal_hears_the_nonlinearity(activation: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     network = convert(nn.Sequential(nn.Linear(6, 5), activation(), nn.Linear(5, 4)).double(), "pal")
     paths: list[_Path] = []
-    monkeypatch.setattr(network.algorithm, "_follow", paths.append)
+    monkeypatch.setattr(network.algorithm, "_follow", lambda *_: paths.extend(network.algorithm._paths))
     network(torch.randn(7, 6, dtype=torch.float64))
     first, second = paths
     assert first.upper is second.lower

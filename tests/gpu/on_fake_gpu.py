@@ -122,6 +122,7 @@ def whole_life(case: str, network: str, precision: str) -> dict[str, Any]:
         before = {name: count(name) for name in watched}
         current.advance(last)
         step = {name: count(name) - before[name] for name in watched}
+        kernels = count("kernels of the last graph")
         current.begin_epoch(2)
         current.advance(requests[0])
         current.measure()
@@ -134,7 +135,13 @@ def whole_life(case: str, network: str, precision: str) -> dict[str, Any]:
     again.restore(tensors, facts)
     for _ in again.epochs(lambda: again.step == 5):
         pass
-    return {"step": step, "measuring": measuring, "said": said, "recorded": sorted(current._recordings)}
+    return {
+        "step": step,
+        "kernels": kernels,
+        "measuring": measuring,
+        "said": said,
+        "recorded": sorted(current._recordings),
+    }
 
 
 def matrix(*wanted: str) -> Iterator[dict[str, Any]]:

@@ -47,6 +47,7 @@ def parts(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
             "mlp:fp32,bf16,fp16:pfa,pal",
             "mlp:fp32:wm every,wm wishart",
             "resnet20:bf16:bp,dfa,pfa literal",
+            "resnet20:tf32:bp,wm,pal",
         ],
         "rerecordings": [],
         "after_a_trial": [],
@@ -110,6 +111,15 @@ def check_matrix(found: list[dict[str, Any]]) -> None:
 def test_no_rule_is_broken_and_a_replayed_step_is_one_launch(parts: dict[str, dict[str, Any]]) -> None:
     """With garbage that holds a recording, and with collections inside every recording."""
     check_matrix(checked(parts["matrix"]))
+
+
+@pytest.mark.parametrize(("algorithm", "most"), [("wm", 2), ("pal", 22)])
+def test_feedback_that_learns_takes_few_kernels_for_each_layer(
+    parts: dict[str, dict[str, Any]], algorithm: str, most: int
+) -> None:
+    """Beyond BP's, the products of the libraries left out: what is small is done for all 20 layers together."""
+    kernels = {cell["cell"].split()[0]: cell["kernels"] for cell in parts["matrix"]["found"][-3:]}
+    assert 0 < kernels[algorithm] - kernels["bp"] <= 20 * most, kernels
 
 
 @pytest.mark.long

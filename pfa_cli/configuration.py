@@ -22,6 +22,7 @@ from pfa_cli.registry import (
     OptionValue,
     flat,
 )
+from pfa_cli.wording import count
 
 # Lists of TOML and JSON become tuples; all else is taken as it is written ("2" is not 2, true is not 1).
 _Whole = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(strict=False)]
@@ -150,7 +151,7 @@ class Configuration(BaseModel):
         if last_rate == math.inf:
             raise ValueError(
                 f"learning_rate_factor (={self.learning_rate_factor:g}) makes the learning rate infinite at the "
-                f"last of {len(self.milestones)} milestones"
+                f"last of {count(len(self.milestones), 'milestone')}"
             )
         if list(self.milestones) != sorted(self.milestones):
             raise ValueError(f"milestones (={list(self.milestones)}) must be in ascending order")

@@ -19,6 +19,7 @@ from pfa_cli.errors import UsageError, unknown
 from pfa_cli.files import read
 from pfa_cli.plugins import absolute
 from pfa_cli.registry import ALGORITHMS, DatasetEntry, Entry, NetworkEntry, Option, OptionValue, flat
+from pfa_cli.wording import count
 
 if TYPE_CHECKING:  # rich is for those who print
     from rich.console import RenderableType
@@ -208,7 +209,7 @@ class Recipe:
             for number, row in enumerate(self.algorithm_settings(self.plugins.get(name, name)))
         ]
         sweeps = [
-            f"pfa run {self.argument} --sweep {name}: {sweep.seeds} seeds of {sweep.in_words()}"
+            f"pfa run {self.argument} --sweep {name}: {count(sweep.seeds, 'seed')} of {sweep.in_words()}"
             for name, sweep in self.sweeps.items()
         ]
         words = ("value", "meaning")

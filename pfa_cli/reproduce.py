@@ -21,11 +21,11 @@ from pfa_cli.report import build, compare, write_comparison, write_report
 from pfa_cli.runs.checkpoints import disk_needed, free_bytes
 from pfa_cli.runs.launch import run_cells
 from pfa_cli.runs.plan import Plan, make_plan, make_sweep_plan, refreshed, united
-from pfa_cli.runs.wording import count, duration
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import NoResults
 from pfa_cli.terminal import Terminal, table
 from pfa_cli.training.device import choose_device
+from pfa_cli.wording import count, duration
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "pfa_cli"
 LEVELS = [
     [
         "errors",
+        "wording",
         "launched",
         "files",
         "paths",

@@ -36,6 +36,7 @@ from torch import Tensor
 from pfa_cli.algorithms.base import Algorithm, FeedbackLayer, as_it_lies, lying_as
 from pfa_cli.algorithms.drawing import glorot_path
 from pfa_cli.registry import Entry, Option
+from pfa_cli.wording import count
 
 
 class WM(Algorithm):
@@ -72,9 +73,7 @@ class WM(Algorithm):
 
     @property
     def preparation(self) -> str:
-        return (
-            f"mirror phase before training: {self._first_batches} batches of {self.options['mirror_samples']}"
-        )
+        return f"mirror phase before training: {count(self._first_batches, 'batch')} of {self.options['mirror_samples']}"
 
     @property
     def _first_batches(self) -> int:

@@ -34,6 +34,7 @@ from pfa_cli.analysis.statistics import (
 from pfa_cli.analysis.words import absent, apart, by_layer, layer_range, signed, with_ends
 from pfa_cli.registry import described
 from pfa_cli.theory.propositions import path_angle_degrees
+from pfa_cli.wording import count
 
 ERROR_ANGLE = "error_angle_degrees"
 
@@ -274,7 +275,7 @@ def _settled(
     for cohort in cohorts:
         if lost := len(cohort.diverged):
             total = lost + len(cohort.pooled) + len(cohort.waiting)
-            notes.append(f"{described(cohort.algorithm).label}: {lost} of {total} seeds diverged")
+            notes.append(f"{described(cohort.algorithm).label}: {lost} of {count(total, 'seed')} diverged")
     known = any(math.isfinite(one.interval.low) for one in found.measured)
     if verdict == UNDECIDED and found.n == 1 and not known:
         notes.append("one seed: no interval")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pfa_cli.configuration import DEFAULTS
 from pfa_cli.registry import described
 from pfa_cli.theory.propositions import path_angle_degrees
+from pfa_cli.wording import count
 
 Relation = Literal["equal", "below", "far below"]
 
@@ -149,7 +150,7 @@ def departures(configuration: Mapping[str, Any], data: str) -> dict[str, str]:
     if experiment.data not in data:
         found["data"] = f"{data} in place of {experiment.task}"
     if (epochs := ours["epochs"]) != experiment.epochs:
-        found["epochs"] = f"{epochs} {'epoch' if epochs == 1 else 'epochs'} in place of {experiment.epochs}"
+        found["epochs"] = f"{count(epochs, 'epoch')} in place of {experiment.epochs}"
         skipped |= {"epochs", "milestones"}
     known = described(algorithm).options if algorithm in paper().algorithms else {}
     for key in dict.fromkeys((*ours, *papers)):

@@ -29,6 +29,7 @@ from pfa_cli.analysis.statistics import (
 )
 from pfa_cli.analysis.words import data_note, mean_std, settings_note, signed, with_ends
 from pfa_cli.registry import described, in_order
+from pfa_cli.wording import count
 
 SYMMETRIC_DEGREES = 20.0
 FREE_DEGREES = 85.0
@@ -248,7 +249,7 @@ def _performance(comparison: Comparison, cohort: Cohort) -> Finding:
             verdict = performance(interval, margin(bp), fixed)
             text = f"{level}, {with_ends(interval, number=signed)} to BP, margin {margin(bp):.2f} (n = {interval.n})"
     if lost := len(cohort.diverged):
-        said = f"{lost} of {lost + len(ours)} seeds diverged"
+        said = f"{lost} of {count(lost + len(ours), 'seed')} diverged"
         verdict, text = NO, f"{text}; {said}" if text else said
     runs = tuple(sorted(int(run) for run in (*cohort.pooled["run_id"], *cohort.diverged["run_id"])))
     return Finding(

@@ -10,6 +10,7 @@ from pfa_cli.analysis.paper import paper
 from pfa_cli.analysis.published import RATIO
 from pfa_cli.analysis.statistics import Interval, Region, inside, outside
 from pfa_cli.registry import described
+from pfa_cli.wording import count
 
 MANY_LAYERS = 6
 """More layers than this are summed up: their range in words, one colour bar and no bands in a figure."""
@@ -25,15 +26,6 @@ def labels(algorithms: Iterable[str]) -> str:
     'BP, PFA-o'
     """
     return ", ".join(described(name).label for name in algorithms)
-
-
-def count(n: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> count(1, "epoch"), count(40, "epoch")
-    ('1 epoch', '40 epochs')
-    """
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def ids(runs: Iterable[int]) -> str:
@@ -120,12 +112,12 @@ def data_note(comparison: Comparison) -> str:
     if experiment and comparison.epochs != experiment.epochs:
         text += f" in place of the paper's {experiment.epochs}, its schedule scaled in proportion"
     cut = [
-        f"{comparison.setting[key]:,} {what}"
-        for key, what in (("train_images", "training"), ("test_images", "test"))
+        count(comparison.setting[key], what)
+        for key, what in (("train_images", "training image"), ("test_images", "test image"))
         if comparison.setting.get(key) is not None
     ]
     if cut:
-        text += f"; a trial on the first {' and '.join(cut)} images only"
+        text += f"; a trial on the first {' and '.join(cut)} only"
     if comparison.setting["precision"] not in (None, "fp32"):
         text += f"; precision {comparison.setting['precision']}"
     return text + "."

@@ -18,6 +18,7 @@ from pfa_cli.configuration import Configuration
 from pfa_cli.store.engine import Store
 from pfa_cli.store.writer import Measurement, record_benchmark
 from pfa_cli.terminal import Column, FittingTable
+from pfa_cli.wording import count
 
 Row = Mapping[str, Any]  # "contender", on a curve "value", and quantities by name
 
@@ -210,9 +211,11 @@ def _title(benchmark: Benchmark) -> Text:
     size = f", {bp.image_size} px" if bp.image_size else ""
     repetitions = len(benchmark.samples.steps[BP]) // machine["processes"]
     lines = Text(f"{benchmark.recipe}: one training step", style="bold")
+    processes, threads = machine["processes"], count(machine["threads"], "thread")
     lines.append(
-        f"\n batch {bp.batch_size}{size}, {benchmark.pixels} pixels, {machine['processes']} × {machine['threads']} "
-        f"thread(s), {repetitions} repetitions\n {machine['device']}, {machine['cores']} cores, torch {machine['torch']}"
+        f"\n batch {bp.batch_size}{size}, {benchmark.pixels} pixels, {processes} × {threads}, "
+        f"{count(repetitions, 'repetition')}\n "
+        f"{machine['device']}, {count(machine['cores'], 'core')}, torch {machine['torch']}"
         + (f"\n reduced: {benchmark.reduced}" if benchmark.reduced else ""),
         style="not bold",
     )

@@ -10,6 +10,7 @@ from pfa_cli.errors import PfaError
 from pfa_cli.options import AsJson, DataDir, Db, Device, RecipeDir, Settings
 from pfa_cli.paths import expanded, expanded_recipe
 from pfa_cli.terminal import messages, output, table
+from pfa_cli.wording import count
 
 
 def simulate(db: Db = None) -> None:
@@ -19,7 +20,7 @@ def simulate(db: Db = None) -> None:
 
     with open_store(db, write=True) as store:
         stored = ensure(store)
-    output.say(f"{stored} simulations stored" if stored else "all simulations are stored already")
+    output.say(f"{count(stored, 'simulation')} stored" if stored else "all simulations are stored already")
 
 
 def cortex(

@@ -20,6 +20,7 @@ from pfa_cli.options import (
 )
 from pfa_cli.paths import expanded, expanded_database, expanded_recipe
 from pfa_cli.terminal import messages, output
+from pfa_cli.wording import count
 
 if TYPE_CHECKING:
     from pfa_cli.runs.selection import Selection
@@ -286,12 +287,12 @@ def export(
     with open_to_look(*db or ()) as store:
         if to_tensorboard:
             runs = tensorboard.export(store, target)
-            output.say(f"{target}: {runs} runs; `tensorboard --logdir {target}` shows them")
+            output.say(f"{target}: {count(runs, 'run')}; `tensorboard --logdir {target}` shows them")
         elif str(target) == "-":
             write(store, table or "epochs", sys.stdout.buffer, form or "csv")
         else:
             rows = write(store, table or "epochs", target, form)
-            output.say(f"{target}: {rows} rows")
+            output.say(f"{target}: {count(rows, 'row')}")
 
 
 def merge(

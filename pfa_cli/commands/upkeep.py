@@ -23,8 +23,8 @@ from pfa_cli.options import (
     choosing_runs,
 )
 from pfa_cli.paths import expanded
-from pfa_cli.runs.wording import count
 from pfa_cli.terminal import output
+from pfa_cli.wording import count
 
 if TYPE_CHECKING:
     from pfa_cli.runs.selection import Selection

@@ -19,6 +19,7 @@ from pfa_cli.data.pipeline import Batch, Loader, Pipeline, Request, Unreadable, 
 from pfa_cli.data.splits import epoch_order, hold_out, steps_per_epoch
 from pfa_cli.errors import PfaError, UsageError, shown, unknown
 from pfa_cli.registry import DatasetEntry
+from pfa_cli.wording import count
 
 entry = DatasetEntry(
     "imagefolder",
@@ -79,7 +80,7 @@ class ImageFolderDataset(Dataset):
         self.splits = ("validation", "test") if len(held_out) else ("test",)
         self.train_size = len(self._photographs["train"])
         sizes = [f"{len(self._photographs[split])} {split}" for split in ("train", *self.splits)]
-        self.description = f"{self.name} ({self.n_classes} classes), {' / '.join(sizes)}"
+        self.description = f"{self.name} ({count(self.n_classes, 'class')}), {' / '.join(sizes)}"
         if self._keep(room):
             workers = 0
         tolerated = {split: int(len(p) * self._share_percent / 100) for split, p in self._photographs.items()}
@@ -161,7 +162,7 @@ class ImageFolderDataset(Dataset):
         n = len(self._photographs[bad.split])
         if len(found) > n * self._share_percent / 100:
             raise PfaError(
-                f"{len(found)} of the {n} {bad.split} images are unreadable, more than corrupt_share_percent "
+                f"unreadable {bad.split} images: {len(found)} of {n}, more than corrupt_share_percent "
                 f"(={self._share_percent:g}) allows. Mend or remove them: {', '.join(found[:5])}"
                 + (" …" if len(found) > 5 else "")
             )

@@ -16,7 +16,7 @@ from pfa_cli.analysis.curves import tidy
 from pfa_cli.analysis.evidence import LAST, Comparison, Evidence
 from pfa_cli.analysis.paper import Figure
 from pfa_cli.analysis.statistics import margin, t_interval
-from pfa_cli.analysis.words import count, data_note
+from pfa_cli.analysis.words import data_note
 from pfa_cli.figures import style
 from pfa_cli.figures.drawing import Drawing, Options
 from pfa_cli.figures.expansion import expansion_ticks
@@ -24,6 +24,7 @@ from pfa_cli.figures.page import page
 from pfa_cli.registry import described
 from pfa_cli.theory.cortex import angle_degrees, correlation
 from pfa_cli.theory.propositions import path_angle_degrees, path_limit, sparse_b_angle_degrees
+from pfa_cli.wording import count
 
 COLUMNS = (
     "figure", "panel", "source", "algorithm", "quantity", "option", "value", "mean", "std", "low", "high", "n", "run_ids",

@@ -16,12 +16,13 @@ from pfa_cli.analysis.curves import tidy
 from pfa_cli.analysis.evidence import Evidence
 from pfa_cli.analysis.paper import Figure, paper
 from pfa_cli.analysis.published import ANGLE
-from pfa_cli.analysis.words import MANY_LAYERS, count, data_note, settings_note
+from pfa_cli.analysis.words import MANY_LAYERS, data_note, settings_note
 from pfa_cli.figures import style
 from pfa_cli.figures.drawing import Drawing, Options
 from pfa_cli.figures.page import page
 from pfa_cli.theory.marchenko_pastur import edges, eigenvalue_std
 from pfa_cli.theory.propositions import path_angle_degrees
+from pfa_cli.wording import count
 
 COLUMNS = (
     "figure", "panel", "source", "recipe", "quantity", "expansion", "layer_index", "layer", "mean", "std", "n", "epoch",

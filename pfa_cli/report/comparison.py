@@ -27,6 +27,7 @@ from pfa_cli.analysis.statistics import (
 from pfa_cli.analysis.words import MANY_LAYERS, ids, labels, mean_std, plain, signed, with_ends
 from pfa_cli.registry import described
 from pfa_cli.report.tables import Table, bullets, markdown
+from pfa_cli.wording import count
 
 QUANTITIES = {ANGLE: "angle, °", RATIO: "norm ratio"}
 REPLAYED = "The published run, replayed: seed 0, draw for draw"
@@ -56,7 +57,7 @@ def counts(claims: Sequence[Judgement]) -> dict[str, int]:
 def summary(findings: Findings) -> str:
     """How many of the paper's claims got which verdict, in words."""
     parts = [f"{n} {word}" for word, n in counts(findings.claims).items() if n or word != TRIAL]
-    return f"{len(findings.claims)} claims: {', '.join(parts)}"
+    return f"{count(len(findings.claims), 'claim')}: {', '.join(parts)}"
 
 
 def claims(findings: Findings) -> Table:

@@ -9,10 +9,11 @@ import pandas as pd
 
 from pfa_cli.analysis.evidence import CELL, Evidence
 from pfa_cli.analysis.paper import departures, paper
-from pfa_cli.analysis.words import count, ids, labels
+from pfa_cli.analysis.words import ids, labels
 from pfa_cli.configuration import DEFAULTS
 from pfa_cli.registry import described, in_order
 from pfa_cli.report.tables import Table
+from pfa_cli.wording import count
 
 _MACHINE = (
     "host", "device", "threads", "python_version", "torch_version", "cuda_version", "pfa_version", "commit",
@@ -72,7 +73,7 @@ def ledger(evidence: Evidence) -> Ledger:
     return Ledger(
         runs=Table("What was run", _RUNS, rows, kind="dense"),
         machines=Table("Machines and versions", _MACHINES, tuple(_machines(attempts)), kind="dense"),
-        attempts=Table(f"All {len(tries)} attempts", _ATTEMPTS, tries, kind="dense"),
+        attempts=Table(count(len(tries), "attempt"), _ATTEMPTS, tries, kind="dense"),
         failures=list(_failures(runs, attempts)),
         unfinished=list(_unfinished(runs)),
         never=list(_never(evidence.runs)),
@@ -162,7 +163,7 @@ def _unfinished(runs: pd.DataFrame) -> Iterator[str]:
         if len(waiting):
             said.append(f"not begun: {_seeds(waiting['seed'])}")
         label = described(first["algorithm"]).label
-        yield f"{first['recipe']}, {label}, {first['epochs_total']} epochs: {', '.join(said)}"
+        yield f"{first['recipe']}, {label}, {count(first['epochs_total'], 'epoch')}: {', '.join(said)}"
 
 
 def _never(began: pd.DataFrame) -> Iterator[str]:
@@ -180,7 +181,7 @@ def _last(attempts: pd.DataFrame) -> pd.Timestamp:
 
 def _name(row: Mapping[Any, Any]) -> str:
     label = described(row["algorithm"]).label
-    return f"{row['recipe']}, {label}, seed {row['seed']} ({row['epochs_total']} epochs)"
+    return f"{row['recipe']}, {label}, seed {row['seed']} ({count(row['epochs_total'], 'epoch')})"
 
 
 def _seeds(seeds: Iterable[int]) -> str:

@@ -21,6 +21,7 @@ from pfa_cli.figures.page import rendered
 from pfa_cli.report import comparison, table1
 from pfa_cli.report.ledger import ledger
 from pfa_cli.report.tables import look, tight
+from pfa_cli.wording import count
 
 TITLE = "Deep Learning without Weight Symmetry: a reproduction"
 SECTIONS = {
@@ -100,7 +101,7 @@ def _figures(evidence: Evidence, passed_over: list[str], styles: dict[str, str])
 def in_words(shown: pd.DataFrame) -> str:
     """What each panel of a figure shows, for readers who do not see it."""
     if not {"panel", "quantity"} <= set(shown):
-        return f"A chart of {len(shown)} points."
+        return f"A chart of {count(len(shown), 'point')}."
     parts = []
     for panel, rows in shown.groupby("panel", sort=True):
         quantities = ", ".join(str(one).replace("_", " ") for one in rows["quantity"].dropna().unique())

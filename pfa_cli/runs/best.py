@@ -11,8 +11,8 @@ from rich.text import Text
 
 from pfa_cli.errors import PfaError
 from pfa_cli.runs.status import StatusRow
-from pfa_cli.runs.wording import count, percent
 from pfa_cli.terminal import table
+from pfa_cli.wording import count, percent
 
 BY = ("validation", "train")
 
@@ -118,8 +118,9 @@ def show(found: Sequence[Ranked], by: str, left_out: int) -> RenderableType:
         notes.append(f"{count(left_out, 'run')} left out, without {by} accuracy or not finished.")
     for one in found:
         if one.diverged:
+            trained = f" of {count(one.epochs, 'epoch')}" if several else ""
             notes.append(
-                f"{one.rank}{f' of {one.epochs} epochs' if several else ''}: {count(one.diverged, 'run')} diverged, counted "
+                f"{one.rank}{trained}: {count(one.diverged, 'run')} diverged, counted "
                 "with the accuracy at the end."
             )
     return Group(*tables, *map(Text, notes))

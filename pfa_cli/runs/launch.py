@@ -27,7 +27,6 @@ from pfa_cli.runs.plan import Cell, Plan, refreshed
 from pfa_cli.runs.processes import Processes
 from pfa_cli.runs.progress import View, view
 from pfa_cli.runs.shared_stream import SharedStream, shares_by_default
-from pfa_cli.runs.wording import count
 from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.source import commit
 from pfa_cli.store import writer
@@ -39,6 +38,7 @@ from pfa_cli.terminal import Terminal
 from pfa_cli.theory.simulate import ensure
 from pfa_cli.training.device import choose_device
 from pfa_cli.training.precision import Precision
+from pfa_cli.wording import count
 
 BACKENDS: tuple[type[Backend], ...] = (Distributed, SharedStream, Gpu, Processes)
 """The first that fits is used."""

@@ -11,10 +11,10 @@ from pfa_cli.runs.checkpoints import folder_of
 from pfa_cli.runs.liveness import is_alive
 from pfa_cli.runs.plan import Cell, Plan
 from pfa_cli.runs.status import StatusRow
-from pfa_cli.runs.wording import count
 from pfa_cli.store import edit
 from pfa_cli.store.engine import Store
 from pfa_cli.store.queries import runs
+from pfa_cli.wording import count
 
 
 def at_rest(rows: Sequence[StatusRow]) -> list[StatusRow]:

@@ -12,10 +12,10 @@ from pfa_cli import registry
 from pfa_cli.errors import UsageError
 from pfa_cli.networks import check_network
 from pfa_cli.runs.liveness import PRUNED, look_up, shown_state
-from pfa_cli.runs.wording import count, duration, setting
 from pfa_cli.store.engine import Store
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.terminal import table
+from pfa_cli.wording import count, duration, setting
 
 if TYPE_CHECKING:
     from pfa_cli.configuration import Configuration

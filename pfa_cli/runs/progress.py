@@ -15,8 +15,8 @@ from rich.text import Text
 from pfa_cli.records import EpochRecord
 from pfa_cli.runs.events import Ended, EpochDone, Event, Note, Started, Step
 from pfa_cli.runs.plan import Cell
-from pfa_cli.runs.wording import count, duration, percent, rate
 from pfa_cli.terminal import Column, FittingTable, Terminal, can_redraw
+from pfa_cli.wording import count, duration, percent, rate
 
 _DROP_FIRST = ("", "images/s", "train %", "left", "test %")  # columns, on a narrow terminal
 

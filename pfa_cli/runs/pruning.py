@@ -14,9 +14,9 @@ from sqlalchemy import select
 
 from pfa_cli.configuration import Configuration
 from pfa_cli.runs.liveness import PRUNED
-from pfa_cli.runs.wording import percent
 from pfa_cli.store.engine import Store
 from pfa_cli.store.schema import epochs, runs
+from pfa_cli.wording import percent
 
 LEAST_RUNS = 4
 _FIRST = 1 / 4  # of the epochs, in which nothing stops

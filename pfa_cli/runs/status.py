@@ -20,13 +20,13 @@ from pfa_cli.registry import ALGORITHMS, flat, in_order
 from pfa_cli.runs.liveness import PRUNED, look_up, shown_state
 from pfa_cli.runs.plan import EpochSeconds
 from pfa_cli.runs.slurm import queued
-from pfa_cli.runs.wording import count, duration, in_number_order, percent, rate, setting
 from pfa_cli.signals import Stopped
 from pfa_cli.store.engine import Store
 from pfa_cli.store.owner import Job
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.store.schema import attempts
 from pfa_cli.terminal import Column, FittingTable, can_redraw
+from pfa_cli.wording import count, duration, in_number_order, percent, rate, setting
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -12,6 +12,7 @@ from pfa_cli.store.engine import database_file, open_store
 from pfa_cli.store.errors import DamagedDatabase
 from pfa_cli.store.schema import STATES, epochs, layers, metadata, runs
 from pfa_cli.store.sqlite import broken_references
+from pfa_cli.wording import count
 
 _ROWS_AT_ONCE = 10_000
 
@@ -32,7 +33,7 @@ class CheckReport:
 
     def __str__(self) -> str:
         if self.ok:
-            return f"{self.name}: {self.runs} runs, nothing wrong"
+            return f"{self.name}: {count(self.runs, 'run')}, nothing wrong"
         return "\n".join([f"{self.name}:", *self.problems, self.cure])
 
 
@@ -45,11 +46,11 @@ def check(db: str | None = None) -> CheckReport:
     try:
         with open_store(db, write=False) as store:
             name = store.name
-            count, problems = store.read(_look)
+            n_runs, problems = store.read(_look)
     except DamagedDatabase as error:
-        name, count, problems = error.place, 0, [f"damaged: {error.reason}"]
+        name, n_runs, problems = error.place, 0, [f"damaged: {error.reason}"]
     cure = _ON_A_SERVER if database_file(db) is None else _way_out(name)
-    return CheckReport(name, count, tuple(problems), cure)
+    return CheckReport(name, n_runs, tuple(problems), cure)
 
 
 def _look(connection: Connection) -> tuple[int, list[str]]:
@@ -61,8 +62,8 @@ def _look(connection: Connection) -> tuple[int, list[str]]:
             for _ in rows:
                 pass
     changed = (f"{what} does not match its checksum" for what in checksums.wrong(connection))
-    count = connection.execute(select(func.count(runs.c.id))).scalar_one()
-    return count, [*_half_written(connection), *changed]
+    n_runs = connection.execute(select(func.count(runs.c.id))).scalar_one()
+    return n_runs, [*_half_written(connection), *changed]
 
 
 def broken_pages(connection: Connection, schema: str = "main") -> list[str]:
@@ -87,8 +88,8 @@ def _half_written(connection: Connection) -> Iterator[str]:
     per_epoch = select(layers.c.run_id, layers.c.epoch, func.count()).group_by(
         layers.c.run_id, layers.c.epoch
     )
-    for run_id, epoch, count in connection.execute(per_epoch):
-        n_layers[run_id][epoch] = count
+    for run_id, epoch, n in connection.execute(per_epoch):
+        n_layers[run_id][epoch] = n
     for run in connection.execute(select(runs).order_by(runs.c.id)):
         for what in _wrong_with(run, stored[run.id], n_layers[run.id], diverged.get(run.id)):
             yield f"run {run.id} ({run.recipe} {run.algorithm} seed {run.seed}, {run.state}): {what}"
@@ -109,9 +110,10 @@ def _wrong_with(run: Row, have: list[int], counts: dict[int, int], diverged: int
             else f"has epochs up to {have[-1]}, but says {done}"
         )
     elif run.state == "done" and done != run.epochs_total and run.diverged_epoch is None:
-        yield f"is done, but after {done} of {run.epochs_total} epochs"
+        yield f"is done, but after {done} of {count(run.epochs_total, 'epoch')}"
     elif run.configuration.get("epochs", run.epochs_total) != run.epochs_total:
-        yield f"has {run.epochs_total} epochs in all, but its configuration says {run.configuration['epochs']}"
+        said = run.configuration["epochs"]
+        yield f"has {count(run.epochs_total, 'epoch')} in all, but its configuration says {said}"
     elif run.diverged_epoch != diverged:
         yield f"diverged in epoch {diverged}, but says {run.diverged_epoch}"
     thin = [epoch for epoch in have if counts.get(epoch, 0) < max(counts.values(), default=1)]

@@ -23,6 +23,7 @@ from pfa_cli.store.engine import Store, database_name, databases_in, empty_in_me
 from pfa_cli.store.errors import DamagedValue, NoResults, StoreError, no_results
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, metadata, runs, simulations
 from pfa_cli.store.server import copy_in, identity, lock_table, reading
+from pfa_cli.wording import count
 
 _CELL = ("recipe", "algorithm", "seed", "config_hash")
 _PROGRESS = ["state", "error", "epochs_done", "diverged_epoch", "started_at", "finished_at", "sources"]
@@ -59,8 +60,10 @@ class MergeReport:
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     def __str__(self) -> str:
-        counts = f"{self.added} runs added, {self.extended} extended, {self.unchanged} unchanged"
-        others = f"{self.simulations} simulations and {self.benchmarks} benchmark values added"
+        counts = f"{count(self.added, 'run')} added, {self.extended} extended, {self.unchanged} unchanged"
+        others = (
+            f"{count(self.simulations, 'simulation')} and {count(self.benchmarks, 'benchmark value')} added"
+        )
         conflicts = (f"conflict: {line}" for line in self.conflicts)
         left_out = (f"left out: {line}" for line in self.left_out)
         return "\n".join([f"{counts}; {others}", *conflicts, *self.notes, *left_out])
@@ -403,7 +406,7 @@ def _first_difference(ours: _History, theirs: _History) -> str | None:
                     layer = f", layer {row['layer']}" if "layer" in row else ""
                     return f"epoch {row['epoch']}{layer}: {name} is {row[name]} here and {other[name]} there"
         if len(a) != len(b):
-            return f"up to epoch {last} there are {len(a)} rows here and {len(b)} there"
+            return f"rows up to epoch {last}: {len(a)} here and {len(b)} there"
     return None
 
 

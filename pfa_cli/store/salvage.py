@@ -35,6 +35,7 @@ from pfa_cli.store.engine import Store, database_file, open_store
 from pfa_cli.store.errors import StoreError, no_results
 from pfa_cli.store.schema import attempts, benchmarks, epochs, layers, runs, simulations
 from pfa_cli.store.sqlite import log_of
+from pfa_cli.wording import count
 
 _UNREADABLE = (
     SQLAlchemyError,
@@ -55,7 +56,7 @@ class SalvageReport:
     losses: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.out}: {self.whole} runs saved as they were", *self.losses])
+        return "\n".join([f"{self.out}: {count(self.whole, 'whole run')} saved", *self.losses])
 
 
 def salvage(db: str | None, out: Path) -> SalvageReport:
@@ -98,7 +99,7 @@ def _save(damaged: Engine, path: Path, saved: Path, out: Path) -> SalvageReport:
         raise StoreError(f"no run can be read of {path}. Take an older copy, or compute the runs again.")
     report = SalvageReport(out)
     if whole is None:
-        report.losses.append(f"some runs cannot be read and are lost; {len(found)} are left")
+        report.losses.append(f"some runs cannot be read and are lost; {count(len(found), 'run')} left")
     with open_store(str(saved), write=True) as store:
         store.name = str(out)
         for run in found:
@@ -167,12 +168,12 @@ def _whole_epochs(run: Row, stored: list[Row], parts: list[Row]) -> int:
     wrong = checksums.wrong_epochs(run, stored, parts)
     n_layers = Counter(part["epoch"] for part in parts)
     complete = max(n_layers.values(), default=1)
-    count = 0
+    n_whole = 0
     for row in stored:
-        if row["epoch"] != count or n_layers[count] != complete or count in wrong:
+        if row["epoch"] != n_whole or n_layers[n_whole] != complete or n_whole in wrong:
             break
-        count += 1
-    return count
+        n_whole += 1
+    return n_whole
 
 
 def _save_table(damaged: Engine, store: Store, table: Table, report: SalvageReport) -> None:
@@ -181,9 +182,7 @@ def _save_table(damaged: Engine, store: Store, table: Table, report: SalvageRepo
     if found is None:
         report.losses.append(f"the {table.name} could not be saved")
     elif len(kept) < len(found):
-        report.losses.append(
-            f"{len(found) - len(kept)} of {len(found)} {table.name} were damaged and are lost"
-        )
+        report.losses.append(f"{table.name}: {len(found) - len(kept)} of {len(found)} damaged and lost")
     if kept:
         with store.write() as connection:
             connection.execute(insert(table), kept)

@@ -6,6 +6,7 @@ import torch
 
 from pfa_cli.errors import UsageError
 from pfa_cli.launched import launched
+from pfa_cli.wording import count
 
 
 def choose_device(name: str) -> torch.device:
@@ -28,7 +29,7 @@ def choose_device(name: str) -> torch.device:
                 f"--device {name}: torch finds no GPU here. Use --device cpu, or install a driver and a CUDA build"
             )
         if (device.index or 0) >= found:
-            raise UsageError(f"--device {name}: there are {found} GPUs here, cuda:0 to cuda:{found - 1}")
+            raise UsageError(f"--device {name}: the last GPU here is cuda:{found - 1}")
         ranks = launched()
         if ranks.local_size > 1 and device.index is not None:
             raise UsageError(
@@ -36,7 +37,7 @@ def choose_device(name: str) -> torch.device:
             )
         if ranks.local_size > found:
             raise UsageError(
-                f"--device {name}: {ranks.local_size} processes on this machine, but {found} GPUs; "
+                f"--device {name}: {ranks.local_size} processes on this machine, but {count(found, 'GPU')}; "
                 f"start torchrun with --nproc-per-node={found}"
             )
         device = torch.device("cuda", ranks.local_rank if device.index is None else device.index)

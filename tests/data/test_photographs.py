@@ -87,7 +87,7 @@ def test_file_names_that_are_not_utf_8_are_found_and_shown_with_their_bytes(
     data = dataset(root)
     list(data.train_batches(0, 1, 8))
     assert len(data.unreadable) == 1 and r"a/damaged\xff.png" in caplog.messages[-1]
-    with pytest.raises(PfaError, match=r"train images are unreadable.*damaged\\xff.png") as error:
+    with pytest.raises(PfaError, match=r"unreadable train images: .*damaged\\xff.png") as error:
         list(dataset(root, share=0.0).train_batches(0, 1, 8))
     str(error.value).encode()  # as it goes to the database
 

@@ -132,7 +132,7 @@ def test_it_says_what_was_run_where(page: Page) -> None:
     runs = page.sections["runs"]
     assert "imagenette-mini (10 classes), 900 train / 300 test" in runs
     assert "expansion 50.0" in runs
-    assert "All 30 attempts" in runs
+    assert "30 attempts" in runs
 
 
 def test_attempts_with_their_machine(new_store: Store, tmp_path: Path) -> None:

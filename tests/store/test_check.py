@@ -132,7 +132,7 @@ def test_salvage_says_that_runs_are_lost(tmp_path: Path) -> None:
     overwrite(path, (first - 1) * PAGE, PAGE)
     report = salvage(str(path), tmp_path / "saved.db")
     assert 0 < report.whole < 30
-    assert report.losses == [f"some runs cannot be read and are lost; {report.whole} are left"]
+    assert report.losses == [f"some runs cannot be read and are lost; {report.whole} runs left"]
 
 
 def test_salvage_saves_runs_of_any_number(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_what_is_missing_there_is_a_conflict(ours: Store, theirs: Store) -> None
         connection.execute(text("DELETE FROM layers WHERE epoch = 3"))
         connection.execute(text("UPDATE epochs SET checksum = NULL"))
     (line,) = merge(str(ours.path), str(theirs.path)).conflicts
-    assert "up to epoch 3 there are 8 rows here and 6 there" in line
+    assert "rows up to epoch 3: 8 here and 6 there" in line
 
 
 def test_a_run_that_is_running_here_is_left_to_its_worker(ours: Store, theirs: Store) -> None:
@@ -369,7 +369,7 @@ def test_damage_is_the_others_in_whatever_table_it_is(ours: Store, tmp_path: Pat
             run_to_end(store, algorithm="bp", seed=seed)
     change(others / "damaged.db", "UPDATE attempts SET started_at = 'one day'")
     answer = call("merge", str(others), "--db", str(ours.path))
-    assert answer.code == 1 and "1 runs added" in answer.out
+    assert answer.code == 1 and "1 run added" in answer.out
     assert re.search(r"left out: the database \S*damaged\.db is damaged \(attempts\.started_at", answer.out)
     answer = call("status", "--db", str(others))
     assert answer.code == 1 and re.search(r"the database \S*damaged\.db is damaged", answer.err)

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them, the same in every table of runs."""
+"""Numbers as a person reads them, the same in every message and table."""
 
 import math
 import re
@@ -46,10 +46,11 @@ def rate(value: float | None) -> str:
 def count(n: int, noun: str) -> str:
     """A number with its noun.
 
-    >>> count(1, "cell"), count(45, "cell")
-    ('1 cell', '45 cells')
+    >>> count(1, "cell"), count(4500, "cell"), count(2, "batch")
+    ('1 cell', '4,500 cells', '2 batches')
     """
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    ending = "" if n == 1 else "es" if noun.endswith(("ss", "tch")) else "s"
+    return f"{n:,} {noun}{ending}"
 
 
 def setting(name: str, value: object) -> str:

@@ -11,9 +11,12 @@ For notebooks and training loops of one's own (docs/notebook.md), whatever takes
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+# As type checkers know it from `typing`, whose import takes 8 ms, in which Ctrl-C would show a traceback.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from pfa_cli.algorithms.conversion import attach, convert
     from pfa_cli.notebook import Results, load, measure
 
@@ -30,7 +33,7 @@ _FROM = {
 __all__ = ["Results", "attach", "convert", "load", "measure"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name in _FROM:
         return getattr(import_module(f"pfa_cli.{_FROM[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,10 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from threading import Thread, current_thread, main_thread
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from logging import LogRecord
 
 # All but Ctrl-C mean the same. Slurm announces that it will stop a job by a signal of the user's choice
 # (`sbatch --signal=USR1@60`), a terminal that closes sends SIGHUP, and SIGXCPU comes shortly before a CPU limit kills.
@@ -75,6 +78,7 @@ class StopRequest:
 _request: StopRequest | None = None  # within `stop_signals`
 _interruptible = False  # within `interruptible`
 _raised: int | None = None  # the signal for which `Stopped` was raised
+_ending = False  # after `stop_signals` in which this process was asked to stop
 
 
 def handle_signals() -> None:
@@ -86,6 +90,10 @@ def handle_signals() -> None:
         signal.signal(number, _raise_stopped)
     sys.unraisablehook = _say_unraisable
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    import logging
+
+    assert logging.lastResort is not None
+    logging.lastResort.addFilter(_is_no_stop)
 
 
 def call_guarded(module: str, function: str, *arguments: object) -> None:
@@ -101,11 +109,11 @@ def stop_signals(before_exit: Callable[[], object] = lambda: None) -> Iterator[S
 
     A thread listens, since Python runs its own handlers only when the main thread returns from torch or SQLite.
     """
-    global _request, _raised
+    global _request, _raised, _ending
     outer, request = _request, StopRequest()
     if _raised is not None:  # some library's bare `except` took the exception
         request.set(_raised)
-    _request = request
+    _request, _ending = request, False
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
     listener = Thread(target=request.listen, args=(ours, before_exit), name="stop signals", daemon=True)
@@ -121,7 +129,7 @@ def stop_signals(before_exit: Callable[[], object] = lambda: None) -> Iterator[S
         signal.set_wakeup_fd(wakeup)
         os.close(theirs)
         listener.join()
-        _request, _raised = outer, None
+        _request, _raised, _ending = outer, None, bool(request)
 
 
 @contextmanager
@@ -233,7 +241,7 @@ def _raise_stopped(number: int, frame: FrameType | None) -> None:
         _request.set(number)
         if not _interruptible:
             return
-    if _raised is None:
+    if _raised is None and (not _ending or number == signal.SIGINT):
         _raised = number
         raise Stopped(number)
     if number == signal.SIGINT:  # once more, while the first one's exception ends the process
@@ -247,6 +255,11 @@ def _say_unraisable(unraisable: Any) -> None:
     """
     if not isinstance(unraisable.exc_value, Stopped):
         sys.__unraisablehook__(unraisable)
+
+
+def _is_no_stop(record: "LogRecord") -> bool:
+    """Whether to show what a library logs: some log with a traceback what ends their cleaning up, such as `Stopped`."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], Stopped)
 
 
 def _exit_code(number: int) -> int:

@@ -162,7 +162,7 @@ import sys, time
 from pfa_cli import __main__
 class Slow:  # in the place of the imports
     def find_spec(self, name, *_):
-        if name == "pfa_cli.cli":
+        if name == sys.argv[1]:
             print("ready", flush=True)
             time.sleep(60)
 sys.meta_path.insert(0, Slow())
@@ -170,10 +170,15 @@ __main__.main()
 """
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
-def test_a_signal_during_the_imports_ends_the_process_with_a_sentence(number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [("pfa_cli.signals", signal.SIGINT), *(("pfa_cli.cli", number) for number in STOP_SIGNALS)],
+)
+def test_a_signal_during_the_imports_ends_the_process_with_a_sentence(
+    module: str, number: signal.Signals
+) -> None:
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", STARTS], **streams) as process:
+    with subprocess.Popen([sys.executable, "-c", STARTS, module], **streams) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(number)
         _, said = process.communicate(timeout=20)
@@ -228,3 +233,50 @@ with stop_signals() as request:
 def test_a_signal_where_nothing_can_be_raised_is_not_lost_and_prints_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", NOWHERE_TO_RAISE], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+ENDS = """
+import os, signal, sys
+from pfa_cli.signals import handle_signals, stop_signals
+
+handle_signals()
+with stop_signals() as request:
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not request:
+        pass
+os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+print("saved", flush=True)
+sys.exit(request.exit_code)
+"""
+
+
+@pytest.mark.parametrize(("second", "said", "code"), [("SIGTERM", "saved\n", 143), ("SIGINT", "", 130)])
+def test_a_second_signal_while_the_process_ends(second: str, said: str, code: int) -> None:
+    """Batch systems may send several SIGTERM; Ctrl-C is a person who does not want to wait."""
+    done = subprocess.run([sys.executable, "-c", ENDS, second], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == (said, "", code)
+
+
+GIVES_BACK = """
+import os, signal, sys
+from sqlalchemy import event
+from pfa_cli.signals import handle_signals
+from pfa_cli.store.engine import open_store
+
+handle_signals()
+with open_store(sys.argv[1], write=True) as store:
+    @event.listens_for(store.engine, "reset")
+    def asked(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(1000))  # the handler runs here
+
+    store.read(lambda connection: None)
+"""
+
+
+def test_a_signal_is_no_error_that_a_library_logs(tmp_path: Path) -> None:
+    """SQLAlchemy logs with a traceback what ends the giving back of a connection."""
+    done = subprocess.run(
+        [sys.executable, "-c", GIVES_BACK, str(tmp_path / "pfa.db")], capture_output=True, text=True
+    )
+    assert (done.stderr, done.returncode) == ("", 143)

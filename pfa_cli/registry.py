@@ -184,6 +184,11 @@ class DatasetEntry(Declaration):
     fixed_size: bool = True
     in_memory: bool = True
 
+    @property
+    def always_the_same(self) -> bool:
+        """Whether it is the same images wherever it lies, and not what a user has put there."""
+        return self.fixed_size and self.train_images is not None
+
     def fetch(self, data_dir: Path) -> None:
         """Fetches what is missing in ``data_dir``, where it can be fetched."""
         if self.prepare is not None:

@@ -290,6 +290,7 @@ def export(
             output.say(f"{target}: {count(runs, 'run')}; `tensorboard --logdir {target}` shows them")
         elif str(target) == "-":
             write(store, table or "epochs", sys.stdout.buffer, form or "csv")
+            sys.stdout.flush()  # at the interpreter's end, a closed pipe would be a traceback
         else:
             rows = write(store, table or "epochs", target, form)
             output.say(f"{target}: {count(rows, 'row')}")

@@ -31,7 +31,7 @@ from pfa_cli.signals import StopRequest, stop_signals
 from pfa_cli.source import commit
 from pfa_cli.store import writer
 from pfa_cli.store.engine import Store, check_writable, open_if_there, open_store, results_folder
-from pfa_cli.store.queries import runs
+from pfa_cli.store.queries import runs, trained_on
 from pfa_cli.store.schema import STATES
 from pfa_cli.store.sqlite import network_warning
 from pfa_cli.terminal import Terminal
@@ -137,8 +137,9 @@ def _train(backend: Backend, plan: Plan, console: Terminal, checkpoint_dir: Path
         todo = [(number, cell) for number, cell in enumerate(plan.cells) if cell.state not in ended]
         if not todo:
             nothing = f"nothing to do: {count(len(plan.cells), 'cell')} {' or '.join(sorted(ended))} already"
-            log.say(nothing)
-            console.say(nothing)
+            for line in (nothing, *_done_already(store, plan.cells)):
+                log.say(line)
+                console.say(line)
             return 0
         for configuration in _data_sets(plan.cells):
             prepare_data(configuration, setup.data_dir)
@@ -152,7 +153,13 @@ def _train(backend: Backend, plan: Plan, console: Terminal, checkpoint_dir: Path
             stop_signals(console.show_cursor) as stop,
         ):
             shown = Logged(on_screen, log, plan.cells)
-            for note in (*plan.notes, *_warnings(store.path), *_hints(setup, tasks), *backend.notes):
+            for note in (
+                *plan.notes,
+                *_warnings(store.path),
+                *_done_already(store, plan.cells),
+                *_hints(setup, tasks),
+                *backend.notes,
+            ):
                 shown.say(note)
             rounds = _Rounds(backend, shown, stop)
             rounds.run(tasks, store if wait else None)
@@ -185,6 +192,20 @@ def _warnings(database: Path | None) -> Iterable[str]:
         yield warning
     if commit()[0] is None:
         yield "warning: pfa was built without git, so these results will not say which code made them"
+
+
+def _done_already(store: Store, cells: Iterable[Cell]) -> Iterable[str]:
+    """On which images the cells that are done were trained, where these are what the user had put into a folder."""
+    own = {
+        (cell.configuration.recipe, cell.configuration.hash, cell.seed)
+        for cell in cells
+        if cell.state == "done" and not cell.configuration.dataset_entry.always_the_same
+    }
+    if not own:
+        return
+    ids = [row.id for row in runs(store) if (row.recipe, row.config_hash, row.seed) in own]
+    for images, n in Counter(trained_on(store, ids).values()).items():
+        yield f"{count(n, 'cell')} done already, trained on {images}"
 
 
 def _hints(setup: Setup, tasks: Sequence[Task]) -> Iterable[str]:

@@ -28,7 +28,7 @@ from pfa_cli.store import writer
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import LostCell, ServerLost, StoreError
 from pfa_cli.store.owner import Owner
-from pfa_cli.store.queries import RunRow, runs
+from pfa_cli.store.queries import RunRow, runs, trained_on
 from pfa_cli.training import checkpoint
 from pfa_cli.training.cuda_graph import release_memory
 from pfa_cli.training.device import make_repeatable
@@ -134,6 +134,7 @@ class Worker:
         self._ranks.from_first((task, folder))  # the others begin
         with interruptible():
             dataset = self._dataset(task.configuration)
+        self._check_same_images(task, claim, dataset)
         precision = task.configuration.precision
         facts = attempt_facts(
             self._device, precision, dataset.description, self._lanes, not self._setup.eager, self._ranks.size
@@ -174,6 +175,22 @@ class Worker:
         saved = self._save(folder, trainer) if trainer.step else None
         writer.finish(self._store, claim, "interrupted", error=pruned, checkpoint=saved)
         return Ended(task.cell, "interrupted", pruned)
+
+    def _check_same_images(self, task: Task, claim: writer.Claim, dataset: Dataset) -> None:
+        """PfaError if the run would go on with more or fewer images or classes than its epochs so far were trained on.
+
+        The folder's name does not count: it may be another one on another machine.
+        """
+        if task.configuration.dataset_entry.always_the_same or claim.checkpoint is None:
+            return
+        before = trained_on(self._store, [task.run_id]).get(task.run_id)
+        counts = dataset.description.removeprefix(dataset.name)
+        if before is not None and not before.endswith(counts):
+            raise PfaError(
+                f"its epochs so far were trained on {before}, and {self._setup.data_dir} has {dataset.description}: "
+                "name the folder with those images by --data-dir or PFA_DATA, or train it from the start by "
+                f"`pfa runs rerun {task.run_id}`"
+            )
 
     def _tell_how(self, claim: writer.Claim, trainer: Trainer) -> bool:
         """Stores with the attempt which weight gradients are formed from patches; whether the database was there."""

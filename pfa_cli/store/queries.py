@@ -120,6 +120,21 @@ def select_runs(
     return [RunRow(**{name: row[name] for name in wanted}) for row in connection.execute(query).mappings()]
 
 
+def trained_on(store: Store, ids: Iterable[int]) -> dict[int, str]:
+    """The images, in words, on which the last stored epoch of each of these runs was trained, where that is known."""
+    of_runs = schema.runs
+    last = and_(epochs.c.run_id == of_runs.c.id, epochs.c.epoch == of_runs.c.epochs_done)
+    query = (
+        select(of_runs.c.id, attempts.c.dataset)
+        .join(epochs, last)
+        .join(attempts, attempts.c.id == epochs.c.attempt_id)
+        .where(attempts.c.dataset.is_not(None))
+    )
+    wanted = set(ids)
+    found = store.read(lambda connection: connection.execute(query).all())
+    return {run_id: dataset for run_id, dataset in found if run_id in wanted}
+
+
 def plugin_sources(store: Store) -> list[str]:
     """The texts of the plug-ins' files that are stored with runs."""
     sources = schema.runs.c.sources

@@ -165,6 +165,34 @@ def test_a_mistake_that_only_the_data_show_is_the_cells_error(tmp_path: Path) ->
     assert row.error == "batch_size (=100) must be at most the number of training images (=18)"
 
 
+def test_a_run_does_not_go_on_with_other_photographs(tmp_path: Path) -> None:
+    db, cells = tmp_path / "pfa.db", run_cases.resnet_plan(tmp_path, ["bp"])
+    assert run_cases.train(db, cells, tmp_path)[0] == 0
+    before = run_cases.results(db)
+    set_back(db, state="interrupted")
+    added = tmp_path / "train" / "cat" / "more.png"
+    shutil.copy(tmp_path / "train" / "cat" / "0.png", added)
+    code, said = run_cases.train(db, cells, tmp_path)
+    (row,) = run_cases.stored(db)
+    assert (code, row.state, row.epochs_done) == (1, "failed", 3)
+    for part in ("18 train / 6 test", f"{tmp_path} has", "19 train / 6 test", f"`pfa runs rerun {row.id}`"):
+        assert part in said, said
+    added.unlink()
+    moved = tmp_path / "elsewhere" / "of-another-name"
+    for part in ("train", "val"):
+        shutil.copytree(tmp_path / part, moved / part)
+    assert run_cases.train(db, cells, moved)[0] == 0
+    assert run_cases.results(db) == before
+
+
+def test_of_done_cells_the_photographs_are_said(tmp_path: Path) -> None:
+    db, cells = tmp_path / "pfa.db", run_cases.resnet_plan(tmp_path, ["bp"])
+    assert run_cases.train(db, cells, tmp_path)[0] == 0
+    told = f"1 cell done already, trained on {tmp_path.name} (3 classes), 18 train / 6 test"
+    assert told in run_cases.train(db, cells, tmp_path / "elsewhere")[1]
+    assert told in run_cases.train(db, run_cases.resnet_plan(tmp_path, ["bp", "fa"]), tmp_path)[1]
+
+
 def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
     db = tmp_path / "pfa.db"
     code, said = run_cases.train(db, run_cases.plan(["bp"], learning_rate=1e30))

@@ -1,8 +1,9 @@
 """Bringing the results of other machines into this database.
 
 What is new is added. Where both have a run, the longer one is kept if it goes on from exactly the epochs of
-the other; else the two contradict each other, ours is kept, and the report says where they part. Merging
-again changes nothing.
+the other; else the two contradict each other, ours is kept, and the report says where they part. A value that one
+of them lacks, such as a metric that an older pfa did not measure, contradicts nothing, and ours gets it. Merging again
+changes nothing.
 """
 
 import math
@@ -305,29 +306,57 @@ def _merge_run(connection: Connection, other: _Other, theirs: Row, report: Merge
         report.conflicts += (f"{title}: {difference}; kept ours",)
         return False
     rank = {"done": 2, "running": 1 if live else 0}  # of two states after the same epoch
-    if (there.last_epoch, rank.get(theirs["state"], 0)) <= (here.last_epoch, rank.get(ours["state"], 0)):
+    longer = (there.last_epoch, rank.get(theirs["state"], 0)) > (here.last_epoch, rank.get(ours["state"], 0))
+    if ours["state"] == "running" and not live:
+        if longer:
+            report.conflicts += (f"{title}: is running here; kept ours, merge again when it has ended",)
+        else:
+            report.unchanged += 1
+        return False
+    if not (_fill(connection, ours, here, there) or longer):
         report.unchanged += 1
         return False
-    if ours["state"] == "running" and not live:
-        report.conflicts += (f"{title}: is running here; kept ours, merge again when it has ended",)
-        return False
+    report.extended += 1
+    if not longer:
+        return True
     state = {name: theirs[name] for name in _PROGRESS}
     connection.execute(update(runs).where(runs.c.id == ours["id"]).values(state))
     _append(connection, ours["id"], other, theirs["id"], here.last_epoch, _for_cell(there, theirs, ours))
-    report.extended += 1
     return True
+
+
+def _fill(connection: Connection, run: Row, here: _History, there: _History) -> bool:
+    """Gives our run the values that it lacks and the other has, of the epochs that both have; whether there are any."""
+    filled = set()
+    for table, ours, theirs in ((epochs, here.epochs, there.epochs), (layers, here.layers, there.layers)):
+        for row, other in zip(ours, theirs, strict=False):
+            new = {name: other[name] for name in row if row[name] is None and name not in _TIMINGS}
+            new = {name: value for name, value in new.items() if value is not None}
+            if new:
+                key = [column == row[column.name] for column in table.primary_key]
+                connection.execute(update(table).where(*key).values(new))
+                row |= new
+                filled.add(row["epoch"])
+    for epoch, checksum in (_checksums(here, run) if filled else {}).items():
+        if epoch in filled:
+            of_epoch = (epochs.c.run_id == run["id"], epochs.c.epoch == epoch)
+            connection.execute(update(epochs).where(*of_epoch).values(checksum=checksum))
+    return bool(filled)
 
 
 def _for_cell(there: _History, theirs: Row, ours: Row) -> dict[int, str]:
     """The epochs' checksums for our run; a later pfa may describe the same configuration by more settings."""
-    cell = checksums.of_cell(ours)
-    if cell == checksums.of_cell(theirs):
-        return {}
+    return {} if checksums.of_cell(ours) == checksums.of_cell(theirs) else _checksums(there, ours)
+
+
+def _checksums(history: _History, run: Row) -> dict[int, str]:
+    """The checksums of these epochs as those of ``run``, of those that have one."""
+    cell = checksums.of_cell(run)
     return {
         row["epoch"]: checksums.of_epoch(
-            cell, row, [layer for layer in there.layers if layer["epoch"] == row["epoch"]]
+            cell, row, [layer for layer in history.layers if layer["epoch"] == row["epoch"]]
         )
-        for row in there.epochs
+        for row in history.epochs
         if row["checksum"] is not None
     }
 
@@ -395,14 +424,16 @@ def _add(connection: Connection, table: Table, names: Sequence[str], new: Iterab
 
 
 def _first_difference(ours: _History, theirs: _History) -> str | None:
-    """Where the epochs that both have differ, timings aside; None if they do not."""
+    """Where the epochs that both have differ, timings and values that one lacks aside; None if they do not."""
     last = min(ours.last_epoch, theirs.last_epoch)
     for here, there in ((ours.epochs, theirs.epochs), (ours.layers, theirs.layers)):
         a = [row for row in here if row["epoch"] <= last]
         b = [row for row in there if row["epoch"] <= last]
         for row, other in zip(a, b, strict=False):
             for name in row:
-                if name not in _TIMINGS and not _equal(row[name], other[name], name):
+                if None in (row[name], other[name]) or name in _TIMINGS:
+                    continue
+                if not _equal(row[name], other[name], name):
                     layer = f", layer {row['layer']}" if "layer" in row else ""
                     return f"epoch {row['epoch']}{layer}: {name} is {row[name]} here and {other[name]} there"
         if len(a) != len(b):

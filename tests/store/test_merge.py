@@ -24,6 +24,7 @@ from store_cells import (
 )
 
 from pfa_cli.errors import UsageError
+from pfa_cli.store import checksums
 from pfa_cli.store import merge as merging
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import Store, open_store
@@ -31,6 +32,7 @@ from pfa_cli.store.errors import NoResults, StoreError
 from pfa_cli.store.merge import MergeReport, merge, open_to_look
 from pfa_cli.store.owner import Job, Owner
 from pfa_cli.store.queries import runs
+from pfa_cli.store.schema import metadata
 from pfa_cli.store.tables import TABLES
 from pfa_cli.store.writer import (
     Measurement,
@@ -52,6 +54,17 @@ def ours(tmp_path: Path) -> Iterator[Store]:
 def theirs(tmp_path: Path) -> Iterator[Store]:
     with open_store(str(tmp_path / "theirs" / "pfa.db"), write=True) as opened:
         yield opened
+
+
+def store_checksums(store: Store) -> None:
+    """Those of the epochs of run 1 as they are stored now."""
+    with store.write() as connection:
+        tables = [checksums.rows(connection, metadata.tables[name]) for name in ("runs", "epochs", "layers")]
+        (run,), of_epochs, of_layers = tables
+        for row in of_epochs:
+            parts = [layer for layer in of_layers if layer["epoch"] == row["epoch"]]
+            value = checksums.of_epoch(checksums.of_cell(run), row, parts)
+            connection.execute(text(f"UPDATE epochs SET checksum = '{value}' WHERE epoch = {row['epoch']}"))
 
 
 def content(store: Store) -> str:
@@ -191,6 +204,39 @@ def test_a_difference_in_a_layer_is_a_conflict_too(ours: Store, theirs: Store) -
         connection.execute(text("UPDATE epochs SET checksum = NULL"))  # as before there were checksums
     (line,) = merge(str(ours.path), str(theirs.path)).conflicts
     assert "epoch 2, layer layer2: path_angle_degrees is 21.0 here and 1.0 there" in line
+
+
+@pytest.mark.parametrize("checked", [True, False], ids=["checksums", "before there were checksums"])
+@pytest.mark.parametrize("epochs", [4, 2], ids=["as long", "shorter here"])
+def test_a_value_that_one_database_lacks_is_no_conflict(
+    ours: Store, theirs: Store, epochs: int, checked: bool
+) -> None:
+    """As a pfa without the metric stored it: ours gets it, and theirs without it takes nothing from ours."""
+    run_to_end(ours, epochs=epochs)
+    run_to_end(theirs)
+    with ours.write() as connection:
+        connection.execute(text("UPDATE layers SET path_angle_degrees = NULL WHERE epoch < 2"))
+        connection.execute(text("UPDATE epochs SET test_accuracy_percent = NULL WHERE epoch = 1"))
+        connection.execute(text("UPDATE epochs SET checksum = NULL"))
+    if checked:
+        store_checksums(ours)
+    before = content(theirs)
+    other = merge(str(theirs.path), str(ours.path))
+    assert (other.conflicts, other.unchanged, content(theirs)) == ((), 1, before)
+    report = merge(str(ours.path), str(theirs.path))
+    assert (report.conflicts, report.extended) == ((), 1)
+    assert [row.path_angle_degrees for row in stored(ours, "layers")] == [20.0, 21.0] * 4
+    assert [row.test_accuracy_percent for row in stored(ours, "epochs")] == [90.0, 91.0, 92.0, 93.0]
+    assert check(str(ours.path)).ok
+    assert merge(str(ours.path), str(theirs.path)) == MergeReport(unchanged=1)
+
+
+def test_of_a_run_that_is_running_here_no_value_is_added(ours: Store, theirs: Store) -> None:
+    record_epoch(ours, claimed(ours), replace(record(0), test_accuracy_percent=None))
+    record_epoch(theirs, claimed(theirs), record(0))
+    before = content(ours)
+    assert merge(str(ours.path), str(theirs.path)) == MergeReport(unchanged=1)
+    assert content(ours) == before
 
 
 def test_what_is_missing_there_is_a_conflict(ours: Store, theirs: Store) -> None:

@@ -303,6 +303,7 @@ def command(*arguments: str) -> Iterator[dict[str, Any]]:
     """`pfa` with these arguments, Python's collector running inside recordings, too; Figure 3's simulations left out."""
     sys.argv = ["pfa", *arguments]
     code, printed, before = 0, io.StringIO(), count("recordings")
+    gc.unfreeze()
     with (
         patch.object(launch, "ensure"),
         patch.object(gpu, "TRIAL_SECONDS", 0.01),
@@ -314,7 +315,7 @@ def command(*arguments: str) -> Iterator[dict[str, Any]]:
             code = ended.code or 0  # type: ignore[assignment]
     if code == 0:  # else the GPU may be lost
         release_memory(torch.device("cuda:0"), idle=True)
-    left = {"bytes": count("bytes"), "graphs": count("graphs")}
+    left = {"bytes": count("bytes"), "graphs": count("graphs"), "collected": len(gc.get_objects())}
     yield {"code": code, "printed": printed.getvalue(), "recordings": count("recordings") - before} | left
 
 

@@ -149,6 +149,7 @@ def test_eight_cells_side_by_side(parts: dict[str, dict[str, Any]]) -> None:
     assert found["code"] == 0 and "9 cells: 9 done" in found["printed"]
     assert found["recordings"] >= 9 * (2 + 3)  # evaluation, metrics, and a step for each learning rate
     assert (found["bytes"], found["graphs"]) == (0, 0)
+    assert found["collected"] < 150_000  # objects for a collection to look through; with all modules' 400,000
 
 
 def test_a_small_gpu_finishes_all_cells(parts: dict[str, dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ class _Other:
 def merge(db: str | None, *others: str) -> MergeReport:
     """Brings runs, simulations and benchmarks of ``others`` into ``db``, made if missing; the others are only read.
 
-    A folder stands for the databases in it (``*.db``), but not for ``db`` itself. Each of them is one transaction, so a
+    A folder stands for the databases in it (``*.db``), but not for ``db`` itself. Each run is one transaction, so a
     merge that is interrupted can simply be repeated. Checkpoints stay where they are: a run that was not finished there
     starts from the beginning if it is continued here. A run that is running there counts as interrupted here.
 
@@ -173,7 +174,7 @@ def merge(db: str | None, *others: str) -> MergeReport:
             try:
                 with _open_other(name) as opened:
                     if name in others or not _same(store, opened):
-                        report.add(_bring_in(store, opened, known))
+                        _bring_in(store, opened, known, report)
             except PfaError as error:
                 if len(names) == len(others) == 1 or getattr(error, "place", None) == store.name:
                     raise
@@ -198,7 +199,7 @@ def open_to_look(*names: str) -> Store:
             for one in databases_in(name):
                 try:
                     with open_store(one, write=False) as other:
-                        report.add(_bring_in(store, other, known, live=True))
+                        _bring_in(store, other, known, report, live=True)
                 except NoResults:
                     if one == name:
                         raise
@@ -220,59 +221,87 @@ def _open_other(name: str) -> Store:
         raise NoResults(f"no results at {name} to bring in: name the other machine's database.") from None
 
 
-def _bring_in(store: Store, other: Store, known: set[_Fingerprint], *, live: bool = False) -> MergeReport:
-    """One transaction. ``known``: the fingerprints of the runs in ``store``, to which those that are added are added.
+def _bring_in(
+    store: Store, other: Store, known: set[_Fingerprint], report: MergeReport, *, live: bool = False
+) -> None:
+    """Adds to ``report``, and to ``known``, the fingerprints of the runs in ``store``.
+
+    Every run is a transaction: those who train into a server's database, or into a file, wait as long as that takes.
 
     ``live``: to look at the runs: queued and running ones are brought in as they are, and their numbers are not held
-    against their checksums, as is done when they are read.
+    against their checksums, as is done when they are read. All of them are one transaction, in memory.
     """
     if _same(store, other):
         raise UsageError(f"{other.name} is the database to merge into; name another one.")
 
-    def transaction(check: Callable[[], None]) -> tuple[MergeReport, set[_Fingerprint]]:
-        # To look, nothing but memory is written: any damage is the other's.
-        with _both(store, other) as (ours, theirs), other.explained() if live else nullcontext():
-            with other.explained():
-                fingerprints = theirs.fingerprints()
-                if not live:
-                    theirs.verify(fingerprints)
-                found, *measured = [theirs.rows(name) for name in ("runs", "simulations", "benchmarks")]
-            for table in (runs, simulations):
-                lock_table(ours, table)  # another merge may bring in the same
-            report, new = MergeReport(), set()
-            for run in found:
-                fingerprint = fingerprints[run["id"]]
-                if fingerprint in known:
-                    report.unchanged += 1
-                    continue
-                if run["state"] == "running" and not live:
-                    run["state"] = "interrupted"
-                wanted = live or run["state"] != "queued" or run["epochs_done"] is not None
-                if wanted and _merge_run(ours, theirs, run, report, live) and fingerprint is not None:
-                    new.add(fingerprint)
-            _merge_simulations(ours, measured[0], report)
-            _merge_benchmarks(ours, measured[1], report)
-            check()
-        return report, new
+    def look(check: Callable[[], None]) -> tuple[dict[int, _Fingerprint | None], list[Row], list[Row]]:
+        with _alone(other) as theirs, other.explained():
+            fingerprints = theirs.fingerprints()
+            if not live:
+                theirs.verify(fingerprints)
+            return fingerprints, theirs.rows("simulations"), theirs.rows("benchmarks")
 
-    report, new = other.of_one_state(transaction)
-    known |= new
-    return report
+    fingerprints, of_simulations, of_benchmarks = other.of_one_state(look)
+    todo = [run_id for run_id, fingerprint in fingerprints.items() if fingerprint not in known]
+    report.unchanged += len(fingerprints) - len(todo)
+    attach = _can_attach(store, other)
+    for ids in [todo] if live else [[run_id] for run_id in todo]:
+        of_runs, same = other.of_one_state(partial(_bring_in_runs, store, other, attach, ids, live))
+        report.add(of_runs)
+        known |= {fingerprint for run_id in same if (fingerprint := fingerprints[run_id]) is not None}
+    if of_simulations or of_benchmarks:
+        of_others = MergeReport()
+        with store.write() as ours:
+            lock_table(ours, simulations)  # another merge may bring in the same
+            _merge_simulations(ours, of_simulations, of_others)
+            _merge_benchmarks(ours, of_benchmarks, of_others)
+        report.add(of_others)
+
+
+def _bring_in_runs(
+    store: Store, other: Store, attach: bool, ids: Sequence[int], live: bool, check: Callable[[], None]
+) -> tuple[MergeReport, list[int]]:
+    """One transaction, and those of the runs of which both databases hold the same now; ``check``: see ``of_one_state``."""
+    report, same = MergeReport(), []
+    # To look, nothing but memory is written: any damage is the other's.
+    with _both(store, other, attach) as (ours, theirs), other.explained() if live else nullcontext():
+        with other.explained():
+            found = [run for run_id in ids for run in theirs.rows("runs", run_id)]
+        lock_table(ours, runs)  # another merge may bring in the same
+        for run in found:
+            if run["state"] == "running" and not live:
+                run["state"] = "interrupted"
+            wanted = live or run["state"] != "queued" or run["epochs_done"] is not None
+            if wanted and _merge_run(ours, theirs, run, report, live):
+                same.append(run["id"])
+        check()
+    return report, same
 
 
 @contextmanager
-def _both(store: Store, other: Store) -> Iterator[tuple[Connection, _Other]]:
-    """A transaction of ours in which all that is read of the other is of one state.
-
-    A file is attached to ours, so that SQLite copies its rows by itself, in a quarter of the time. It does so only where
-    both store texts in the same encoding.
-    """
-    if store.path and other.path and not other.in_memory and store.read(_encoding) == other.read(_encoding):
+def _both(store: Store, other: Store, attach: bool) -> Iterator[tuple[Connection, _Other]]:
+    """A transaction of ours in which all that is read of the other is of one state; ``attach``: see `_can_attach`."""
+    if attach:
         with store.write(other.path) as ours:
             yield ours, _Other(ours, attached=True)
     else:
-        with store.write() as ours, other.engine.connect() as connection:
-            yield ours, _Other(connection if other.path else reading(connection), attached=False)
+        with store.write() as ours, _alone(other) as theirs:
+            yield ours, theirs
+
+
+@contextmanager
+def _alone(other: Store) -> Iterator[_Other]:
+    with other.engine.connect() as connection:
+        yield _Other(connection if other.path else reading(connection), attached=False)
+
+
+def _can_attach(store: Store, other: Store) -> bool:
+    """Whether the other's file can be attached to ours, so that SQLite copies its rows by itself, in a quarter of the time.
+
+    It does so only where both store texts in the same encoding.
+    """
+    files = store.path is not None and other.path is not None and not other.in_memory
+    return files and store.read(_encoding) == other.read(_encoding)
 
 
 def _encoding(connection: Connection) -> str:

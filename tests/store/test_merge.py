@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -508,3 +510,39 @@ def test_a_folder_of_shards_is_looked_at_as_one_database(tmp_path: Path, call: C
         run_to_end(store, seed=0, accuracy=50.0)
     answer = call("status", "--db", str(shards))
     assert answer.code == 1 and "contradict each other" in answer.err
+
+
+KILLED = """
+import os, sys
+from pfa_cli.store import merge as merging
+
+append, begun = merging._append, []
+
+def killed_at_the_second_run(*arguments):
+    begun.append(arguments)
+    if len(begun) == 2:
+        os._exit(9)
+    append(*arguments)
+
+merging._append = killed_at_the_second_run
+merging.merge(*sys.argv[1:])
+"""
+
+
+def test_every_run_is_a_transaction_of_its_own_and_a_killed_merge_can_be_repeated(
+    db: str, theirs: Store
+) -> None:
+    """Those who train into the same database wait while one run is brought in, not for the whole merge."""
+    for seed in range(3):
+        run_to_end(theirs, seed=seed)
+    record_simulation(theirs, "path", {"expansion": 10}, {"path_angle_degrees": [21.0]})
+    killed = subprocess.run([sys.executable, "-c", KILLED, db, str(theirs.path)], timeout=60)
+    assert killed.returncode == 9
+    with open_store(db, write=False) as store:
+        assert [(row.seed, row.state) for row in runs(store)] == [(0, "done")]
+    assert check(db).ok
+    assert merge(db, str(theirs.path)) == MergeReport(added=2, unchanged=1, simulations=1)
+    with open_store(db, write=False) as store:
+        for name in ("epochs", "layers", "simulations"):
+            assert len(stored(store, name)) == len(stored(theirs, name))
+    assert merge(db, str(theirs.path)) == MergeReport(unchanged=3)

@@ -9,6 +9,9 @@ All rows of the database reach figures, tables and verdicts through here, so tha
    trained: a trial or a sweep must not displace the experiment. ``Comparison.variants`` gives the others of a sweep.
 3. *Runs.* Finished runs are pooled; unfinished ones only while none is finished. A diverged run is a result, but no
    part of a mean. A cell (recipe, algorithm, seed, configuration) counts once, however often a database holds it.
+
+Of an algorithm, a network or a data set from a file only the version of the file that was run last is chosen: an edited
+file is another configuration, and its author asks for what it is now.
 """
 
 import json
@@ -23,7 +26,7 @@ from pfa_cli import registry
 from pfa_cli.analysis.paper import departures
 from pfa_cli.configuration import DEFAULTS
 from pfa_cli.errors import UsageError, unknown
-from pfa_cli.registry import described, in_order
+from pfa_cli.registry import described, flat, in_order
 from pfa_cli.store import queries
 from pfa_cli.store.engine import Store
 
@@ -210,28 +213,37 @@ class Evidence:
     def runs(self) -> pd.DataFrame:
         """Runs with at least one stored epoch, each cell once: the finished one, else the one that came farthest."""
         runs = self.all_runs[self.all_runs["epochs_done"].notna()]
-        for name, values in self._where.items():
-            key = "tag" if name == "tags" else name
-            known = [
-                {**DEFAULTS, **one, **_options(one["algorithm"], one), "seed": seed, "tag": tags or []}
-                for one, seed, tags in zip(runs["configuration"], runs["seed"], runs["tags"], strict=True)
-            ]
-            if known and not any(key in one for one in known):
-                raise unknown("setting", key, {name for one in known for name in one})
-            held = [one[key] if key == "tag" else [one.get(key)] for one in known]
-            words = {str(value) for value in values}
-            kept = [any(one in values or str(one) in words for one in several) for several in held]
-            if known and key == "tag" and not any(held):
-                raise UsageError(f"--where {name}: no run has a tag; `pfa runs tag` gives tags")
-            if known and not any(kept):
-                raise unknown(
-                    f"{key} of a run", ", ".join(sorted(words)), {str(one) for own in held for one in own}
-                )
-            runs = runs[pd.Series(kept, runs.index, dtype=bool)]
+        if self._where and len(runs):
+            runs = runs[self._meets_where(runs)]
         ranked = runs.assign(done=runs["state"] == "done").sort_values(
             ["done", "epochs_done", "run_id"], ascending=[False, False, True]
         )
         return runs.loc[ranked.drop_duplicates(CELL).index.sort_values()].reset_index(drop=True)
+
+    def _meets_where(self, runs: pd.DataFrame) -> pd.Series:
+        """Of each run, whether it meets every ``where``; UsageError if none has one of the names or values, or all of them."""
+        known = [
+            flat(DEFAULTS | one) | _options(one["algorithm"], one) | {"seed": seed, "tag": tags or []}
+            for one, seed, tags in zip(runs["configuration"], runs["seed"], runs["tags"], strict=True)
+        ]
+        meets = pd.Series(True, runs.index)
+        for name, values in self._where.items():
+            key = "tag" if name == "tags" else name
+            if not any(key in one for one in known):
+                raise unknown("setting", key, {name for one in known for name in one})
+            held = [one[key] if key == "tag" else [one.get(key)] for one in known]
+            words = {str(value) for value in values}
+            kept = [any(one in values or str(one) in words for one in several) for several in held]
+            if key == "tag" and not any(held):
+                raise UsageError(f"--where {name}: no run has a tag; `pfa runs tag` gives tags")
+            if not any(kept):
+                raise unknown(
+                    f"{key} of a run", ", ".join(sorted(words)), {str(one) for own in held for one in own}
+                )
+            meets &= pd.Series(kept, runs.index)
+        if not meets.any():
+            raise UsageError(f"no run meets these at once: --where {', --where '.join(self._where)}")
+        return meets
 
     @cached_property
     def own_runs(self) -> pd.DataFrame:
@@ -284,8 +296,9 @@ class Evidence:
         settings = pd.Series([_setting(*one) for one in ran], runs.index)
         asked = runs["algorithm"].isin(algorithms or runs["algorithm"])
         asked |= not asked.any()
+        current = _of_newest_files(runs[asked], "network", "dataset")
         chosen = _preferred(
-            runs[asked], settings[asked], lambda own: (not own["departures"].map(bool).all(),)
+            current, settings[current.index], lambda own: (not own["departures"].map(bool).all(),)
         )
         inside = runs[settings == chosen]
         own = {name: inside[inside["algorithm"] == name] for name in in_order(runs["algorithm"])}
@@ -350,6 +363,20 @@ def _setting(configuration: Mapping[str, Any], dataset: str) -> str:
     return json.dumps(shared | {"description": dataset}, sort_keys=True)
 
 
+def _of_newest_files(runs: pd.DataFrame, *roles: str) -> pd.DataFrame:
+    """The runs with that version of the files of these roles, of each name, with which a run was planned last."""
+
+    def name(configuration: Mapping[str, Any]) -> list[Any]:
+        return [configuration.get(role) for role in roles]
+
+    def version(configuration: Mapping[str, Any]) -> list[Any]:
+        return [(configuration.get("sources") or {}).get(role) for role in roles]
+
+    newest = {str(name(one)): version(one) for one in runs.sort_values("created_at")["configuration"]}
+    kept = [newest[str(name(one))] == version(one) for one in runs["configuration"]]
+    return runs[pd.Series(kept, runs.index, dtype=bool)]
+
+
 def _preferred(runs: pd.DataFrame, by: pd.Series, rank: Callable[[pd.DataFrame], tuple[int, ...]]) -> str:
     """The group of the highest rank; of equals that with the most epochs over all its runs, then the one begun first."""
     groups = {str(name): own for name, own in runs.groupby(by)}
@@ -373,7 +400,8 @@ def _cohort(runs: pd.DataFrame, algorithm: str, swept: Sequence[str] = ()) -> Co
         unusual = [name for name in usual.keys() - set(swept) if ours[name] != usual[name]]
         return -len(first["departures"].keys() - set(swept)), -len(unusual)
 
-    chosen = _preferred(runs, runs["config_hash"], rank)
+    current = _of_newest_files(runs, "algorithm")
+    chosen = _preferred(current, current["config_hash"], rank)
     own = runs[runs["config_hash"] == chosen].sort_values("seed")
     diverged = own["diverged_epoch"].notna()
     done = (own["state"] == "done") & ~diverged

@@ -85,7 +85,7 @@ def build(
         pass
     evidence = Evidence(store, where)
     for name in options.algorithms:
-        if name not in (names := {*ALGORITHMS, *evidence.runs["algorithm"]}):
+        if name not in (names := {*ALGORITHMS, *evidence.all_runs["algorithm"]}):
             raise unknown("algorithm", name, names)
     known: dict[str, Entry | None] = {**catalogue(evidence), "table1": None}
     for name in only or ():
@@ -94,6 +94,8 @@ def build(
     wanted = list(only if only is not None else () if recipe is not None else known)
     if recipe is not None:
         if evidence.comparison(recipe) is None:
+            if where and recipe in set(evidence.all_runs["recipe"]):
+                raise UsageError(f"no run of {recipe} in {store.name} fits --where.")
             raise unknown("recipe with results", recipe, evidence.recipes)
         known |= (own := of_recipe(evidence, recipe))
         wanted += [name for name in own if name not in wanted]

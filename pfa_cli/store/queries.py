@@ -136,11 +136,14 @@ def trained_on(store: Store, ids: Iterable[int]) -> dict[int, str]:
 
 
 def plugin_sources(store: Store) -> list[str]:
-    """The texts of the plug-ins' files that are stored with runs."""
-    sources = schema.runs.c.sources
-    wanted = select(sources).where(sources.is_not(None)).order_by(schema.runs.c.id)
+    """The texts of the plug-ins' files that are stored with runs; the one that was run last is the last."""
+    runs = schema.runs.c
+    wanted = (
+        select(runs.sources).where(runs.sources.is_not(None)).order_by(runs.created_at.desc(), runs.id.desc())
+    )
     found = store.read(lambda connection: connection.execute(wanted).scalars().all())
-    return list(dict.fromkeys(text for each in found for text in each.values() if isinstance(text, str)))
+    newest_first = dict.fromkeys(text for each in found for text in each.values() if isinstance(text, str))
+    return list(newest_first)[::-1]
 
 
 def runs_frame(store: Store, recipe: str | None = None) -> "pd.DataFrame":

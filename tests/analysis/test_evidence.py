@@ -1,11 +1,14 @@
 """Which runs a figure pools, and which it leaves out."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic import add_grid, add_run
 
 from pfa_cli.analysis.evidence import Evidence
+from pfa_cli.analysis.words import labels
 from pfa_cli.store.engine import Store
 
 
@@ -116,3 +119,52 @@ def test_a_trial_does_not_displace_the_recipes_own_runs(new_store: Store) -> Non
     assert comparison.cohorts["pfa"].configuration["learning_rate"] == 0.01
     assert set(comparison.cohorts["pfa"].departures) == {"epochs"}
     assert seeds(comparison.cohorts["pfa"].pooled) == [0, 1]
+
+
+RULE = """
+from pfa_cli.algorithms import Algorithm, Entry, Option
+
+class Rule(Algorithm):
+    entry = Entry("rule", label="First", options={"rate": Option(1.0, "a rate")})
+
+    def path(self, layer):
+        return layer.weight.detach()
+"""
+NETWORK = """
+from torch import nn
+
+def net(input_shape, n_classes):
+    return nn.Linear(input_shape[0], n_classes)
+"""
+
+
+@pytest.mark.parametrize("role", ["algorithm", "network"])
+def test_of_an_edited_file_the_version_that_was_run_last_is_shown(
+    new_store: Store, tmp_path: Path, role: str
+) -> None:
+    file, first = tmp_path / "own.py", RULE if role == "algorithm" else NETWORK
+    own: dict[str, Any] = {"rate": 0.5} if role == "algorithm" else {"network": f"{file}:net"}
+    ours = f"{file}:Rule" if role == "algorithm" else "bp"
+    shown = []
+    for text, found, options in (
+        (first, [0, 1, 2], {key: value for key, value in own.items() if key != "rate"}),
+        (
+            first.replace("First", "Second") + "# edited",
+            [0],
+            own,
+        ),  # fewer seeds, and an option away from its default
+        (first, [3], own),  # the first version again
+    ):
+        file.write_text(text)
+        for seed in found:
+            add_run(new_store, "mnist", ours, seed, epochs=2, **options)
+        comparison = Evidence(new_store).comparison("mnist")
+        assert comparison is not None
+        (cohort,) = comparison.cohorts.values()
+        shown.append(
+            (cohort.configuration["sources"][role], seeds(cohort.pooled), labels([cohort.algorithm]))
+        )
+    versions, pooled, names = zip(*shown, strict=True)
+    assert versions[0] == versions[2] != versions[1]
+    assert pooled[:2] == ([0, 1, 2], [0])
+    assert names == (("First", "Second", "First") if role == "algorithm" else ("BP", "BP", "BP"))

@@ -1,5 +1,6 @@
 """Each option of `pfa figures` changes what it says, and nothing else; a bad value is a usage error with its cure."""
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -79,6 +80,26 @@ def test_recipe_draws_its_figure_alone_with_all_its_algorithms(draw: Draw) -> No
 def test_a_tag_where_no_run_has_one(call: Call, database: Path, tmp_path: Path) -> None:
     refused = call("figures", *A, "--where=tag=x", "--db", str(database), "--out", str(tmp_path / "out"))
     assert refused.code == 2 and "no run has a tag" in refused.err and "Valid:" not in refused.err
+
+
+def test_what_where_leaves_out_is_not_called_unknown(call: Call, tmp_path: Path) -> None:
+    rule, db = tmp_path / "rule.py", str(tmp_path / "own.db")
+    rule.write_text(
+        "from pfa_cli.algorithms import Algorithm\n"
+        "class Rule(Algorithm):\n    path = lambda self, layer: layer.weight\n"
+    )
+    with open_store(db, write=True) as store:
+        add_run(store, "mnist", "pfa", 0, epochs=2)
+        add_run(store, "mnist", f"{rule}:Rule", 0, epochs=2)
+        add_run(store, "cifar10", "bp", 0, epochs=2)
+    out = ("--format=svg", f"--db={db}", f"--out={tmp_path}")
+    answer = call("figures", "--recipe=mnist", "--algos=pfa,rule", "--where=expansion=10", *out)
+    assert answer.code == 0 and set(shown(tmp_path, "training-mnist")["algorithm"].dropna()) == {"pfa"}
+    answer = call("figures", "--recipe=cifar10", "--where=expansion=10", *out)
+    assert answer.code == 2 and "no run of cifar10" in answer.err and "fits --where" in answer.err
+    version = hashlib.sha256(rule.read_bytes()).hexdigest()[:8]
+    assert call("figures", "--recipe=mnist", f"--where=algorithm_file={version}", *out).code == 0
+    assert set(shown(tmp_path, "training-mnist")["algorithm"].dropna()) == {"rule"}
 
 
 def test_algos_draws_these_in_place_of_the_figures_own(draw: Draw) -> None:
@@ -183,6 +204,7 @@ def test_style_is_on_top_of_ours(draw: Draw, usual: Path, tmp_path: Path) -> Non
         (["--where", "tag=godo"], "unknown tag of a run 'godo': did you mean 'good'"),
         (["--where", "seed=7"], "unknown seed of a run '7'. Valid: 0, 1"),
         (["--where", "seed"], "write it as key=value"),
+        (["--where", "expansion=20", "--where", "seed=1"], "no run meets these at once"),
         (["--format", "jpg"], "unknown format 'jpg'"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import (
+    URL,
     Connection,
     Engine,
     NullPool,
@@ -17,7 +18,9 @@ from sqlalchemy import (
     StaticPool,
     create_engine,
     event,
+    insert,
     inspect,
+    select,
     text,
 )
 from sqlalchemy.exc import DatabaseError, DBAPIError
@@ -56,7 +59,7 @@ class Store:
     """
 
     def __init__(self, engine: Engine, path: Path | None, *, writable: bool, in_memory: bool = False):
-        """``in_memory``: what is read is a copy of the file."""
+        """``in_memory``: what is read is a copy of the file or of the server's database."""
         self.in_memory = in_memory
         self._whole = path is None or writable or in_memory  # a transaction sees one state
         self.engine = engine
@@ -176,7 +179,7 @@ class Store:
 
     def _read_once(self, query: Callable[[Connection], T]) -> T:
         with self.engine.connect() as connection:
-            return query(connection if self.path is not None else server.reading(connection))
+            return query(server.reading(connection))
 
     def _check_in_place(self) -> None:
         """A file that was deleted or replaced can still be written to, but what is written is lost."""
@@ -331,16 +334,17 @@ def _brought_up_to_date(store: Store, revision: str | None, *, create: bool) -> 
     """``store`` with today's schema; where it is only read, a copy in memory has it and the file stays as it is."""
     if not create and revision is None:
         raise no_results(store.name)
+    between = range(int(revision or 0) + 1, int(SCHEMA_REVISION) + 1)
+    only_columns = all(f"{number:04d}" in _ONLY_COLUMNS for number in between)
     if not store.writable:
-        if store.path is None:
+        if store.path is None and not only_columns:
             raise StoreError(
                 f"{store.name} was written by an older pfa: `pfa db upgrade` brings it up to date"
             )
         with store:
-            store = _copy_in_memory(store)
-    between = range(int(revision or 0) + 1, int(SCHEMA_REVISION) + 1)
+            store = _copy_in_memory(store) if store.path is not None else _server_in_memory(store)
     with store.explained(), store.engine.execution_options(write=True).connect() as connection:
-        if store.in_memory and all(f"{number:04d}" in _ONLY_COLUMNS for number in between):
+        if store.in_memory and only_columns:
             with connection.begin():
                 add_missing_columns(connection)
         else:
@@ -418,8 +422,40 @@ def _copy_in_memory(store: Store) -> Store:
     return _memory_store(store.read(copy), store.path, writable=False)
 
 
-def _memory_store(memory: sqlite3.Connection, path: Path | None, *, writable: bool) -> Store:
-    engine = _with_transactions(create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool))
+def _server_in_memory(store: Store) -> Store:
+    """What a server's database holds now, in memory, with today's columns; those that it lacks are empty."""
+
+    def copy(connection: Connection) -> Store:
+        columns = _schema_of(connection)[1]
+        _lacks_columns(store.name, columns)
+        copied = _memory_store(
+            sqlite.connect_in_memory(), None, writable=True, database=store.engine.url.database
+        )
+        try:
+            metadata.create_all(copied.engine)
+            with copied.write() as memory:
+                for table in metadata.sorted_tables:
+                    there = select(
+                        *(column for column in table.columns if column.name in columns[table.name])
+                    )
+                    with connection.execute(there, execution_options={"yield_per": 10_000}) as found:
+                        for part in found.mappings().partitions():
+                            memory.execute(insert(table), [dict(row) for row in part])
+        except BaseException:
+            copied.close()
+            raise
+        copied.name, copied.writable = store.name, False
+        return copied
+
+    return store.read(copy)
+
+
+def _memory_store(
+    memory: sqlite3.Connection, path: Path | None, *, writable: bool, database: str | None = None
+) -> Store:
+    """``database``: what it is called on the server that it was copied from."""
+    url = URL.create("sqlite", database=database)
+    engine = _with_transactions(create_engine(url, creator=lambda: memory, poolclass=StaticPool))
     return Store(engine, path, writable=writable, in_memory=True)
 
 

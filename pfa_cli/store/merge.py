@@ -292,7 +292,7 @@ def _both(store: Store, other: Store, attach: bool) -> Iterator[tuple[Connection
 @contextmanager
 def _alone(other: Store) -> Iterator[_Other]:
     with other.engine.connect() as connection:
-        yield _Other(connection if other.path else reading(connection), attached=False)
+        yield _Other(reading(connection), attached=False)
 
 
 def _can_attach(store: Store, other: Store) -> bool:

@@ -64,7 +64,9 @@ def name_of(url: URL) -> str:
 
 
 def reading(connection: Connection) -> Connection:
-    """``connection`` for one transaction that sees one state of the database and can change nothing."""
+    """``connection`` for one transaction that sees one state of a server's database and can change nothing."""
+    if connection.dialect.name != "postgresql":
+        return connection
     return connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 

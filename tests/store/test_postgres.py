@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from command_line import Call
 from postgres import Server
-from sqlalchemy import Connection
+from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 from store_cells import (
     OWNER,
     PROCESSES,
@@ -223,6 +223,32 @@ def test_who_may_only_read_can_look(server: Server, guests: str) -> None:
     with open_store(guests, write=True) as store, pytest.raises(StoreError, match="missing rights"):
         ensure_run(store, configuration(), 0)
     server.execute("REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM guest", "results")
+
+
+OLDER = ["ALTER TABLE runs DROP COLUMN tags", "UPDATE alembic_version SET version_num = '0001'"]
+
+
+@pytest.mark.parametrize("statements", [OLDER[:1], OLDER], ids=["without a column", "of an older schema"])
+def test_an_older_database_is_looked_at_without_being_written_to(
+    server: Server, call: Call, untried: None, monkeypatch: pytest.MonkeyPatch, statements: list[str]
+) -> None:
+    monkeypatch.setenv("PFA_CHECKPOINTS", "checkpoints")
+    url = server.new_database()
+    with open_store(url, write=True) as store:
+        run_to_end(store)
+        with store.write() as connection:
+            for statement in ("DROP VIEW run_results", *statements):
+                connection.execute(text(statement))
+    answer = call("run", "mnist", "--algos", "pfa", "--epochs", "3", "--seeds", "2", "--dry-run", "--db", url)
+    assert (answer.code, "2 cells, 1 to train" in answer.out) == (0, True), answer.err + answer.out
+    assert call("status", "--db", url).code == 0
+    with open_store(url, write=False) as store:
+        assert [row.tags for row in runs(store)] == [None]
+        assert len(stored(store, "layers")) == 8
+    untouched = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool)
+    assert "tags" not in {column["name"] for column in inspect(untouched).get_columns("runs")}
+    open_store(url, write=True).close()
+    assert check(url).ok
 
 
 def test_both_engines_give_the_same_figures_tables_and_verdicts(

@@ -140,7 +140,9 @@ def without_momentum(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _write(folder: Path, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     payload = serialise({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
-    body = json.dumps({"tensors_sha256": _sha256(payload), "tensors": sorted(tensors), "facts": facts})
+    body = json.dumps(
+        {"cell": folder.name, "tensors_sha256": _sha256(payload), "tensors": sorted(tensors), "facts": facts}
+    )
     vouched = json.dumps({"sha256": _sha256(body.encode()), "body": body})
     json_path, tensors_path = paths(folder, name)
     for path, content in ((tensors_path, payload), (json_path, vouched.encode())):
@@ -150,9 +152,11 @@ def _write(folder: Path, name: str, tensors: Mapping[str, Tensor], facts: Mappin
 
 
 def _read(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """OSError, ValueError or SafetensorError if the checkpoint is not whole."""
+    """OSError, ValueError or SafetensorError if the checkpoint is not whole, or was written in another cell's folder."""
     json_path, tensors_path = paths(folder, name)
     body = _vouched(files.read(json_path))
+    if (cell := body.get("cell", folder.name)) != folder.name:  # earlier versions did not name it
+        raise ValueError(f"it is of another cell, {cell}")
     payload = files.read(tensors_path)
     if _sha256(payload) != body.get("tensors_sha256"):
         raise ValueError("its tensors do not match their checksum")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,15 @@ def test_what_only_begins_like_one_is_left_alone(folder: Path, name: str) -> Non
     checkpoint.discard(folder, after_epoch=1)
     checkpoint.save(folder, Counter(2))
     assert (folder / name).read_text() == "mine"
+
+
+def test_one_of_another_cell_is_passed_over(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("another-cell")
+    shutil.copytree(folder, other, dirs_exist_ok=True)
+    _, name, passed_over = checkpoint.restore(other, Counter)
+    assert name is None and all(f"another cell, {folder.name}" in reason for reason in passed_over)
+    moved = shutil.copytree(folder, other / folder.name)
+    assert checkpoint.restore(moved, Counter)[1:] == (NEWEST, [])
 
 
 def test_epochs_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:

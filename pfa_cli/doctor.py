@@ -19,7 +19,7 @@ from pfa_cli.registry import ALGORITHMS
 from pfa_cli.runs.provenance import device_name
 from pfa_cli.store.engine import check_writable, database_file, database_name
 from pfa_cli.store.sqlite import network_warning
-from pfa_cli.training.cuda_graph import EAGER_STEPS, release_memory, side_stream
+from pfa_cli.training.cuda_graph import EAGER_STEPS, collect_without_modules, release_memory, side_stream
 from pfa_cli.training.device import choose_device, deterministic_flags, make_repeatable
 from pfa_cli.training.precision import Precision
 from pfa_cli.training.trainer import Trainer
@@ -136,6 +136,7 @@ def try_graphs(wanted_device: str, precision: str | None) -> Iterator[Finding]:
         yield Finding("CUDA graphs", str(error), in_the_way=True)
         return
     make_repeatable(device)
+    collect_without_modules(device)
     for algorithm in ALGORITHMS:
         for name, change in _SMALL.items():
             settings = _BASE | change | {"algorithm": algorithm, "precision": precision or "fp32"}

@@ -4,7 +4,6 @@ A small network leaves most of a GPU idle. Processes would take turns on it; the
 recorded step needs Python for microseconds only, so that threads do not get into one another's way.
 """
 
-import gc
 import queue
 import time
 from collections import deque
@@ -40,7 +39,6 @@ class Gpu(Backend):
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         self._found: int | None = setup.jobs
-        _leave_modules_to_themselves()
 
     @classmethod
     def fits(cls, setup: Setup) -> bool:
@@ -77,12 +75,6 @@ class Gpu(Backend):
             return 1
         self.notes += filter(None, [precision_note(first.precision, alone, others)])
         return cells
-
-
-def _leave_modules_to_themselves() -> None:
-    """Garbage is collected before each recording, and to look through all that imported modules hold takes 0.1 to 0.2 s."""
-    torch.optim.SGD([torch.zeros(1)])  # imports half of torch when the first one is made
-    gc.freeze()
 
 
 class Lanes:

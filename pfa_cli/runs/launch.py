@@ -36,6 +36,7 @@ from pfa_cli.store.schema import STATES
 from pfa_cli.store.sqlite import network_warning
 from pfa_cli.terminal import Terminal
 from pfa_cli.theory.simulate import ensure
+from pfa_cli.training.cuda_graph import collect_without_modules
 from pfa_cli.training.device import choose_device
 from pfa_cli.training.precision import Precision
 from pfa_cli.wording import count
@@ -78,6 +79,7 @@ def run_cells(
     """
     check_checkpoint_dir(db, checkpoint_dir)
     where = choose_device(device)
+    collect_without_modules(where)
     ranks = Ranks.join(launched(), where.type)
     if together is None:
         together = shares_by_default([c.configuration for c in plan.cells if c.state != "done"], where)

@@ -45,6 +45,7 @@ STYLES = {
 }
 _LONGEST_STATE = 12  # "interrupted,"; its number may stand on the line before
 _NAME = 30  # characters of a run's name, in one line
+_STATE = 12  # characters of its state: "done, diverged in epoch 1" is broken before a column goes
 _TABLE_FRAME = 4  # lines of a table beside its rows
 # Where there is no room for all columns, these go first. Validation, by which one chooses, stays longer than test.
 _SPARED = ("tries", "images/s", "host", "job", "train %", "tags", "left")
@@ -270,7 +271,7 @@ class StatusTable:
         summary = _summary(self.rows)
         yield summary
         room = console.size.height - lines(summary) - 1  # the prompt below
-        every_run = Group(_runs_table(self.rows, notes=self.whole), *troubles)
+        every_run = Group(_runs_table(self.rows, whole=self.whole), *troubles)
         if self.whole or not console.is_terminal or lines(every_run) <= room:
             yield every_run
             return
@@ -311,14 +312,14 @@ def _states(rows: Iterable[StatusRow]) -> Text:
     return Text(", ").join(parts)
 
 
-def _runs_table(rows: Sequence[StatusRow], *, notes: bool = False) -> FittingTable:
-    """One line per run."""
+def _runs_table(rows: Sequence[StatusRow], *, whole: bool = False) -> FittingTable:
+    """One line per run. ``whole``: with its note, and never without its number, by which `pfa runs` is told of it."""
     several_recipes = len({row.recipe for row in rows}) > 1
     hosts = {row.host for row in rows if row.host}
     columns = [
         Column("id", [str(row.run_id) for row in rows], right=True),
         Column("run", [Text(_name(row, with_recipe=several_recipes)) for row in rows], wraps_to=_NAME),
-        Column("state", [_state(row) for row in rows]),
+        Column("state", [_state(row) for row in rows], wraps_to=_STATE),
         Column("epochs", [f"{row.epochs_done}/{row.epochs_total}" for row in rows], right=True),
         Column("train %", [percent(row.train_accuracy_percent) for row in rows], right=True),
         Column("valid. %", [percent(row.validation_accuracy_percent) for row in rows], right=True),
@@ -331,11 +332,12 @@ def _runs_table(rows: Sequence[StatusRow], *, notes: bool = False) -> FittingTab
         Column("host", [Text(row.host or "") if len(hosts) > 1 else "" for row in rows]),
         Column("job", [Text(_job(row)) for row in rows]),
         Column("tags", [Text(", ".join(row.tags)) for row in rows]),
-        Column("note", [Text(row.note or "") if notes else "" for row in rows], wraps_to=16),
+        Column("note", [Text(row.note or "") if whole else "" for row in rows], wraps_to=16),
     ]
     columns = _telling(columns)
     validated = any(column.heading == "valid. %" for column in columns)
-    return FittingTable(columns, (*_SPARED, "id", "test %") if validated else (*_SPARED, "id"))
+    spared = (*_SPARED, "epochs" if whole else "id")
+    return FittingTable(columns, (*spared, "test %") if validated else spared)
 
 
 def _grouped_table(rows: Sequence[StatusRow]) -> FittingTable:

@@ -34,10 +34,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def shown(store: Store, *, width: int = 80, height: int = 24, terminal: bool = True) -> str:
+def shown(
+    store: Store, *, width: int = 80, height: int = 24, terminal: bool = True, whole: bool = False
+) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width, height=height, force_terminal=terminal, color_system=None)
-    console.print(status.StatusTable(status.rows(store)))
+    console.print(status.StatusTable(status.rows(store), whole=whole))
     return out.getvalue()
 
 
@@ -181,6 +183,21 @@ def test_where_there_is_no_room_columns_go_before_names_break(store: Store) -> N
         assert "pfa-o epochs=4000 seed 0" in text and max(map(len, text.splitlines())) <= width
         assert all(column in text for column in columns)
     assert "train %" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_list_of_runs_never_leaves_out_their_numbers(store: Store, width: int) -> None:
+    for total in (10, 4000):
+        run(store, "pfa-o", total=total, epochs=5, validation_accuracy_percent=87.65)
+    with store.write() as connection:
+        connection.execute(update(schema.runs).values(diverged_epoch=1, state="done"))
+    text = shown(store, width=width, whole=True)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    for number in ("1", "2"):
+        assert [line for line in lines if line.split()[:2] == [number, "pfa-o"] and "87.65" in line]
+    assert width < 80 or "test %" in text
+    assert ("id" in shown(store, width=width).split()) == (width == 80)
 
 
 def test_a_diverged_run_says_so(store: Store) -> None:

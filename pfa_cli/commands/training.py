@@ -381,6 +381,10 @@ def submit(
     given = [*recipes, *context.args, *([f"--recipe-dir={recipe_dir.absolute()}"] if recipe_dir else [])]
     command: Any = context.find_root().command
     options = command.get_command(context, "run").make_context("pfa run", [*given]).params
+    if options["dry_run"]:
+        raise UsageError(
+            "--dry-run is an option of `pfa run`; `pfa submit --print` shows the script and submits nothing"
+        )
     planning = (
         "recipes", "algos", "seeds", "epochs", "settings", "sweep", "precision", "prune", "recipe_dir", "shard",
     )  # fmt: skip

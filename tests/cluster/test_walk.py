@@ -54,3 +54,9 @@ def test_a_script_of_every_example(line: str, call: Call) -> None:
             assert f"#SBATCH --{option}={value}\n" in done.out
     assert ("--shard=" in done.out) is ("--shards" in line)
     assert "--print" not in done.out
+
+
+def test_a_dry_run_submits_nothing(call: Call, tmp_path: Path) -> None:
+    refused = call("submit", "mnist", "--algos=bp", "--dry-run")
+    assert refused.code == 2 and "`pfa submit --print` shows the script" in refused.err
+    assert not (tmp_path / "results").exists()

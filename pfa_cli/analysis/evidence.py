@@ -15,7 +15,7 @@ file is another configuration, and its author asks for what it is now.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import Any, TypeVar, cast
@@ -139,6 +139,13 @@ class Comparison:
                 found.setdefault(tuple(options[name] for name in keys), []).append(place)
         return {values: _cohort(runs.loc[found[values]], algorithm, keys) for values in sorted(found)}
 
+    def telling(self, cohort: Cohort, others: Collection[str]) -> dict[str, Any]:
+        """The cohort's settings that one of these configurations, given by their hashes, has otherwise."""
+        runs = self.runs[self.runs["config_hash"].isin(others)].drop_duplicates("config_hash")
+        others_settings = [_flat(one) for one in runs["configuration"]]
+        ours = _flat(cohort.configuration).items()
+        return {name: value for name, value in ours if any(one.get(name) != value for one in others_settings)}
+
     @_once
     def curve(self, cohort: Cohort, value: str) -> pd.DataFrame:
         """``value`` of the table of epochs: its mean, std (ddof = 1) and n over the pooled runs, and their ids, by epoch."""
@@ -223,7 +230,7 @@ class Evidence:
     def _meets_where(self, runs: pd.DataFrame) -> pd.Series:
         """Of each run, whether it meets every ``where``; UsageError if none has one of the names or values, or all of them."""
         known = [
-            flat(DEFAULTS | one) | _options(one["algorithm"], one) | {"seed": seed, "tag": tags or []}
+            _flat(one) | {"seed": seed, "tag": tags or []}
             for one, seed, tags in zip(runs["configuration"], runs["seed"], runs["tags"], strict=True)
         ]
         meets = pd.Series(True, runs.index)
@@ -416,6 +423,11 @@ def _cohort(runs: pd.DataFrame, algorithm: str, swept: Sequence[str] = ()) -> Co
         departures=own["departures"].iloc[0],
         others=frozenset(runs["config_hash"]) - {chosen},
     )
+
+
+def _flat(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings and options in one level; what came after the run was stored has its default."""
+    return flat({**DEFAULTS, **configuration}) | _options(configuration["algorithm"], configuration)
 
 
 def _options(algorithm: str, configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pfa_cli.analysis.statistics import (
     t_interval,
     worst,
 )
-from pfa_cli.analysis.words import data_note, mean_std, settings_note, signed, with_ends
+from pfa_cli.analysis.words import data_note, mean_std, others_note, settings_note, signed, with_ends
 from pfa_cli.registry import described, in_order
 from pfa_cli.wording import count
 
@@ -307,7 +307,8 @@ def _notes(comparisons: Sequence[Comparison]) -> Iterator[str]:
     )
     yield from RULES
     for comparison in comparisons:
-        said = filter(None, (data_note(comparison), settings_note(comparison.cohorts.values())))
+        cohorts = comparison.cohorts.values()
+        said = filter(None, (data_note(comparison), settings_note(cohorts), others_note(comparison, cohorts)))
         yield f"{comparison.recipe}: {' '.join(said)}"
         control = comparison.cohorts.get(CONTROL)
         if control and len(last := comparison.final_accuracy(control)[LAST].dropna()):

@@ -10,7 +10,7 @@ from pfa_cli.analysis.paper import paper
 from pfa_cli.analysis.published import RATIO
 from pfa_cli.analysis.statistics import Interval, Region, inside, outside
 from pfa_cli.registry import described
-from pfa_cli.wording import count
+from pfa_cli.wording import count, setting
 
 MANY_LAYERS = 6
 """More layers than this are summed up: their range in words, one colour bar and no bands in a figure."""
@@ -150,6 +150,19 @@ def absent(comparison: Comparison, names: Sequence[str]) -> str:
     return "; ".join(said + ([f"{labels(elsewhere)} run with other settings only"] if elsewhere else []))
 
 
+def others_note(comparison: Comparison, cohorts: Iterable[Cohort], variants: Collection[str] = ()) -> str:
+    """How many configurations there are besides, and what tells the one shown from them; "" if there are none.
+
+    ``variants``: hashes of those that are shown, too.
+    """
+    found = []
+    for cohort in cohorts:
+        if others := cohort.others.difference(variants):
+            told = " ".join(setting(*one) for one in comparison.telling(cohort, others).items())
+            found.append(f"{_label(cohort)} {len(others)} (shown: {told})")
+    return f"Further configurations in the database, not shown here: {', '.join(found)}." if found else ""
+
+
 def cohort_notes(comparison: Comparison, wanted: Sequence[str], variants: Collection[str] = ()) -> list[str]:
     """What is missing, unfinished, diverged or chosen among others, for the algorithms that a figure wants.
 
@@ -167,8 +180,8 @@ def cohort_notes(comparison: Comparison, wanted: Sequence[str], variants: Collec
         )
     if waiting := [f"{_label(c)} {_seeds(c.waiting)}" for c in shown if len(c.waiting)]:
         notes.append(f"Unfinished and not shown: {'; '.join(waiting)}.")
-    if others := [f"{_label(c)} {n}" for c in shown if (n := len(c.others.difference(variants)))]:
-        notes.append(f"Further configurations in the database, not shown here: {', '.join(others)}.")
+    if note := others_note(comparison, shown, variants):
+        notes.append(note)
     notes.append("Configurations: " + ", ".join(f"{_label(c)} {c.config_hash[:8]}" for c in shown) + ".")
     return notes
 

@@ -17,7 +17,9 @@ from pfa_cli.registry import described
 from pfa_cli.report.tables import Blocks, Table, bullets, latex
 
 _TITLE_CM, _NUMBERS_CM = 3.2, (2.9, 4.2, 5.4)  # widths in LaTeX
-LAYOUT = "Each cell: ours / the paper's; one sign where both are declared properties. –: not run."
+LAYOUT = (
+    "Each cell: ours / the paper's; one sign where both are declared properties. –: not run, or not declared."
+)
 
 
 def verdicts(table1: Table1) -> Table:
@@ -112,7 +114,10 @@ def terminal(table1: Table1) -> Group:
     if judged:
         head = ("", *(row.title for row in judged))
         parts += [Text("What the database says", style="table.title"), Blocks(Table("", head, evidence))]
-    return Group(*parts, *(Text(note, style="dim") for note in (f"{UNKNOWN}: not run.", *table1.notes)))
+    return Group(
+        *parts,
+        *(Text(note, style="dim") for note in (f"{UNKNOWN}: not run, or not declared.", *table1.notes)),
+    )
 
 
 def _both(cell: Cell) -> str:

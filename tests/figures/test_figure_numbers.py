@@ -87,9 +87,11 @@ def test_a_variant_that_is_drawn_does_not_count_as_not_shown(new_store: Store) -
     add_run(new_store, "cifar10", "dfa", 0, epochs=2, error_scale=1 / 65536)
     hidden = "not shown here: DFA"
     assert hidden not in texts(drawn("fig4-supplement", Evidence(new_store)).figure)
-    assert f"{hidden} 1." in texts(drawn("fig4", Evidence(new_store)).figure)
+    assert f"{hidden} 1 (shown: error_scale=1)." in texts(drawn("fig4", Evidence(new_store)).figure)
     add_run(new_store, "cifar10", "dfa", 0, epochs=2, learning_rate=0.5)
-    assert f"{hidden} 1." in texts(drawn("fig4-supplement", Evidence(new_store)).figure)
+    assert f"{hidden} 1 (shown: learning_rate=0.0001)." in texts(
+        drawn("fig4-supplement", Evidence(new_store)).figure
+    )
     chosen = Evidence(new_store, {"error_scale": [1 / 65536]})  # now it is the algorithm's own curve
     assert rows(drawn("fig4-supplement", chosen), source="variant").empty
 
@@ -184,7 +186,7 @@ def test_notes_tell_what_is_missing_and_what_differs(evidence: Evidence) -> None
     mnist = texts(drawn("fig2-supplement", evidence).figure)
     assert "MNIST, 60000 train / 10000 test (recipe mnist), 4 epochs in place of the paper's 40" in mnist
     assert "Unfinished and not shown: WM seed 2." in mnist
-    assert "Further configurations in the database, not shown here: PFA 2." in texts(
+    assert "Further configurations in the database, not shown here: PFA 2 (shown: expansion=10)." in texts(
         drawn("fig2", evidence).figure
     )
     cifar = drawn("fig4", evidence)

@@ -197,6 +197,13 @@ def test_latex_fits_a_page(new_store: Store) -> None:
     assert sum(fixed) + (len("PFA-o") + len("(imagenet)")) * 0.6 * 8 + 2 * 3 * 4 < page
 
 
+def test_the_notes_say_which_of_several_configurations_is_judged(new_store: Store) -> None:
+    for expansion in (10.0, 50.0):
+        add_run(new_store, "mnist", "pfa", 0, epochs=2, expansion=expansion)
+    (note,) = [one for one in judge_table(Evidence(new_store)).notes if "Further configurations" in one]
+    assert note.endswith("not shown here: PFA 1 (shown: expansion=10).")
+
+
 def test_the_control_stands_in_the_notes_and_has_no_column(new_store: Store) -> None:
     add_grid(new_store, "mnist", ["bp", "readout"], range(2), epochs=2)
     table = table_1(new_store)

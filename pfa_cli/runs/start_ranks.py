@@ -43,15 +43,15 @@ def start_ranks(size: int) -> int:
         try:
             ranks = [_start(rank, size, Path(folder, "rendezvous"), alive) for rank in range(size)]
             os.close(alive)
-            _wait(ranks, stop)
+            killed = _wait(ranks, stop)
         finally:
             os.close(held)  # without it, ranks that are left stop
     for number, process in enumerate(ranks):
         if process.returncode < 0 and not stop:
-            show_error(
-                f"rank {number} was killed by {signal.Signals(-process.returncode).name}; the same command goes on "
-                "from the last checkpoint"
-            )
+            how = f"was killed by {signal.Signals(-process.returncode).name}"
+            if process in killed:
+                how = "did not end when it was asked to, and was killed"
+            show_error(f"rank {number} {how}; the same command goes on from the last checkpoint")
     code = ranks[0].returncode
     if stop and code != 0:
         return stop.exit_code
@@ -82,11 +82,13 @@ def _start(rank: int, size: int, rendezvous: Path, alive: int) -> "subprocess.Po
     return subprocess.Popen(command, env=environment, pass_fds=(alive,))
 
 
-def _wait(ranks: list["subprocess.Popen[bytes]"], stop: StopRequest) -> None:
-    """Returns when all have ended. After a stop signal each is told; after the end of one, those that go on without it.
+def _wait(ranks: list["subprocess.Popen[bytes]"], stop: StopRequest) -> list["subprocess.Popen[bytes]"]:
+    """Returns when all have ended: those that had to be killed, such as one that SIGSTOP holds.
 
-    When the others are through, the leader may go on for as long as it takes: it alone has work after the last cell.
+    After a stop signal each is told; after the end of one, those that go on without it. When the others are through, the
+    leader may go on for as long as it takes: it alone has work after the last cell.
     """
+    killed: list[subprocess.Popen[bytes]] = []
     told, first_end = False, None
     while running := [process for process in ranks if process.poll() is None]:
         now = time.monotonic()
@@ -99,6 +101,8 @@ def _wait(ranks: list["subprocess.Popen[bytes]"], stop: StopRequest) -> None:
             for process in running:
                 process.terminate()  # not SIGINT, which the terminal may have sent them already
         if first_end is not None and now - first_end > 2 * _END_SECONDS:
+            killed = killed or running
             for process in running:
                 process.kill()
         time.sleep(_LOOK_SECONDS)
+    return killed

@@ -292,7 +292,10 @@ class Worker:
         except StoreError:
             pass  # the run stays "running" without a process, which is shown as stale, and resumes
         if lost_one:
-            message = "another process of this run has ended; the same command resumes the cell from its last checkpoint"
+            message = (
+                "another process of this run has ended or does not answer; the same command resumes the cell from its "
+                "last checkpoint"
+            )
         return Ended(task.cell, outcome, message)
 
     def _explained(self, error: Exception, folder: Path) -> str:

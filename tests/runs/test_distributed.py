@@ -230,6 +230,24 @@ def test_the_leader_may_go_on_alone_only_where_the_others_are_through(
     assert started[0].returncode == code
 
 
+def test_a_rank_that_stands_still_is_said_to_have_been_killed_by_pfa(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By SIGSTOP, or where the kernel no longer answers it: "killed by SIGKILL" would look as if memory had run out."""
+
+    def start(rank: int, *_: object) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen(["sleep", "60"] if rank else ["false"])
+        if rank:
+            process.send_signal(signal.SIGSTOP)
+        return process
+
+    monkeypatch.setattr(start_ranks, "_END_SECONDS", 0.1)
+    monkeypatch.setattr(start_ranks, "_start", start)
+    assert start_ranks.start_ranks(2) == 1
+    said = "pfa: rank 1 did not end when it was asked to, and was killed; the same command goes on from the last checkpoint\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
 def test_what_is_wrong_in_all_ranks_is_said_by_the_first(
     rank: str, said: int, call: Call, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,7 @@ from pfa_cli.store.owner import Job, Owner, is_running
 from pfa_cli.store.queries import RunRow
 
 GRACE_MINUTES = 5.0  # heartbeats come every 15 s; PFA_GRACE says otherwise
+_MOST_BEHIND = timedelta(days=1)  # of a clock that runs behind without being noticed
 
 
 def grace() -> timedelta:
@@ -38,6 +39,22 @@ def is_alive(row: RunRow) -> bool:
 
     A process cannot be seen on another host, in another PID namespace (a container), or if /proc hides it.
     """
+    seen = _seen(row)
+    return _age(row) <= grace() if seen is None else seen
+
+
+def may_be_late(row: RunRow) -> bool:
+    """Whether nothing but an old heartbeat says that the process is gone: its host's clock may be behind by hours."""
+    return _seen(row) is None and grace() < _age(row) <= _MOST_BEHIND
+
+
+def _age(row: RunRow) -> timedelta:
+    """How old the last heartbeat is, by the clocks of both hosts."""
+    return timedelta.max if row.heartbeat_at is None else datetime.now(UTC) - row.heartbeat_at
+
+
+def _seen(row: RunRow) -> bool | None:
+    """Whether the process is there, as this system or Slurm knows; None if neither does."""
     if row.pid is None:
         return False
     here, job = Owner.current(), Job.stored(row.job)
@@ -52,7 +69,7 @@ def is_alive(row: RunRow) -> bool:
         return False
     if job and slurm.is_suspended(job):
         return True
-    return row.heartbeat_at is not None and datetime.now(UTC) - row.heartbeat_at <= grace()
+    return None
 
 
 PRUNED = "pruned"

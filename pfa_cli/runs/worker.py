@@ -20,7 +20,7 @@ from pfa_cli.errors import PfaError
 from pfa_cli.runs.backend import Report, Setup, Task
 from pfa_cli.runs.checkpoints import checkpoint_folder, prepare_folder
 from pfa_cli.runs.events import Broken, Ended, EpochDone, Note, Started, Step
-from pfa_cli.runs.liveness import PRUNED, is_alive, shown_state
+from pfa_cli.runs.liveness import PRUNED, grace, is_alive, may_be_late, shown_state
 from pfa_cli.runs.provenance import attempt_facts
 from pfa_cli.runs.pruning import behind
 from pfa_cli.signals import Stopped, interruptible
@@ -267,7 +267,22 @@ class Worker:
     def _is_another_alive(self, row: RunRow) -> bool:
         """A run of this very process is one that it had to leave with the disk full: it is not at work on it now."""
         own = Owner(row.host or "", row.pid or 0, row.process_started, row.pid_namespace) == self._owner
-        return not own and is_alive(row)
+        return not own and (is_alive(row) or (may_be_late(row) and self._gives_signs(row)))
+
+    def _gives_signs(self, row: RunRow) -> bool:
+        """Whether the process sends a heartbeat while we watch for longer than it takes from one to the next.
+
+        By our own clock alone. So no cell is taken from a live process whose host has a clock that is hours behind.
+        """
+        until = time.monotonic() + min(4 / 3 * HEARTBEAT_SECONDS, grace().total_seconds())
+        while time.monotonic() < until:
+            if self._should_stop():
+                return True  # leave it
+            time.sleep(0.1)
+        return any(
+            now.id == row.id and (now.token, now.heartbeat_at) != (row.token, row.heartbeat_at)
+            for now in runs(self._store, row.recipe)
+        )
 
     def _row(self, task: Task) -> RunRow:
         """What the database says of the cell now."""

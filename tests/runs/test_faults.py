@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -255,6 +256,28 @@ def test_a_lost_cell_is_left_quietly(tmp_path: Path) -> None:
         assert worker.run(task) == Ended(0, "lost")
     (row,) = run_cases.stored(db)
     assert (row.state, row.host, row.epochs_done) == ("running", "elsewhere", 1)
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_cell_is_not_taken_from_a_live_process_whose_clock_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: bool
+) -> None:
+    db, behind = tmp_path / "pfa.db", datetime.now(UTC) - timedelta(hours=3)
+    monkeypatch.setattr(worker, "HEARTBEAT_SECONDS", 0.3)
+    (task,) = run_cases.tasks(db, run_cases.plan(["bp"], epochs=1))
+    with open_store(str(db), write=True) as store:
+        assert writer.claim(store, task.run_id, Owner("elsewhere", 1, 1.0), is_alive=lambda row: False)
+        set_back(db, heartbeat_at=behind)
+
+        def asked_to_stop() -> bool:  # while it watches, too
+            if lives:
+                set_back(db, heartbeat_at=behind + timedelta(seconds=15))
+            return False
+
+        ended = Worker(store, Setup(str(db), "cpu", default_data_dir()), print, asked_to_stop).run(task)
+    (row,) = run_cases.stored(db)
+    assert ended is not None
+    assert (ended.outcome, row.host) == (("busy", "elsewhere") if lives else ("done", Owner.current().host))
 
 
 def test_a_deleted_database_ends_the_command_with_one_message(tmp_path: Path) -> None:

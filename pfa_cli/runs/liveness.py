@@ -37,7 +37,8 @@ def is_alive(row: RunRow) -> bool:
     however old its heartbeat. squeue: an owner whose job is over is dead; one that is suspended lives. Else the process
     lives while its heartbeat is not older than `grace`; a heartbeat from the future (a clock was set back) is young.
 
-    A process cannot be seen on another host, in another PID namespace (a container), or if /proc hides it.
+    A process cannot be seen on another host (one of the same name too), in another PID namespace (a container), or if /proc
+    hides it.
     """
     seen = _seen(row)
     return _age(row) <= grace() if seen is None else seen
@@ -60,8 +61,7 @@ def _seen(row: RunRow) -> bool | None:
     here, job = Owner.current(), Job.stored(row.job)
     if job and here.job and job.same_job(here.job) and job.restart_count != here.job.restart_count:
         return job.restart_count > here.job.restart_count
-    # Rows of schema 0001 name no namespace.
-    if row.host == here.host and row.pid_namespace in (None, here.pid_namespace):
+    if here.counts_as(row.host, row.pid_namespace):
         running = is_running(row.pid, row.process_started)
         if running is not None:
             return running

@@ -1,12 +1,15 @@
 """Who works on a run: a process of a host, told apart from a later process that got the same number.
 
-Containers of one host may share its name, but each counts its processes by itself, in a PID namespace of its own.
+Containers of one host may share its name, but each counts its processes by itself, in a PID namespace of its own. Machines
+may share a name, too, as those made from one image do; systemd's /etc/machine-id tells them apart.
 """
 
+import hashlib
 import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +70,18 @@ class Owner:
     host: str
     pid: int
     process_started: float | None
-    pid_namespace: str | None = None  # "pid:[4026531836]"; None where the system has none
+    pid_namespace: str | None = (
+        None  # "pid:[4026531836] on 1a2b3c4d", the machine; None where the system has none
+    )
     job: Job | None = field(default=None, compare=False)
+
+    def counts_as(self, host: str | None, pid_namespace: str | None) -> bool:
+        """Whether a pid of this host and namespace is one that this process can look up.
+
+        Rows of schema 0001 name no namespace, those of before version 0.2 no machine.
+        """
+        own = self.pid_namespace
+        return host == self.host and pid_namespace in (None, own, own and own.partition(_ON)[0])
 
     @classmethod
     def current(cls) -> "Owner":
@@ -112,11 +125,28 @@ def _has_proc() -> bool | None:
         return False
 
 
+_ON = " on "
+
+
 def _pid_namespace() -> str | None:
     try:
-        return str(Path("/proc/self/ns/pid").readlink())
+        namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return None
+    return _ON.join(filter(None, (namespace, _machine())))
+
+
+@cache
+def _machine() -> str:
+    """What tells this machine from others, the same after it starts anew; empty where nothing does.
+
+    Not the id itself, which systemd asks to keep to oneself.
+    """
+    try:
+        machine_id = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        return ""
+    return hashlib.sha256(machine_id).hexdigest()[:8] if machine_id else ""
 
 
 def process_started(pid: int) -> float | None:

@@ -270,7 +270,9 @@ runs = Table(
     Column("created_at", UtcTime, nullable=False, doc="when it was planned"),
     Column("started_at", UtcTime, doc="when training began"),
     Column("finished_at", UtcTime, doc="when it ended"),
-    Column("pid_namespace", Text, doc="in which the pid counts: containers of one host may share host names"),
+    Column(
+        "pid_namespace", Text, doc="in which the pid counts, and on which machine: both may share host names"
+    ),
     Column(
         "checkpoint_dir", Text, doc="folder of its checkpoints; empty: the default one beside the database"
     ),

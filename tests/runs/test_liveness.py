@@ -296,6 +296,31 @@ def test_a_process_of_the_host_is_known_by_its_heartbeat_from_within_a_container
     assert (look(row), look(row, prefix=CONTAINER)) == ("running", "stale")
 
 
+def test_a_process_of_another_machine_of_the_same_name_is_known_by_its_heartbeat(
+    owned: Callable[..., Row], tmp_path: Path
+) -> None:
+    """As machines made from one image are: their first PID namespaces have the same number, too."""
+    other = tmp_path / "machine-id"
+    other.write_text("0" * 32)
+    row = owned("unshare", "--mount", "bash", "-c", f'mount --bind {other} /etc/machine-id && exec "$@"', "_")
+    row.process_started = 1.0  # here that process is quite another one
+    assert row.host == Owner.current().host
+    assert look(row) == "running"
+    row.heartbeat_at = LONG_AGO
+    assert look(row) == "stale"
+
+
+def test_a_process_stored_before_machines_were_told_apart_is_seen(process: subprocess.Popen[bytes]) -> None:
+    row = row_of(process.pid)
+    assert row.pid_namespace is not None
+    row.pid_namespace = row.pid_namespace.partition(" on ")[0]
+    assert is_alive(row)
+    process.kill()
+    process.wait()
+    row.heartbeat_at = datetime.now(UTC)
+    assert not is_alive(row)
+
+
 @pytest.mark.parametrize("option", ["hidepid=1", "hidepid=2"])
 def test_a_process_that_proc_hides_is_known_by_its_heartbeat(owned: Callable[..., Row], option: str) -> None:
     row = owned()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from pfa_cli.errors import PfaError
+from pfa_cli.errors import PfaError, unknown
 from pfa_cli.paths import expanded_database
 from pfa_cli.records import LayerRecord, metrics
 
@@ -37,7 +37,7 @@ def load(db: "str | PathLike[str] | None" = None, recipe: str | None = None) -> 
         db: a file (``~`` is the home folder) or an SQLAlchemy URL; by default PFA_DB, else results/pfa.db.
 
     Raises:
-        PfaError: there is no such database, or it cannot be read; says what to do.
+        PfaError: there is no such database, it has no run of the recipe, or it cannot be read; says what to do.
 
     >>> import pfa_cli as pfa
     >>> runs, epochs, layers = pfa.load("results/reproduction.db", recipe="cifar10")
@@ -51,7 +51,9 @@ def load(db: "str | PathLike[str] | None" = None, recipe: str | None = None) -> 
 
     with open_store(None if db is None else expanded_database(str(db)), write=False) as store:
         columns = _settings(store)
-        frames = (frame(store, recipe) for frame in (runs_frame, epochs_frame, layers_frame))
+        frames = [frame(store, recipe) for frame in (runs_frame, epochs_frame, layers_frame)]
+        if recipe is not None and frames[0].empty:
+            raise unknown("recipe in this database", recipe, runs_frame(store)["recipe"].unique())
         return Results(*(frame.join(columns, on="run_id") for frame in frames))
 
 

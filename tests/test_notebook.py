@@ -36,7 +36,8 @@ def test_type_checkers_see_every_public_name() -> None:
     source = Path(pfa.__file__)
     assert source.with_name("py.typed").exists()
     (block,) = (node for node in ast.parse(source.read_text()).body if isinstance(node, ast.If))
-    imported = [alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    ours = [n for n in block.body if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("pfa_cli")]
+    imported = [alias.name for node in ours for alias in node.names]
     assert sorted(imported) == sorted(pfa.__all__)
 
 
@@ -55,7 +56,11 @@ def test_loading_gives_what_the_export_gives_with_settings_as_columns(database: 
     assert set(pfa.load(database, recipe="mnist").layers["recipe"]) == {"mnist"}
 
 
-def test_loading_what_is_not_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_what_is_not_there_says_what_to_do(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PfaError, match="unknown recipe in this database 'minst': did you mean 'mnist'"):
+        pfa.load(database, recipe="minst")
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in (tmp_path / "none.db", "~/none.db"):
         with pytest.raises(PfaError, match=f"no results yet at {tmp_path}/none.db: run `pfa run"):

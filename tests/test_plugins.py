@@ -413,7 +413,11 @@ def test_an_unknown_or_broken_network_or_data_set_is_a_usage_error(
             "return (torch.zeros(8, 3), torch.zeros(7), torch.zeros(8, 3), torch.zeros(8))",
             "labels [n], not [8, 3] and [7]",
         ),
-        ("x = torch.zeros(80, 3); return x, x[:, 0], x, x[:, 0].long()", "labels must be whole numbers"),
+        (
+            "x = torch.zeros(80, 3); return x, x[:, 0], x, x[:, 0].long()",
+            "of an integer type, not torch.float32",
+        ),
+        ("x = torch.ones(80, 3); y = x[:, 0].long(); return x, y, x, y + 1", "whole numbers from 0 to 1"),
         (
             "x = torch.zeros(80, 3).int(); return x, x[:, 0], x, x[:, 0]",
             "must be uint8 or float, not torch.int32",
@@ -561,7 +565,7 @@ def test_every_example_of_the_readme_runs(call: Call, tmp_path: Path) -> None:
     for name, text in (examples("python") | examples("toml")).items():
         (tmp_path / name).write_text(text)
     commands = "".join(examples("sh").values()).splitlines()
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         jobs = ["--jobs=1"] if command.startswith("pfa run") else []  # no processes to start
         done = call(*command.split()[1:], *jobs)
@@ -571,6 +575,7 @@ def test_every_example_of_the_readme_runs(call: Call, tmp_path: Path) -> None:
     assert accuracy.keys() == {
         ("mnist", "bp"),
         ("mnist", "frsf"),
+        ("mnist", "decay"),
         *(("squares", name) for name in ("bp", "pfa", "frsf")),
     }
     assert accuracy["squares", "frsf"] > 50

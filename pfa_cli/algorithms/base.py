@@ -56,7 +56,10 @@ class Algorithm:
         self._version: int | None = None  # of its weights in the last training pass; None after `after_step`
 
     def __init_subclass__(cls, **settings: Any) -> None:
-        """Has `prepare` and `after_step` noted when they are called, so that a loop that leaves one out is warned."""
+        """Has `prepare` and `after_step` run without gradients, and noted, so that a loop that leaves one out is warned.
+
+        A rule that computes with ``layer.weight`` would else keep the graph of all steps so far, and with it a copy of W each.
+        """
         super().__init_subclass__(**settings)
         for name, note in (("prepare", Algorithm.note_prepared), ("after_step", Algorithm.note_step)):
             if name in cls.__dict__:
@@ -148,7 +151,7 @@ class Algorithm:
         return None
 
     def prepare(self) -> None:
-        """Once, before the first training step."""
+        """Once, before the first training step; without gradients."""
 
     def start_epoch(self, epoch: int) -> None:
         """Before each epoch: from here on, noise comes from (seed, epoch) alone."""
@@ -161,7 +164,7 @@ class Algorithm:
         return Reroute.apply(x, a, layer)
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """After each optimiser step."""
+        """After each optimiser step; without gradients."""
 
     @property
     def step_kind(self) -> int:
@@ -258,7 +261,8 @@ class Algorithm:
 def _noted(method: Callable[..., None], note: Callable[[Algorithm], None]) -> Callable[..., None]:
     @wraps(method)
     def call(self: Algorithm, *args: Any) -> None:
-        method(self, *args)
+        with torch.no_grad():
+            method(self, *args)
         note(self)
 
     return call
@@ -361,8 +365,10 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4:
+            cure = "; for rows of pixels the network begins with nn.Unflatten(1, (channels, height, width))"
             raise PfaError(
                 f"layer {self.name!r} takes images [batch, channels, height, width], not {list(x.shape)}"
+                f"{cure if x.ndim == 2 else ''}"
             )
         if self._zeros is None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode

@@ -68,7 +68,8 @@ def convert(
     for name, module in found:
         layer = _adopt(module, name, chosen)
         if drawn is None:
-            tensors = chosen.draw(layer, generator(seed, "feedback", name))
+            with torch.no_grad():
+                tensors = chosen.draw(layer, generator(seed, "feedback", name))
         else:
             tensors = chosen.start_from(layer, *drawn[name])
         if not isinstance(tensors, dict) or not all(isinstance(one, Tensor) for one in tensors.values()):

@@ -138,7 +138,11 @@ def from_tensors(
             )
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise PfaError(f"data set {name}: {what} images must be uint8 or float, not {images.dtype}")
-        if labels.is_floating_point() or labels.min() < 0 or labels.max() > parts[1].max():
+        if labels.is_floating_point():
+            raise PfaError(
+                f"data set {name}: {what} labels must be whole numbers of an integer type, not {labels.dtype}"
+            )
+        if labels.min() < 0 or labels.max() > parts[1].max():
             raise PfaError(f"data set {name}: {what} labels must be whole numbers from 0 to {parts[1].max()}")
     if parts[0].dtype != parts[2].dtype or parts[0].shape[1:] != parts[2].shape[1:]:
         raise PfaError(f"data set {name}: training and test images must have the same type and shape")

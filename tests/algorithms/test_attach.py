@@ -11,12 +11,12 @@ from oracle.comparison import assert_same_network, sgd
 from torch import nn
 from torch.nn import functional as F
 
-from pfa_cli.algorithms import Algorithm, attach, convert
+from pfa_cli.algorithms import Algorithm, FeedbackLayer, attach, convert
 from pfa_cli.errors import PfaError
 from pfa_cli.registry import ALGORITHMS
 
 
-def network(algorithm: str, **options: object) -> nn.Module:
+def network(algorithm: str | type[Algorithm], **options: object) -> nn.Module:
     torch.manual_seed(0)
     if algorithm == "wm":
         options = {"mirror_rate": 0.5, "mirror_samples": 4}
@@ -47,6 +47,30 @@ def test_an_attached_optimiser_does_what_the_loop_would(algorithm: str) -> None:
     written_out.algorithm.prepare()
     steps(written_out, optimizer, then=lambda: written_out.algorithm.after_step(optimizer))
     assert_same_network(ours, written_out, tolerance=0)
+
+
+class Follows(Algorithm):
+    """A rule as one would write it first: with W as it is, not detached."""
+
+    def draw(self, layer: FeedbackLayer, stream: torch.Generator) -> dict[str, torch.Tensor]:
+        return {"V": layer.weight.sign(), "trace": layer.weight * 0}
+
+    def prepare(self) -> None:
+        for layer in self.layers:
+            layer.V += layer.weight
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for layer in self.layers:
+            layer.V += 0.1 * (layer.weight.sign() - layer.V)
+            layer.trace = 0.9 * layer.trace + layer.weight
+
+
+def test_a_rule_that_computes_with_w_keeps_no_graph_of_the_steps() -> None:
+    ours = network(Follows)
+    optimizer = sgd(ours)
+    ours.algorithm.prepare()
+    steps(ours, optimizer, then=lambda: ours.algorithm.after_step(optimizer))
+    assert not [name for name, buffer in ours.named_buffers() if buffer.requires_grad]
 
 
 FORGETFUL = [

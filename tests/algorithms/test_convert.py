@@ -264,10 +264,12 @@ def test_a_network_in_half_precision_takes_a_step(key: str, dtype: torch.dtype) 
         assert path.dtype == dtype and path.isfinite().all()
 
 
-def test_a_single_image_without_its_batch_is_refused() -> None:
+def test_a_convolution_says_what_it_takes() -> None:
     network = convert(build("conv"), "fa")
-    with pytest.raises(PfaError, match=r"takes images \[batch, channels, height, width\]"):
+    with pytest.raises(PfaError, match=r"takes images \[batch, channels, height, width\], not \[2, 6, 6\]$"):
         network(torch.zeros(2, 6, 6, dtype=torch.float64))
+    with pytest.raises(PfaError, match=r"begins with nn\.Unflatten"):  # rows of pixels, as MNIST's
+        network(torch.zeros(3, 72, dtype=torch.float64))
 
 
 def test_dfa_says_what_output_it_needs() -> None:

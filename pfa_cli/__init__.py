@@ -15,8 +15,6 @@ from importlib import import_module
 # As type checkers know it from `typing`, whose import takes 8 ms, in which Ctrl-C would show a traceback.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from pfa_cli.algorithms.conversion import attach, convert
     from pfa_cli.notebook import Results, load, measure
 
@@ -33,7 +31,7 @@ _FROM = {
 __all__ = ["Results", "attach", "convert", "load", "measure"]
 
 
-def __getattr__(name: str) -> "Any":
+def __getattr__(name: str) -> object:
     if name in _FROM:
         return getattr(import_module(f"pfa_cli.{_FROM[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

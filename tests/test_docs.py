@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import pfa_cli
 from pfa_cli.cli import app
+from pfa_cli.store.edit import tag_runs
 from pfa_cli.store.engine import open_store
 
 ROOT = Path(__file__).parents[1]
@@ -61,8 +62,10 @@ def few_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("docs") / "pfa.db"
     with open_store(str(path), write=True) as store:
         add_grid(store, "mnist", PAPERS, [0], epochs=2)
-        for expansion in (2.0, 50.0):
-            add_run(store, "mnist", "pfa", 0, epochs=2, expansion=expansion)
+        swept = [
+            add_run(store, "mnist", "pfa", 0, epochs=2, expansion=expansion) for expansion in (2.0, 50.0)
+        ]
+        tag_runs(store, swept[1:], ["chosen"])
         add_run(store, "mnist", "pfa", 0, epochs=3, validation_images=5000)
         add_run(store, "cifar10", "pfa", 0, epochs=2)
     return path

@@ -1,5 +1,7 @@
 """What can go wrong with the results database."""
 
+import os
+
 from pfa_cli.errors import PfaError
 
 
@@ -44,6 +46,10 @@ class LostCell(StoreError):
 
 def no_results(place: str) -> NoResults:
     """The error for a viewer that finds nothing to show."""
+    if os.path.isdir(shards := f"{place}.shards"):  # noqa: PTH112 (a URL may be no path)
+        return NoResults(
+            f"no results yet at {place}: those of its shards are shown by `--db {shards}`, and united by `pfa merge {shards}`."
+        )
     return NoResults(
         f"no results yet at {place}: run `pfa run mnist` first, or name another database by `--db` or PFA_DB."
     )

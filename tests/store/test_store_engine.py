@@ -124,6 +124,9 @@ def test_a_viewer_without_a_database_is_told_what_to_do_and_creates_nothing(tmp_
     with pytest.raises(NoResults):
         open_store(str(tmp_path / "empty.db"), write=False)
     assert beside(tmp_path / "empty.db") == ["empty.db"]
+    (tmp_path / "pfa.db.shards").mkdir()
+    with pytest.raises(NoResults, match=r"its shards are shown by `--db .*pfa\.db\.shards`"):
+        open_store(str(tmp_path / "pfa.db"), write=False)
 
 
 def test_a_viewer_changes_and_leaves_nothing(tmp_path: Path) -> None:

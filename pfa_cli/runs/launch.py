@@ -21,7 +21,7 @@ from pfa_cli.runs.checkpoints import check_checkpoint_dir, disk_needed, free_byt
 from pfa_cli.runs.distributed import Distributed, follow
 from pfa_cli.runs.events import Broken, Ended, Event, Said
 from pfa_cli.runs.gpu import Gpu
-from pfa_cli.runs.liveness import PRUNED, is_alive, look_up
+from pfa_cli.runs.liveness import PRUNED, is_alive, look_up, may_be_late
 from pfa_cli.runs.log import Log, Logged
 from pfa_cli.runs.plan import Cell, Plan, refreshed
 from pfa_cli.runs.processes import Processes
@@ -167,8 +167,13 @@ def _train(backend: Backend, plan: Plan, console: Terminal, checkpoint_dir: Path
             rounds.run(tasks, store if wait else None)
         if rounds.broken:
             raise PfaError(rounds.broken)
-        states = Counter(cell.state for cell in refreshed(plan, store).cells)
-    summary = _summary(states, rounds.left)
+        late = {row.id for row in runs(store) if may_be_late(row)}  # the backend saw them at work
+        busy = {task.cell for task in tasks if task.cell in rounds.busy and task.run_id in late}
+        cells = refreshed(plan, store).cells
+        states = Counter(
+            "running" if n in busy and cell.state == "stale" else cell.state for n, cell in enumerate(cells)
+        )
+    summary = _summary(states, len(rounds.busy))
     log.say(summary)
     console.say(summary)
     return _exit_code(states, stop, rounds.failed)
@@ -224,13 +229,13 @@ def _hints(setup: Setup, tasks: Sequence[Task]) -> Iterable[str]:
 class _Rounds:
     """The rounds of one `pfa run` over its cells.
 
-    ``broken`` says why it had to end early, if it had; ``failed``, whether a cell did; ``left``, how many cells are in
-    other processes' hands.
+    ``broken`` says why it had to end early, if it had; ``failed``, whether a cell did; ``busy``, which cells are in other
+    processes' hands.
     """
 
     def __init__(self, backend: Backend, shown: View, stop: StopRequest) -> None:
         self._backend, self._shown, self._stop = backend, shown, stop
-        self._busy: dict[int, Ended] = {}
+        self.busy: dict[int, Ended] = {}
         self.broken: str | None = None
         self.failed = False
 
@@ -242,14 +247,14 @@ class _Rounds:
         todo = list(tasks)
         while todo and not self._stop and not self.broken:
             for task in todo:
-                self._busy.pop(task.cell, None)
+                self.busy.pop(task.cell, None)
             self._backend.run(todo, self._report, self._stop)
-            held = [task for task in tasks if task.cell in self._busy]
+            held = [task for task in tasks if task.cell in self.busy]
             if wait_in is None:  # until no more are given up
                 todo = held if len(held) < len(todo) else []
                 continue
             todo = self._given_up(held, wait_in)
-        for ended in self._busy.values():
+        for ended in self.busy.values():
             self._shown.handle(ended)
 
     def _given_up(self, held: Sequence[Task], store: Store) -> list[Task]:
@@ -273,17 +278,13 @@ class _Rounds:
                 time.sleep(0.1)
         return []
 
-    @property
-    def left(self) -> int:
-        return len(self._busy)
-
     def _report(self, event: Event | Said | Broken) -> None:
         if isinstance(event, Broken):
             self.broken = event.message
         elif isinstance(event, Said):
             self._shown.say(event.message)
         elif isinstance(event, Ended) and event.outcome == "busy":
-            self._busy[event.cell] = event
+            self.busy[event.cell] = event
         else:
             self.failed |= isinstance(event, Ended) and event.outcome == "failed"
             self._shown.handle(event)

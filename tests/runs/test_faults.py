@@ -1,6 +1,7 @@
 """What goes wrong in one cell stays in it: named, stored, and over; nothing that was stored before is harmed."""
 
 import contextlib
+import itertools
 import math
 import os
 import shutil
@@ -278,6 +279,34 @@ def test_a_cell_is_not_taken_from_a_live_process_whose_clock_is_behind(
     (row,) = run_cases.stored(db)
     assert ended is not None
     assert (ended.outcome, row.host) == (("busy", "elsewhere") if lives else ("done", Owner.current().host))
+
+
+def test_a_command_that_leaves_cells_to_a_host_whose_clock_is_behind_has_failed_at_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, behind = tmp_path / "pfa.db", datetime.now(UTC) - timedelta(hours=3)
+    monkeypatch.setenv("PFA_GRACE", "0.02")
+    (task,) = run_cases.tasks(db, run_cases.plan(["bp"], epochs=1))
+    with open_store(str(db), write=True) as store:
+        assert writer.claim(store, task.run_id, Owner("elsewhere", 1, 1.0), is_alive=lambda row: False)
+    ended = threading.Event()
+
+    def live() -> None:
+        for n in itertools.count(1):
+            set_back(db, heartbeat_at=behind + timedelta(seconds=n))
+            if ended.wait(0.05):
+                return
+
+    set_back(db, heartbeat_at=behind)
+    other = threading.Thread(target=live)
+    other.start()
+    try:
+        code, out = run_cases.train(db, run_cases.plan(["bp"], epochs=1))
+    finally:
+        ended.set()
+        other.join()
+    assert (code, run_cases.states(db)) == (0, ["running"])
+    assert "1 running; 1 left to another process" in out
 
 
 def test_a_deleted_database_ends_the_command_with_one_message(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def rerun(
     with _opened(db, ids, chosen, write=yes) as (store, rows):
         manage.at_rest(rows)
         plan = manage.plan_again(store, rows)
-        if not _confirmed(yes, rows, "lose their epochs and checkpoints, and be trained from the start"):
+        if not _confirmed(yes, rows, "lose all epochs and checkpoints, and be trained from the start"):
             return
         from pfa_cli.runs.launch import dry_run, run_cells
 
@@ -236,7 +236,7 @@ def note(
 
     _check_order("note", text, ids or [])
     with _opened(db, ids, chosen, write=yes) as (store, rows):
-        if _confirmed(yes, rows, f"get the note {text!r}" if text else "lose their notes"):
+        if _confirmed(yes, rows, f"get the note {text!r}" if text else "lose the note"):
             note_runs(store, [row.run_id for row in rows], text or None)
             output.say(f"{count(len(rows), 'run')} {'noted' if text else 'lost their notes'}")
 

@@ -126,6 +126,8 @@ def _as_bytes(image: Image.Image) -> Image.Image:
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
     if image.mode.startswith(("I", "F")):
         raise Undecodable(f"pixels of mode {image.mode}, whose white is not known")
+    if image.mode == "P":
+        image.info.pop("transparency", None)  # of no use for RGB, and Pillow would warn of it
     return image
 
 

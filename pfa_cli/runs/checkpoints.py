@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pfa_cli.configuration import Configuration
-from pfa_cli.errors import UsageError
+from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.runs.plan import Cell
 from pfa_cli.store import server, writer
 from pfa_cli.store.engine import Store, database_file
@@ -79,7 +79,13 @@ def prepare_folder(store: Store, folder: Path, epochs_done: int | None) -> None:
         former = store.path.with_suffix(".checkpoints") / folder.name
         if former.is_dir():
             shutil.copytree(former, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise PfaError(
+            f"{error.filename} is a file where the folder of a cell's checkpoints belongs: move it away, then run the same "
+            "command again"
+        ) from None
     checkpoint.discard(folder, after_epoch=epochs_done)
 
 

@@ -136,6 +136,13 @@ def test_pixels_whose_white_is_not_known_are_refused(tmp_path: Path, mode: str) 
         decode(tmp_path / "wide.tif")
 
 
+def test_a_palette_with_transparency_is_decoded_without_a_warning(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.save(tmp_path / "clear.png", transparency=b"\xff\x80")
+    assert (np.asarray(decode(tmp_path / "clear.png")) == [10, 20, 30]).all()
+
+
 def encoded(kind: str) -> bytes:
     file = io.BytesIO()
     (RED.convert("P") if kind == "BLP" else RED).save(file, kind)

@@ -362,6 +362,14 @@ def test_checkpoints_of_another_database_are_not_restored_where_this_one_has_no_
     assert list((tmp_path / "lr-0.checkpoints").glob("*/epoch-*.json"))
 
 
+def test_a_file_in_the_place_of_a_cells_checkpoints_fails_the_cell_with_the_cure(tmp_path: Path) -> None:
+    db = tmp_path / "pfa.db"
+    (tmp_path / "pfa.db.checkpoints").write_text("mine")
+    code, out = run_cases.train(db, run_cases.plan(["bp"], epochs=1))
+    assert code == 1 and "is a file where the folder of a cell's checkpoints belongs: move it away" in out
+    assert run_cases.states(db) == ["failed"]
+
+
 def test_a_folder_moved_away_under_a_run_is_not_made_again(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     db = tmp_path / "results" / "pfa.db"

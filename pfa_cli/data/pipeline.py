@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing import connection, forkserver, util
 from threading import Thread
 from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from PIL import Image
@@ -30,6 +31,7 @@ from pfa_cli.signals import STOP_SIGNALS, signals_blocked, start_resource_tracke
 _LARGER = 256 / 224  # an image under evaluation is resized to this times the crop
 _WAIT_SECONDS = 1  # for a batch, until the next look at whether the process was asked to stop
 _LAST_WAIT_SECONDS = 5  # for a batch after that, so that the step can be finished and saved
+_LONGEST_WAIT_SECONDS = 10  # for a worker that does not answer after that
 
 
 class Request(NamedTuple):
@@ -127,6 +129,10 @@ class Pipeline:
         # At the end of a process both are needed: torch's atexit function, which ours precedes, makes shutting down do
         # nothing; processes that multiprocessing started run no atexit functions.
         atexit.register(util.Finalize(self, _end_workers, (self._batches,), exitpriority=1))
+        self._waiting_since: float | None = None  # for a batch
+        self._killed = False  # the workers, see `_watch`
+        if workers:
+            Thread(target=_watch, args=(ref(self),), name="waits for workers", daemon=True).start()
 
     def serve(self, requests: Iterable[list[Request]]) -> Iterator[Batch]:
         """One batch for each list, in order. Only one iterator at a time: a new one ends the one before.
@@ -154,17 +160,48 @@ class Pipeline:
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
         stop_by = None
         while True:
+            self._waiting_since = time.monotonic()
             try:
                 return next(batches, None)
             except RuntimeError as error:
+                if self._killed:
+                    raise StoppedWaiting(
+                        "stopped while a process that decodes images did not answer"
+                    ) from error
                 if died := _worker_died(error):
                     raise died from error
                 if not str(error).startswith("DataLoader timed out"):
                     raise
+            finally:
+                self._waiting_since = None
             if stop_requested():
                 stop_by = stop_by or time.monotonic() + _LAST_WAIT_SECONDS
                 if time.monotonic() > stop_by:
                     raise StoppedWaiting("stopped while waiting for a batch of images, which did not come")
+
+
+def _watch(watched: "ref[Pipeline]") -> None:
+    """Kills the workers where one of them does not answer after a stop signal, as one that SIGSTOP holds.
+
+    A batch that has come is in shared memory, for whose descriptor torch then asks the worker, without a limit of time.
+    """
+    stopped_at = None
+    while (pipeline := watched()) is not None:
+        if stop_requested():
+            now, since = time.monotonic(), pipeline._waiting_since
+            stopped_at = stopped_at or now
+            if since is not None and now - max(since, stopped_at) > _LONGEST_WAIT_SECONDS:
+                pipeline._killed = True
+                _kill_workers(pipeline._batches)
+                return
+        del pipeline
+        time.sleep(_WAIT_SECONDS)
+
+
+def _kill_workers(batches: "DataLoader[Sample]") -> None:
+    iterator: Any = batches._iterator
+    for worker in [] if iterator is None else iterator._workers:
+        worker.kill()
 
 
 def _end_workers(batches: "DataLoader[Sample]") -> None:

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from pfa_cli.data import load_dataset
+from pfa_cli.data import load_dataset, pipeline
 from pfa_cli.data.imagefolder import MEAN, STD, ImageFolderDataset
-from pfa_cli.errors import PfaError, UsageError
+from pfa_cli.errors import PfaError, StoppedWaiting, UsageError
 from pfa_cli.recipes import load_recipe
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "imagenette-mini"
@@ -219,6 +221,36 @@ def test_a_worker_that_was_killed_between_two_passes_is_told_as_within_one(root:
     os.kill(iterator._workers[0].pid, signal.SIGKILL)
     with pytest.raises(PfaError, match="a process that decodes images ended unexpectedly"):
         list(data.train_batches(0, 1, 8))
+
+
+def test_after_a_stop_a_worker_that_stands_still_with_a_batch_is_not_waited_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_LONGEST_WAIT_SECONDS", 0.1)
+    data = dataset(root, workers=1)
+    batches = data.train_batches(0, 1, 8)
+    next(batches)
+    iterator: Any = data._pipeline._batches._iterator
+    worker = iterator._workers[0].pid
+    assert iterator._worker_result_queue._reader.poll(
+        60
+    )  # the next batch has come, and the memory it is in has not
+    os.kill(worker, signal.SIGSTOP)
+    monkeypatch.setattr(pipeline, "stop_requested", lambda: True)
+    with pytest.raises(StoppedWaiting, match="did not answer"), goes_on_after_a_minute(worker):
+        list(batches)
+    assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE
+
+
+@contextmanager
+def goes_on_after_a_minute(worker: int) -> Iterator[None]:
+    """So that the test fails, rather than never ends, where the worker is waited for."""
+    timer = threading.Timer(60, os.kill, (worker, signal.SIGCONT))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def test_a_folder_without_the_layout_is_told_what_belongs_there(root: Path, tmp_path: Path) -> None:

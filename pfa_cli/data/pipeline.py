@@ -163,11 +163,11 @@ class Pipeline:
             self._waiting_since = time.monotonic()
             try:
                 return next(batches, None)
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:
                 if self._killed:
-                    raise StoppedWaiting(
-                        "stopped while a process that decodes images did not answer"
-                    ) from error
+                    raise StoppedWaiting("stopped: a process that decodes images did not answer") from error
+                if not isinstance(error, RuntimeError):
+                    raise
                 if died := _worker_died(error):
                     raise died from error
                 if not str(error).startswith("DataLoader timed out"):

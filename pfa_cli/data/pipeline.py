@@ -132,7 +132,7 @@ class Pipeline:
         self._waiting_since: float | None = None  # for a batch
         self._killed = False  # the workers, see `_watch`
         if workers:
-            Thread(target=_watch, args=(ref(self),), name="waits for workers", daemon=True).start()
+            Thread(target=_watch, args=(ref(self),), name="decoders that do not answer", daemon=True).start()
 
     def serve(self, requests: Iterable[list[Request]]) -> Iterator[Batch]:
         """One batch for each list, in order. Only one iterator at a time: a new one ends the one before.
@@ -192,15 +192,14 @@ def _watch(watched: "ref[Pipeline]") -> None:
             stopped_at = stopped_at or now
             if since is not None and now - max(since, stopped_at) > _LONGEST_WAIT_SECONDS:
                 pipeline._killed = True
-                _kill_workers(pipeline._batches)
+                _kill_workers(pipeline._batches._iterator)
                 return
         del pipeline
         time.sleep(_WAIT_SECONDS)
 
 
-def _kill_workers(batches: "DataLoader[Sample]") -> None:
-    iterator: Any = batches._iterator
-    for worker in [] if iterator is None else iterator._workers:
+def _kill_workers(iterator: Any) -> None:
+    for worker in iterator._workers:  # SIGTERM, which torch may have tried, is blocked in them
         worker.kill()
 
 
@@ -210,8 +209,7 @@ def _end_workers(batches: "DataLoader[Sample]") -> None:
     batches._iterator = None
     if iterator is not None:
         iterator._shutdown_workers()
-        for worker in iterator._workers:  # SIGTERM, which torch may have tried, is blocked in them
-            worker.kill()
+        _kill_workers(iterator)
 
 
 def _worker_died(error: RuntimeError) -> PfaError | None:

@@ -70,9 +70,7 @@ class Owner:
     host: str
     pid: int
     process_started: float | None
-    pid_namespace: str | None = (
-        None  # "pid:[4026531836] on 1a2b3c4d", the machine; None where the system has none
-    )
+    pid_namespace: str | None = None  # "pid:[4026531836] on 1a2b3c4d", a machine; None: the system has none
     job: Job | None = field(default=None, compare=False)
 
     def counts_as(self, host: str | None, pid_namespace: str | None) -> bool:

@@ -23,6 +23,7 @@ LEVELS = [
         "ranks",
         "plugins",
         "source",
+        "kernels",
     ],
     ["registry"],
     ["arguments", "configuration", "recipes"],

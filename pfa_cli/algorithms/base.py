@@ -1,6 +1,7 @@
 """What every algorithm is, a feedback path and how it changes; and the layers whose backward pass asks it for the error."""
 
 import hashlib
+import math
 import sys
 import warnings
 import weakref
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from pfa_cli.algorithms import patches
 from pfa_cli.errors import PfaError, UsageError
 from pfa_cli.randomness import generator, stream_seed
 from pfa_cli.ranks import Ranks
 from pfa_cli.registry import Entry, OptionValue
 
+_ALIGNED = 64  # numbers: where each tensor of a shared piece of memory begins, so that kernels can load four at a time
 _ONE_OF = ("path", "draw", "send_back", "connect")  # what an algorithm overrides, at least one
 
 
@@ -224,18 +225,25 @@ class Algorithm:
 
     # Noise and state
 
-    def noise(
-        self,
-        shape: torch.Size | tuple[int, ...],
-        device: torch.device,
-        dtype: torch.dtype,
-        memory_format: torch.memory_format = torch.contiguous_format,
-    ) -> Tensor:
-        """Standard normal noise of ``shape`` from the algorithm's own stream, drawn in the order of ``memory_format``."""
+    def noise(self, shape: torch.Size | tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Standard normal noise of ``shape`` from the algorithm's own stream."""
         if self.generator is None or self.generator.device != device:
             self.generator = generator(self.seed, "noise", self._epoch, device=device)
-        empty = torch.empty(shape, device=device, dtype=dtype, memory_format=memory_format)
-        return empty.normal_(generator=self.generator)
+        return torch.empty(shape, device=device, dtype=dtype).normal_(generator=self.generator)
+
+    def noises(self, shapes: Sequence[tuple[int, ...]], like: Tensor) -> Iterator[Tensor]:
+        """Noise of each shape in turn, of the dtype and on the device of ``like``.
+
+        On a GPU all is drawn at once, since a draw takes as long for few numbers as for many.
+        """
+        if not like.is_cuda:
+            yield from (self.noise(shape, like.device, like.dtype) for shape in shapes)
+            return
+        sizes = [math.prod(shape) for shape in shapes]
+        rooms = [-(-size // _ALIGNED) * _ALIGNED for size in sizes]
+        together = self.noise((sum(rooms),), like.device, like.dtype)
+        for room, size, shape in zip(together.split(rooms), sizes, shapes, strict=True):
+            yield room[:size].view(shape)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values, beside the layers' buffers, that a resumed run needs."""
@@ -360,8 +368,8 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
     """A convolution, a = W * h + b, whose error travels down by its algorithm's feedback path."""
 
     groups: int
-    by_patches: bool | None = False
-    """Whether the weight gradient is formed from patches (see `patches`); None: the next training pass on a GPU finds out."""
+    own_kernel = False
+    """Whether `pfa_cli.kernels.convolution` forms the weight gradient where it is faster; a trainer on a GPU sets it."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4:
@@ -373,16 +381,16 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
         if self._zeros is None:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
-        if self.by_patches is None and self.training and torch.is_grad_enabled():
-            # What the first rank found: a checkpoint has one answer for all of them.
-            self.by_patches = self.algorithm.ranks.from_first(patches.are_faster(self, x.detach()))
         if self.algorithm.exact:
             return self._convolve(x)
         return self.algorithm.connect(self, x, self._convolve(x.detach()))
 
     def _convolve(self, x: Tensor) -> Tensor:
-        if self.by_patches:
-            return patches.convolve(x, self.weight, self.bias, self.geometry)
+        if self.own_kernel and torch.is_grad_enabled():
+            from pfa_cli.kernels import convolution
+
+            if convolution.serves(x, self.out_channels, self.groups):
+                return convolution.convolve(x, self.weight, self.bias, self.geometry)
         return F.conv2d(x, self.weight, self.bias, **self.geometry)
 
     @property
@@ -419,8 +427,11 @@ class FeedbackConv2d(FeedbackLayer, nn.Conv2d):
         return F.conv_transpose2d(delta, path.to(delta.dtype), output_padding=left_out, **self.geometry)
 
     def outer(self, delta: Tensor, x: Tensor, shape: torch.Size) -> Tensor:
-        if self.by_patches:
-            return patches.weight_gradient(x, delta, shape, self.geometry)
+        if self.own_kernel:
+            from pfa_cli.kernels import convolution
+
+            if convolution.serves(x, shape[0], self.groups):
+                return convolution.weight_gradient(x, delta, shape, self.geometry)
         return conv2d_weight(x, shape, delta, **self.geometry)
 
     def samples(self, x: Tensor, a: Tensor) -> Tensor:

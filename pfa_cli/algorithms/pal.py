@@ -31,8 +31,10 @@ from torch.autograd.graph import Node
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pfa_cli.algorithms.base import Algorithm, FeedbackLayer
+from pfa_cli.algorithms.base import Algorithm, FeedbackLayer, as_it_lies, lying_as
 from pfa_cli.algorithms.drawing import glorot_path
+from pfa_cli.kernels import reason_against
+from pfa_cli.ranks import Ranks
 from pfa_cli.registry import Entry, Option, OptionValue
 
 NORM_BOUND = 3.0
@@ -61,8 +63,10 @@ class _Population:
     u: Tensor
     h: Tensor
     phi: Callable[[Tensor], Tensor] | None = None
+    rectified: bool = False  # whether φ is ReLU
     deviation: Tensor = _NOT_YET  # σ, a scalar
     noise: Tensor = _NOT_YET  # ξ, shape of u
+    change: Tensor = _NOT_YET  # φ(u + ξ) - h: what the noise does to the rate
 
     @property
     def gain(self) -> float:
@@ -70,6 +74,28 @@ class _Population:
 
     def rate(self, u: Tensor) -> Tensor:
         return u if self.phi is None else self.phi(u)
+
+    def excite(self, normal: Tensor) -> None:
+        """Takes up noise: ``normal`` N(0, 1), shape of u."""
+        if kernels := self._kernels(normal):
+            self.noise, self.change = kernels.excite(self.u, self.h, normal, self.deviation, self.rectified)
+        else:
+            self.noise = self.deviation * normal
+            self.change = self.rate(self.u + self.noise) - self.h
+
+    def respond(self, da: Tensor, leak: float, ranks: Ranks) -> Tensor:
+        """r̂, the high-pass filtered rate when ``da`` comes to the input."""
+        if ranks.size == 1 and (kernels := self._kernels(da)):
+            return kernels.respond(self.u, self.h, da, self.noise, leak, self.rectified)
+        return self.rate(self.u + da + self.noise) - self.h + leak * (self.h - ranks.previous(self.h))
+
+    def _kernels(self, *more: Tensor) -> Any:
+        """Those that do the two above at once, on a GPU where they can be used."""
+        if not self.u.is_cuda or not (self.phi is None or self.rectified) or reason_against(self.u.device):
+            return None
+        from pfa_cli.kernels import pal
+
+        return pal if pal.serve(self.u, self.h, *more) else None
 
 
 @dataclass(eq=False)
@@ -195,27 +221,30 @@ class PAL(Algorithm):
 
     def _excite(self, dtype: torch.dtype) -> None:
         """Draws each population's noise, and has its activity in the weights' dtype: differences of rates are small."""
-        converted = {p for p in self._populations if p.u.dtype != dtype}
-        for population in converted:
-            population.u = population.u.to(dtype)
-            population.h = population.rate(population.u)
-        spread = torch.stack([self.ranks.std(population.u) for population in self._populations])
-        deviations = float(self.options["noise"]) * spread
-        for population, deviation in zip(self._populations, deviations, strict=True):
-            u = population.u
-            # Drawn for the whole batch, so that its parts on several ranks have the noise that one process would give them.
-            # On a GPU it lies in memory as u does, or each sum of the two would take twice the time. Not in bf16: what is
-            # done in the weights' dtype is fp32 then, for which cuDNN's weight gradients of channels last are slow.
-            last = (
-                u.is_cuda
-                and u.ndim == 4
-                and u.is_contiguous(memory_format=torch.channels_last)
-                and population not in converted
-            )
-            layout = torch.channels_last if last else torch.contiguous_format
-            everywhere = self.noise((self.ranks.size * u.shape[0], *u.shape[1:]), u.device, u.dtype, layout)
+        for population in self._populations:
+            if population.u.dtype != dtype:
+                population.u = population.u.to(dtype)
+                population.h = population.rate(population.u)
+        deviations = float(self.options["noise"]) * self._spread([p.u for p in self._populations])
+        # Drawn for the whole batch, so that its parts on several ranks have the noise that one process would give them. On a
+        # GPU it lies in memory as u does, or each sum of the two would take twice the time.
+        lying = [as_it_lies(p.u) if p.u.is_cuda else p.u for p in self._populations]
+        shapes = [(self.ranks.size * u.shape[0], *u.shape[1:]) for u in lying]
+        everywhere = self.noises(shapes, lying[0])
+        for population, deviation, noise in zip(self._populations, deviations, everywhere, strict=True):
+            share = noise.chunk(self.ranks.size)[self.ranks.rank]
             population.deviation = deviation
-            population.noise = deviation * everywhere.chunk(self.ranks.size)[self.ranks.rank]
+            population.excite(lying_as(share, population.u) if share.is_cuda else share)
+
+    def _spread(self, inputs: list[Tensor]) -> Tensor:
+        """The standard deviation of each of ``inputs``, over the elements of all ranks."""
+        if self.ranks.size > 1 or not inputs[0].is_cuda:
+            return torch.stack([self.ranks.std(u) for u in inputs])
+        # Image by image first, which takes a GPU half the time: var(u) is the mean of the images' variances and the variance
+        # of their means.
+        images = [torch.var_mean(as_it_lies(u).flatten(1), 1, correction=0) for u in inputs]
+        within, means = (torch.stack(parts) for parts in zip(*images, strict=True))
+        return (within.mean(1) + means.var(1, correction=0)).sqrt()
 
     def _targets(self) -> list[Tensor]:
         """What the feedback of each path goes towards: r̂ᵀξ_p / (n·σ_p²·p̄)."""
@@ -226,8 +255,7 @@ class PAL(Algorithm):
         for path, variance, heard in zip(self._paths, variances, audible, strict=True):
             layer, p, q = path.layer, path.lower, path.upper
             assert q is not None
-            da = layer.response(p.rate(p.u + p.noise) - p.h)
-            fast = q.rate(q.u + da + q.noise) - q.h + leak * (q.h - self.ranks.previous(q.h))
+            fast = q.respond(layer.response(p.change), leak, self.ranks)
             correlation = layer.outer(fast, p.noise, layer.weight.shape) / self._samples_of(path) / variance
             # A silent population has no noise to learn from.
             targets.append(torch.where(heard, self.ranks.mean(correlation), nothing))
@@ -277,6 +305,8 @@ class _Ear(TorchFunctionMode):
             u = u.clone()  # needed after it is overwritten
         h = function(*args, **kwargs)
         settings = {key: value for key, value in kwargs.items() if key != "inplace"}
-        population = _Population(u, h, lambda v: activation(v, *args[1:], **settings))
+        population = _Population(
+            u, h, lambda v: activation(v, *args[1:], **settings), rectified=activation is torch.relu
+        )
         self._algorithm.meet(population, origin, h.grad_fn)
         return h

@@ -27,7 +27,7 @@ the mirror. Noise reaches the first layer's path too, although no error passes t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -100,20 +100,27 @@ class WM(Algorithm):
         """``batches`` mirror batches for every layer, in network order."""
         samples, rate = int(self.options["mirror_samples"]), float(self.options["mirror_rate"])
         paths = [layer.V for layer in self.layers]
+        shapes = [(samples, layer.fan_in) for layer in self.layers if not self._draws_moments(layer)]
         for _ in range(batches):
-            products = [self._correlation(layer, samples) for layer in self.layers]
+            noise = self.noises(shapes, self.layers[0].weight)
+            products = [self._correlation(layer, samples, noise) for layer in self.layers]
             torch._foreach_mul_(paths, 1 - rate)
             torch._foreach_add_(paths, products, alpha=rate / samples)
 
-    def _correlation(self, layer: FeedbackLayer, samples: int) -> Tensor:
-        """YᵀX of a mirror batch, shape of W."""
+    def _draws_moments(self, layer: FeedbackLayer) -> bool:
+        return self.options["mirror_noise"] == "wishart" and layer.fan_in <= int(
+            self.options["mirror_samples"]
+        )
+
+    def _correlation(self, layer: FeedbackLayer, samples: int, noise: Iterator[Tensor]) -> Tensor:
+        """YᵀX of a mirror batch, shape of W; X is the next ``noise`` where it is drawn."""
         lying = as_it_lies(layer.weight)  # what the order of the inputs is makes no difference to noise
         W = lying.flatten(1)
-        if self.options["mirror_noise"] == "wishart" and layer.fan_in <= samples:
+        if self._draws_moments(layer):
             A = self._bartlett(layer.fan_in, samples, W)
             product = (W @ A) @ A.T
         else:
-            X = self.noise((samples, layer.fan_in), W.device, W.dtype)
+            X = next(noise)
             Y = X @ W.T
             product = Y.T @ X
         return lying_as(product.view(lying.shape), layer.weight)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 import pfa_cli
+from pfa_cli import kernels
 from pfa_cli.source import commit
 from pfa_cli.training.device import deterministic_flags
 from pfa_cli.training.precision import memory_format
@@ -43,6 +44,7 @@ def _of_gpu(device: torch.device, precision: str, lanes: int, graphs: bool) -> d
         return {}
     return {
         "cudnn_version": torch.backends.cudnn.version(),
+        "own_kernels": kernels.reason_against(device) or "used",
         "memory_format": str(memory_format(precision, device)).removeprefix("torch."),
         "cuda_graphs": graphs,
         "cells_at_a_time": lanes,

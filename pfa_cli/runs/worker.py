@@ -144,7 +144,6 @@ class Worker:
             trainer = self._trainer(task, claim, dataset, folder)
         self._report(Started(task.cell, trainer.epochs_done))
         diverged, pruned, late = None, None, None
-        told_how = False
         for record in trainer.epochs(self._should_stop, self._on_step(task, lost)):
             # Only one epoch may be late: with the next checkpoint goes the one that the database still names.
             if late is not None:
@@ -158,8 +157,6 @@ class Worker:
                 self._report(
                     Note(task.cell, f"{error}: trains on, and stores epoch {record.epoch} after the next")
                 )
-            if record.epoch and late is None and not told_how:
-                told_how = self._tell_how(claim, trainer)
             self._report(EpochDone(task.cell, record))
             diverged = record.epoch if record.diverged else None
             if self._setup.prune and late is None:  # it judges by what is stored
@@ -191,16 +188,6 @@ class Worker:
                 "name the folder with those images by --data-dir or PFA_DATA, or train it from the start by "
                 f"`pfa runs rerun {task.run_id}`"
             )
-
-    def _tell_how(self, claim: writer.Claim, trainer: Trainer) -> bool:
-        """Stores with the attempt which weight gradients are formed from patches; whether the database was there."""
-        if not trainer.by_patches:
-            return True
-        by_patches = [name for name, chosen in trainer.by_patches.items() if chosen]
-        with contextlib.suppress(ServerLost):
-            writer.add_facts(self._store, claim, {"weight_gradient_by_patches": by_patches})
-            return True
-        return False
 
     def _save(self, folder: Path, trainer: Trainer) -> str:
         """Saves a checkpoint. A folder that was moved away is not made again: its checkpoints would be lost."""

@@ -187,19 +187,6 @@ def start_attempt(store: Store, claim: Claim, facts: Mapping[str, Any]) -> int:
         return int(connection.execute(insert(attempts).values(row).returning(attempts.c.id)).scalar_one())
 
 
-def add_facts(store: Store, claim: Claim, facts: Mapping[str, Any]) -> None:
-    """Adds to the column ``facts`` of this attempt what was found out after its start; ServerLost after two seconds."""
-
-    def transaction() -> None:
-        with store.write() as connection:
-            _update_own(connection, claim, heartbeat_at=_now())
-            own = attempts.c.token == claim.token
-            known = connection.execute(select(attempts.c.facts).where(own)).scalar() or {}
-            connection.execute(update(attempts).where(own).values(facts=known | dict(facts)))
-
-    store.insist(transaction, briefly=True)
-
-
 def record_epoch(
     store: Store, claim: Claim, record: EpochRecord, checkpoint: str | None = None, *, wait: bool = True
 ) -> None:

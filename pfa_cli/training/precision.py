@@ -21,7 +21,9 @@ class Precision:
             raise UsageError(f"precision {name} needs a GPU: on the CPU use fp32 or bf16")
         self.device, self.dtype = device, _AUTOCAST.get(name)
         if device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+            torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+            # Convolutions that autocast leaves in fp32, those of PAL's noise, are no less exact in TF32 than the rest in bf16.
+            torch.backends.cudnn.allow_tf32 = name != "fp32"
         self.memory_format = memory_format(name, device)
         # fp16 gradients underflow unless the loss is scaled; the scaler skips steps whose gradients overflow. A fused
         # optimiser would skip them on the device, unseen by what must skip them too.

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pfa_cli import published_draws
-from pfa_cli.algorithms import Algorithm, attach, convert, patches
+from pfa_cli import kernels, published_draws
+from pfa_cli.algorithms import Algorithm, attach, convert
 from pfa_cli.algorithms.base import FeedbackConv2d
 from pfa_cli.data import Dataset, Part
 from pfa_cli.errors import PfaError, StoppedWaiting
@@ -77,6 +77,7 @@ class Trainer:
         configuration.check_ranks(self.ranks.size)
         self.entry = configuration.algorithm_entry
         self.precision = Precision(configuration.precision, device)
+        self._say = say
         with side_stream(device):
             self._build()
         self.epochs_total = configuration.epochs
@@ -88,7 +89,6 @@ class Trainer:
         self._seconds = 0.0  # of the epoch now in training
         if record is None and device.type == "cuda" and not eager:
             record = cuda_graphs(device)
-        self._say = say
         self._steps = 0  # taken since the first epoch began
         self._recordings: dict[str, defaultdict[int, Recorded]] = {}  # of each kind of that work
         # Within it, work is done without a recording; where nothing is recorded at all, nobody has to wait for it.
@@ -114,14 +114,19 @@ class Trainer:
         if device.type == "cuda":  # else cuDNN would turn the kernels to the images' format at every call
             network.to(memory_format=self.precision.memory_format)
         network = share_statistics(network, self.ranks, device)
+        own_kernels = self._may_use_own_kernels(network)
+        if own_kernels:
+            from pfa_cli.kernels import batch_norm
+
+            batch_norm.adopt(network)
         self.network = convert(
             network, self.entry.load(), seed=self.seed, ignore=(), drawn=drawn, **c.options
         )
         algorithm = self.algorithm
         algorithm.ranks, algorithm.parts = self.ranks, c.accumulation
-        if device.type == "cuda":
-            for layer in self._convolutions():
-                layer.by_patches = None
+        for layer in algorithm.layers:
+            if isinstance(layer, FeedbackConv2d):
+                layer.own_kernel = own_kernels
         self._shared_network = self.ranks.wrap(self.network)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
@@ -140,15 +145,14 @@ class Trainer:
         assert isinstance(algorithm, Algorithm)
         return algorithm
 
-    def _convolutions(self) -> list[FeedbackConv2d]:
-        """Those whose weight gradient can be formed in two ways."""
-        layers = (layer for layer in self.algorithm.layers if isinstance(layer, FeedbackConv2d))
-        return [layer for layer in layers if patches.possible(layer)]
-
-    @property
-    def by_patches(self) -> dict[str, bool | None]:
-        """On a GPU, of each convolution by name: whether its weight gradient is formed from patches; None: not yet known."""
-        return {layer.name: layer.by_patches for layer in self._convolutions() if self.device.type == "cuda"}
+    def _may_use_own_kernels(self, network: torch.nn.Module) -> bool:
+        """Whether `pfa_cli.kernels` are used where they are faster; says why not, if ``network`` on a GPU has work for them."""
+        if self.device.type != "cuda" or not any(isinstance(m, torch.nn.Conv2d) for m in network.modules()):
+            return False
+        reason = kernels.reason_against(self.device)
+        if reason is not None:
+            self._say(f"convolutions and BatchNorm are done by cuDNN, which takes longer: {reason}")
+        return reason is None
 
     @property
     def records_steps(self) -> bool:
@@ -394,7 +398,6 @@ class Trainer:
             "algorithm": facts,
             "progress": progress,
             "scaler": self.precision.scaler.state_dict(),
-            "by_patches": self.by_patches,
         }
 
     def _needs_momentum(self, progress: Mapping[str, Any]) -> bool:
@@ -433,10 +436,6 @@ class Trainer:
                 )
         self.algorithm.restore(part("algorithm."), facts["algorithm"])
         self.precision.scaler.load_state_dict(facts["scaler"])
-        if self.device.type == "cuda":  # sums in the same order as before
-            before = facts.get("by_patches")  # earlier versions had no patches; on a CPU none were tried
-            for layer in self._convolutions():
-                layer.by_patches = False if before is None else before.get(layer.name)
         if self.ranks.first:  # the sums of all ranks
             self._tally.restore(part("tally."))
         else:

@@ -17,9 +17,10 @@ import torch.utils.flop_counter
 from command_line import Call
 from rich.console import Console
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pfa_cli.algorithms import convert, patches
+from pfa_cli.algorithms import convert
 from pfa_cli.bench import command, contender, timing
 from pfa_cli.bench.command import TooSlow, affordable_step, smaller
 from pfa_cli.bench.contender import BP, LITERAL, PFA, PLAIN, PRODUCTS, Contender, Setting, matrix_products
@@ -290,15 +291,19 @@ def test_matrix_products_are_those_of_a_step() -> None:
 
 
 def test_a_convolutions_products_are_formed_as_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its weight gradient from patches where these are faster; whatever its padding."""
+    """Its weight gradient by the own kernel where that serves; whatever its padding."""
     first, second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 4, padding="same", padding_mode="reflect")
     network = convert(nn.Sequential(first, nn.ReLU(), second), "bp")
-    network[0].by_patches = network[2].by_patches = None  # as on a GPU
-    by_patches: list[torch.Size] = []
-    monkeypatch.setattr(patches, "are_faster", lambda layer, x: layer is network[0])
-    monkeypatch.setattr(patches, "weight_gradient", lambda x, delta, shape, _: by_patches.append(shape))
+    network[0].own_kernel = network[2].own_kernel = True  # as on a GPU
+    formed: list[torch.Size] = []
+    kernel = SimpleNamespace(
+        serves=lambda x, n_out, groups: x.shape[1] == 2,
+        convolve=lambda x, weight, bias, geometry: F.conv2d(x, weight, bias, **geometry),
+        weight_gradient=lambda x, delta, shape, geometry: formed.append(shape),
+    )
+    monkeypatch.setattr("pfa_cli.kernels.convolution", kernel, raising=False)
     matrix_products(network, torch.randn(5, 2, 8, 8))()
-    assert by_patches == [network[0].weight.shape]
+    assert formed == [network[0].weight.shape]
 
 
 def test_the_products_are_of_the_recipes_precision_and_parts(tmp_path: Path) -> None:

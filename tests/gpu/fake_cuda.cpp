@@ -451,6 +451,45 @@ int cuDevicePrimaryCtxGetState(int number, unsigned* flags, int* active) {
     return 0;
 }
 int cuCtxGetCurrent(void** context) { static int any; *context = &any; return 0; }
+
+// What Triton asks of the driver: it compiles its kernels for the GPU that cudaGetDeviceProperties describes, and starts them.
+int cuInit(unsigned) { return 0; }
+int cuDriverGetVersion(int* version) { *version = 13000; return 0; }
+int cuCtxGetDevice(int* current) { *current = device; return 0; }
+int cuCtxGetLimit(size_t* value, int) { *value = 0; return 0; }
+int cuCtxSetLimit(int, size_t) { return 0; }
+int cuDeviceGet(int* found, int number) { *found = number; return 0; }
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+    *value = attribute == 97 ? 232448 : attribute == 81 ? 233472 : 132;  // shared memory of a block, of a multiprocessor
+    return 0;
+}
+int cuDevicePrimaryCtxRetain(void** context, int) { return cuCtxGetCurrent(context); }
+int cuCtxSetCurrent(void*) { return 0; }
+int cuGetErrorString(int, const char** text) { *text = "an error of the fake driver"; return 0; }
+int cuModuleLoadData(void** module, const void*) { *module = std::calloc(1, 8); return 0; }
+int cuModuleUnload(void* module) { std::free(module); return 0; }
+int cuModuleGetFunction(void** function, void* module, const char*) { *function = module; return 0; }
+int cuFuncGetAttribute(int* value, int attribute, void*) { *value = attribute == 0 ? 1024 : 0; return 0; }  // 0: threads
+int cuFuncSetAttribute(void*, int, int) { return 0; }
+int cuFuncSetCacheConfig(void*, int) { return 0; }
+int cuPointerGetAttribute(void* value, int, unsigned long long pointer) {
+    *static_cast<unsigned long long*>(value) = pointer;
+    return 0;
+}
+int cuPointerGetAttributes(unsigned count, int*, void** values, unsigned long long pointer) {
+    for (unsigned i = 0; i < count; i++) cuPointerGetAttribute(values[i], 0, pointer);
+    return 0;
+}
+struct DriverLaunch {
+    unsigned grid[3], block[3], shared;
+    cudaStream_t stream;
+    void* attributes;
+    unsigned count;
+};
+int cuLaunchKernelEx(const DriverLaunch* launch, void*, void**, void**) {
+    CALL("launches");
+    return enqueue(launch->stream, "kernels");
+}
 static int any_function() { return 0; }
 cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned, unsigned long long,
                                              cudaDriverEntryPointQueryResult* result) {

@@ -2,9 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,26 +78,6 @@ def test_what_was_recorded_does_not_outlive_a_restore(case: str) -> None:
         found += [timeless(record) for record in current.epochs(now_and_then)]
         current.restore(*current.state())
     assert found == expected
-
-
-def test_a_restored_trainer_forms_weight_gradients_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU the faster way is found by timing; what is found at another time may be another way, with other bits."""
-    first, second = (trainer("bp", "resnet20", None) for _ in range(2))
-    for layer in first._convolutions():
-        layer.by_patches = layer.name == "conv1"
-    for each in (first, second):  # what a GPU alone does
-        monkeypatch.setattr(each, "device", SimpleNamespace(type="cuda"))
-    monkeypatch.setattr("pfa_cli.training.trainer.side_stream", lambda device: nullcontext())
-    monkeypatch.setattr("pfa_cli.training.cuda_graph.side_stream", lambda device: nullcontext())
-    tensors, facts = first.state()
-    assert facts["by_patches"]["conv1"] is True and facts["by_patches"]["stage1.0.conv1"] is False
-    second.restore(tensors, facts)
-    assert second.by_patches == first.by_patches
-    second.restore(tensors, facts | {"by_patches": {}})  # of a CPU, where none were tried
-    assert set(second.by_patches.values()) == {None}
-    del facts["by_patches"]  # an earlier version's
-    second.restore(tensors, facts)
-    assert set(second.by_patches.values()) == {False}
 
 
 def test_gradients_accumulate_in_a_recording() -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 
-from pfa_cli import __version__
+from pfa_cli import __version__, kernels
 from pfa_cli.configuration import Configuration
 from pfa_cli.cores import decoding_processes, physical_cores, usable_cores
 from pfa_cli.data import default_data_dir, prepare_data
@@ -59,6 +59,8 @@ def examine(
         free, total = torch.cuda.mem_get_info(device)
         yield Finding("GPU memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free")
         yield Finding("CUDA", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+        reason = kernels.reason_against(device)
+        yield Finding("own kernels", f"cuDNN's are used: {reason}" if reason else "used")
     make_repeatable(device)
     flags = ", ".join(f"{name}={value}" for name, value in deterministic_flags(device).items())
     yield Finding("repeatable by", flags)

@@ -114,4 +114,5 @@ def test_it_serves_few_channels_on_a_gpu_alone() -> None:
     assert not convolution.serves(like(64), 64, 1)
     assert not convolution.serves(like(16, torch.float64), 16, 1)
     assert not convolution.serves(like(16, on_gpu=False), 16, 1)
-    assert not convolution.serves(like(64, images=2**15), 16, 1)  # 2³¹ numbers
+    assert not convolution.serves(like(64, images=2**14), 16, 1)  # 2³⁰ numbers
+    assert not convolution.serves(like(16, images=2**14), 64, 1)  # as many errors

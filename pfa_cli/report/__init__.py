@@ -7,6 +7,7 @@ is read, matplotlib when something is drawn.
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ def build(
     from pfa_cli.report.table1 import write_table1
 
     check_formats(formats)
-    options = options or Options()
+    options = replace(options or Options(), runs=_narrowed(where))
     with house_style(options):  # a style file that cannot be read is no fault of a figure
         pass
     evidence = Evidence(store, where)
@@ -116,6 +117,7 @@ def build(
                 missing.append(f"table1: nothing of it is in {store.name}; `pfa run mnist` makes it.")
             else:
                 table = judge_table(evidence)
+                table = replace(table, notes=tuple(filter(None, (*table.notes, options.runs))))
                 keep(write_table1(table, out))
             continue
         try:
@@ -146,6 +148,12 @@ def compare(store: "Store") -> "Findings":
     from pfa_cli.analysis.findings import find
 
     return find(Evidence(store))
+
+
+def _narrowed(where: Mapping[str, Sequence[Any]] | None) -> str:
+    """A note that not all runs are shown; empty where they are."""
+    chosen = " and ".join(f"{name}={','.join(map(str, values))}" for name, values in (where or {}).items())
+    return f"Only runs with {chosen}." if chosen else ""
 
 
 def rendered(findings: "Findings", kind: str) -> str:

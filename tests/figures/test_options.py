@@ -124,7 +124,9 @@ def test_where_takes_only_these_runs(
     draw: Draw, small: Path, where: list[str], expected: dict[str, int]
 ) -> None:
     chosen = [part for one in where for part in ("--where", one)]
-    rows = shown(draw("--recipe", "mnist", "--panel", "a", "--format", "svg", *chosen), "training-mnist")
+    out = draw("--recipe", "mnist", "--panel", "a", "--format", "svg", *chosen)
+    assert f"Only runs with {' and '.join(where)}." in " ".join(words(out / "training-mnist.svg"))
+    rows = shown(out, "training-mnist")
     ids = rows[rows["source"] == "ours"].groupby("algorithm")["run_ids"].first().astype(int)
     with open_store(str(small), write=False) as store:
         seeds = {run.id: run.seed for run in runs(store)}

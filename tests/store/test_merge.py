@@ -26,8 +26,7 @@ from store_cells import (
 )
 
 from pfa_cli.errors import UsageError
-from pfa_cli.store import checksums
-from pfa_cli.store import merge as merging
+from pfa_cli.store import checksums, merge_run
 from pfa_cli.store.check import check
 from pfa_cli.store.engine import Store, open_store
 from pfa_cli.store.errors import NoResults, StoreError
@@ -277,7 +276,7 @@ def test_what_is_written_there_during_a_merge_comes_whole_or_not_at_all(
 ) -> None:
     mine = claimed(theirs)
     record_epoch(theirs, mine, record(0))
-    append = merging._append
+    append = merge_run._append
 
     def append_late(*arguments: Any) -> None:
         record_epoch(theirs, mine, record(len(late) + 1))
@@ -285,7 +284,7 @@ def test_what_is_written_there_during_a_merge_comes_whole_or_not_at_all(
         append(*arguments)
 
     late: list[None] = []
-    monkeypatch.setattr(merging, "_append", append_late)
+    monkeypatch.setattr(merge_run, "_append", append_late)
     for expected in (MergeReport(added=1), MergeReport(extended=1)):
         assert merge(str(ours.path), str(theirs.path)) == expected
         assert check(str(ours.path)).ok
@@ -514,9 +513,10 @@ def test_a_folder_of_shards_is_looked_at_as_one_database(tmp_path: Path, call: C
 
 KILLED = """
 import os, sys
-from pfa_cli.store import merge as merging
+from pfa_cli.store import merge_run
+from pfa_cli.store.merge import merge
 
-append, begun = merging._append, []
+append, begun = merge_run._append, []
 
 def killed_at_the_second_run(*arguments):
     begun.append(arguments)
@@ -524,8 +524,8 @@ def killed_at_the_second_run(*arguments):
         os._exit(9)
     append(*arguments)
 
-merging._append = killed_at_the_second_run
-merging.merge(*sys.argv[1:])
+merge_run._append = killed_at_the_second_run
+merge(*sys.argv[1:])
 """
 
 

@@ -65,7 +65,7 @@ def test_batch_norm_on_a_gpu(device: torch.device, shape: tuple[int, ...], preci
     x += 3
 
     def passed(norm: nn.BatchNorm2d, dtype: torch.dtype) -> list[torch.Tensor]:
-        here = x.to(dtype).requires_grad_()
+        here = x.to(dtype, copy=True).requires_grad_()
         y = norm(here)
         y.backward(dy.to(dtype))
         assert here.grad is not None and norm.weight.grad is not None and norm.bias.grad is not None

@@ -59,7 +59,10 @@ def examine(
         free, total = torch.cuda.mem_get_info(device)
         yield Finding("GPU memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free")
         yield Finding("CUDA", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
-        reason = kernels.reason_against(device)
+        try:
+            reason = kernels.reason_against(device)
+        except torch.OutOfMemoryError:
+            reason = "there is no memory to try our own"
         yield Finding("own kernels", f"cuDNN's are used: {reason}" if reason else "used")
     make_repeatable(device)
     flags = ", ".join(f"{name}={value}" for name, value in deterministic_flags(device).items())

@@ -3,20 +3,37 @@
 Measured on an H200 (torch 2.11, deterministic, ResNet-20, batch 128): cuDNN's weight gradient of a 16-to-16-channel convolution
 takes 56 µs in TF32 and 182 in fp32, its BatchNorm of 16 channels 43 µs (channels last) and 144 (channels first). Every sum here
 has one order, so that a run repeats bit for bit. The modules beside this one import Triton, which torch brings along on Linux;
-whoever uses them asks `reason_against` first.
+whoever uses them asks `reason_against` first. Triton starts a kernel on the current GPU, which need not be that of the tensors:
+hence `device_of`.
 """
 
 from functools import cache
 from importlib.util import find_spec
+from subprocess import CalledProcessError
+from threading import Lock
 
 import torch
 
 _OLDEST = (8, 0)  # Ampere, the first with products in TF32 and bf16
+_NEEDS = (
+    "Triton needs a C compiler, Python's headers and a folder to write to, ~/.triton or $TRITON_CACHE_DIR"
+)
+
+_trying = Lock()  # one thread tries, the others wait for what it found
+
+
+def reason_against(device: torch.device) -> str | None:
+    """Why these kernels cannot be used on ``device``, in a few words; None where they can. Tries them the first time.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory to try them.
+    """
+    with _trying:
+        return _found(device)
 
 
 @cache
-def reason_against(device: torch.device) -> str | None:
-    """Why these kernels cannot be used on ``device``, in a few words; None where they can. Tries them the first time."""
+def _found(device: torch.device) -> str | None:
     if device.type != "cuda" or torch.version.cuda is None:
         return "they are for NVIDIA GPUs"
     if torch.cuda.get_device_capability(device) < _OLDEST:
@@ -29,7 +46,11 @@ def reason_against(device: torch.device) -> str | None:
         with torch.enable_grad(), torch.autocast(device.type, enabled=False):  # wherever this was asked for
             for module in (batch_norm, convolution, pal):
                 module.try_out(device)
-    except Exception as error:  # of a compiler, a driver or Triton itself
+    except torch.OutOfMemoryError:
+        raise
+    except CalledProcessError as error:
+        return f"{error.cmd[0]} failed with exit code {error.returncode}. {_NEEDS}"
+    except Exception as error:  # of a driver or Triton itself
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"Triton does not work here: {first}. It needs a C compiler and Python's headers"
+        return f"{first.rstrip('.')}. {_NEEDS}"
     return None

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from pfa_cli import kernels
 
 pytest.importorskip("triton", reason="Triton is not installed; it comes with torch's CUDA builds for Linux")
 
@@ -20,3 +23,23 @@ def test_each_kernel_is_what_torch_does_in_float64(name: str) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_lack_of_memory_is_no_reason_against_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to the cell that met it, which is trained again alone; the next one tries anew."""
+    outcomes = iter(
+        [torch.OutOfMemoryError("CUDA out of memory"), PermissionError(13, "Permission denied", "/triton")]
+    )
+
+    def try_out(device: torch.device) -> None:
+        raise next(outcomes)
+
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("pfa_cli.kernels.batch_norm.try_out", try_out)
+    device = torch.device("cuda", 99)
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels.reason_against(device)
+    reason = kernels.reason_against(device)
+    assert reason is not None and "'/triton'. Triton needs a C compiler" in reason
+    assert kernels.reason_against(device) == reason  # found once

@@ -25,6 +25,7 @@ _TILE = 4096  # values that a program holds at a time
 _MOST_CHANNELS = 32  # of a tile, where channels lie side by side
 _WARPS = 4
 _LARGEST = 2**31  # indices are int32
+_DEVICE = "cuda"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -32,9 +33,9 @@ class BatchNorm2d(nn.BatchNorm2d):
     """torch's BatchNorm2d, by the kernels of this module when it trains."""
 
     def forward(self, x: Tensor) -> Tensor:
-        values = x.numel() // max(1, x.shape[1]) if x.ndim == 4 else 0
-        served = values > 1 and x.numel() < _LARGEST and x.dtype in _DTYPES and not _cudnn_is_fast(x)
-        if not (self.training and served) or self.running_mean is None:  # none while angles are measured
+        # Running statistics are taken away while angles are measured.
+        moves = self.track_running_stats and self.running_mean is not None and self.momentum is not None
+        if not (self.training and moves and _serve(x, self.num_features)):
             return super().forward(x)
         y = _BatchNorm.apply(
             x,
@@ -83,12 +84,13 @@ class _BatchNorm(torch.autograd.Function):
         means, squares = torch.empty(2, shares, channels, device=x.device)
         mean, scale = torch.empty(2, channels, device=x.device)
         y = torch.empty_like(x)
-        _statistics[grid](x, means, squares, **sizes, **tiles)
-        _normalise[grid](
-            *(x, means, squares, weight, bias, y, mean, scale, running_mean, running_var, batches),
-            **(sizes | {"momentum": momentum, "eps": eps}),
-            **(tiles | _all_shares(shares)),
-        )
+        with torch.cuda.device_of(x):
+            _statistics[grid](x, means, squares, **sizes, **tiles)
+            _normalise[grid](
+                *(x, means, squares, weight, bias, y, mean, scale, running_mean, running_var, batches),
+                **(sizes | {"momentum": momentum, "eps": eps}),
+                **(tiles | _all_shares(shares)),
+            )
         ctx.save_for_backward(x, weight, mean, scale)
         return y
 
@@ -103,13 +105,21 @@ class _BatchNorm(torch.autograd.Function):
         sums, products = torch.empty(2, shares, channels, device=x.device)
         dweight, dbias = torch.empty(2, channels, device=x.device)
         dx = torch.empty_like(x)
-        _sums[grid](x, dy, mean, scale, sums, products, **sizes, **tiles)
-        _send_back[grid](
-            *(x, dy, mean, scale, weight, sums, products, dx, dweight, dbias),
-            **sizes,
-            **(tiles | _all_shares(shares)),
-        )
+        with torch.cuda.device_of(x):
+            _sums[grid](x, dy, mean, scale, sums, products, **sizes, **tiles)
+            _send_back[grid](
+                *(x, dy, mean, scale, weight, sums, products, dx, dweight, dbias),
+                **sizes,
+                **(tiles | _all_shares(shares)),
+            )
         return dx, dweight, dbias, None, None, None, None, None
+
+
+def _serve(x: Tensor, channels: int) -> bool:
+    """Whether the kernels can be used on ``x``, which must have so many channels, and are faster."""
+    if x.device.type != _DEVICE or x.dtype not in _DTYPES or x.ndim != 4 or x.shape[1] != channels:
+        return False
+    return channels < x.numel() < _LARGEST and not _cudnn_is_fast(x)  # one value has no variance
 
 
 def _cudnn_is_fast(x: Tensor) -> bool:
@@ -171,7 +181,8 @@ def _statistics(  # type: ignore[no-untyped-def]
         new_mean = tl.sum(here, 0) / new
         away = tl.where(inside, here - new_mean[None, :], 0.0)
         step = new_mean - mean
-        square += tl.sum(away * away, 0) + step * step * (count * new / (count + new))
+        # In this order: the square of a large step could be infinite, and at first it counts 0 times.
+        square += tl.sum(away * away, 0) + step * (step * (count * new / (count + new)))
         mean += step * (new / (count + new))
         count += new
     tl.store(means + p * channels + c, mean, mask=c < channels)
@@ -202,10 +213,10 @@ def _normalise(  # type: ignore[no-untyped-def]
         tl.store(mean_kept + c, mean, mask=c < channels)
         tl.store(scale_kept + c, scale, mask=c < channels)
         before = tl.load(running_mean + c, mask=c < channels)
-        tl.store(running_mean + c, before + momentum * (mean - before), mask=c < channels)
+        tl.store(running_mean + c, (1 - momentum) * before + momentum * mean, mask=c < channels)
         before = tl.load(running_var + c, mask=c < channels)
         unbiased = var * (values / (values - 1.0))
-        tl.store(running_var + c, before + momentum * (unbiased - before), mask=c < channels)
+        tl.store(running_var + c, (1 - momentum) * before + momentum * unbiased, mask=c < channels)
         if tl.program_id(1) == 0:
             tl.store(batches, tl.load(batches) + 1)
     factor = tl.load(weight + c, mask=c < channels) * scale

@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 _MOST_PAIRS = 32 * 64  # of an input with an output channel: with more, cuDNN's kernels are as fast
@@ -26,7 +27,7 @@ def serves(x: Tensor, n_out: int, groups: int) -> bool:
     """Whether the kernel is faster than cuDNN's for inputs like ``x`` [b, N_in, h, w] and ``n_out`` output channels."""
     inputs = x.shape[1]
     few = inputs * n_out <= _MOST_PAIRS and groups == 1
-    small = x.numel() // max(1, inputs) * max(inputs, n_out) < _LARGEST
+    small = 0 < x.numel() // max(1, inputs) * max(inputs, n_out) < _LARGEST
     return few and small and x.is_cuda and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -51,12 +52,13 @@ def weight_gradient(x: Tensor, delta: Tensor, shape: torch.Size, geometry: dict[
     shares = triton.cdiv(positions, share)
     parts = torch.empty(shares, shape.numel(), device=x.device)
     (sh, sw), (ph, pw), (dh, dw) = (geometry[name] for name in ("stride", "padding", "dilation"))
-    _share_of_gradient[(shares, height, blocks)](
-        *(x, delta, parts, *x.stride(), *delta.stride(), *strides, shape.numel(), positions, share),
-        N_IN=n_in, N_OUT=n_out, H=x.shape[2], W=x.shape[3], H_OUT=rows, W_OUT=columns, KW=width,
-        SH=sh, SW=sw, PH=ph, PW=pw, DH=dh, DW=dw,
-        ROWS=_ROWS, COLUMNS=block, OUTPUTS=outputs, PRECISION=_precision(), num_warps=_WARPS, num_stages=_STAGES,
-    )  # fmt: skip
+    with torch.cuda.device_of(x):
+        _share_of_gradient[(shares, height, blocks)](
+            *(x, delta, parts, *x.stride(), *delta.stride(), *strides, shape.numel(), positions, share),
+            N_IN=n_in, N_OUT=n_out, H=x.shape[2], W=x.shape[3], H_OUT=rows, W_OUT=columns, KW=width,
+            SH=sh, SW=sw, PH=ph, PW=pw, DH=dh, DW=dw,
+            ROWS=_ROWS, COLUMNS=block, OUTPUTS=outputs, PRECISION=_precision(), num_warps=_WARPS, num_stages=_STAGES,
+        )  # fmt: skip
     return parts.sum(0).as_strided(shape, strides)
 
 
@@ -92,6 +94,7 @@ class _Convolution(torch.autograd.Function):
             return F.conv2d(x, used, None if bias is None else bias.to(x.dtype), **geometry)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None

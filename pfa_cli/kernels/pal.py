@@ -27,28 +27,18 @@ def serve(*tensors: Tensor) -> bool:
 def excite(u: Tensor, h: Tensor, normal: Tensor, deviation: Tensor, rectified: bool) -> tuple[Tensor, Tensor]:
     """ξ = σ·``normal``, and φ(u + ξ) - h; φ is ReLU, or the identity where not ``rectified``."""
     noise, change = torch.empty_like(u), torch.empty_like(u)
-    _excite[_grid(u)](
-        u, h, normal, deviation, noise, change, u.numel(), RECTIFIED=rectified, BLOCK=_BLOCK, num_warps=_WARPS
-    )
+    settings = {"RECTIFIED": rectified, "BLOCK": _BLOCK, "num_warps": _WARPS}
+    with torch.cuda.device_of(u):
+        _excite[_grid(u)](u, h, normal, deviation, noise, change, u.numel(), **settings)
     return noise, change
 
 
 def respond(u: Tensor, h: Tensor, da: Tensor, noise: Tensor, leak: float, rectified: bool) -> Tensor:
     """r̂ = φ(u + da + ξ) - h + leak·(h - roll(h)); the batch is rolled by one image."""
     fast = torch.empty_like(u)
-    _respond[_grid(u)](
-        u,
-        h,
-        da,
-        noise,
-        fast,
-        u.numel(),
-        u[0].numel(),
-        leak,
-        RECTIFIED=rectified,
-        BLOCK=_BLOCK,
-        num_warps=_WARPS,
-    )
+    settings = {"RECTIFIED": rectified, "BLOCK": _BLOCK, "num_warps": _WARPS}
+    with torch.cuda.device_of(u):
+        _respond[_grid(u)](u, h, da, noise, fast, u.numel(), u[0].numel(), leak, **settings)
     return fast
 
 
@@ -72,7 +62,7 @@ def _grid(tensor: Tensor) -> tuple[int]:
 @triton.jit
 def _rate(u, RECTIFIED: tl.constexpr):  # type: ignore[no-untyped-def]
     if RECTIFIED:
-        return tl.maximum(u, 0.0)
+        return tl.maximum(u, 0.0, propagate_nan=tl.PropagateNan.ALL)
     return u
 
 

@@ -116,11 +116,12 @@ cudaError_t enqueue(cudaStream_t handle, const char* what) {
     return cudaSuccess;
 }
 
-bool holds(const std::map<uintptr_t, Block>& blocks, const void* pointer) {
-    auto after = blocks.upper_bound(reinterpret_cast<uintptr_t>(pointer));
-    if (after == blocks.begin()) return false;
+// The block that a pointer leads into; none: null.
+const Block* holds(const std::map<uintptr_t, Block>& blocks, uintptr_t pointer) {
+    auto after = blocks.upper_bound(pointer);
+    if (after == blocks.begin()) return nullptr;
     --after;
-    return reinterpret_cast<uintptr_t>(pointer) < after->first + after->second.size;
+    return pointer < after->first + after->second.size ? &after->second : nullptr;
 }
 
 }  // namespace
@@ -249,9 +250,10 @@ cudaError_t cudaMemGetInfo(size_t* left, size_t* total) {
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer) {
     CALL("cudaPointerGetAttributes");
     std::memset(attributes, 0, sizeof *attributes);
-    attributes->type = holds(device_blocks, pointer) ? cudaMemoryTypeDevice
-                       : holds(host_blocks, pointer) ? cudaMemoryTypeHost
-                                                     : cudaMemoryTypeUnregistered;
+    uintptr_t at = reinterpret_cast<uintptr_t>(pointer);
+    attributes->type = holds(device_blocks, at) ? cudaMemoryTypeDevice
+                       : holds(host_blocks, at) ? cudaMemoryTypeHost
+                                                : cudaMemoryTypeUnregistered;
     return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyKind, cudaStream_t stream) {
@@ -472,7 +474,14 @@ int cuModuleGetFunction(void** function, void* module, const char*) { *function 
 int cuFuncGetAttribute(int* value, int attribute, void*) { *value = attribute == 0 ? 1024 : 0; return 0; }  // 0: threads
 int cuFuncSetAttribute(void*, int, int) { return 0; }
 int cuFuncSetCacheConfig(void*, int) { return 0; }
+// Of every tensor that a kernel of Triton's is about to be started with.
 int cuPointerGetAttribute(void* value, int, unsigned long long pointer) {
+    std::lock_guard<std::recursive_mutex> guard(lock_);
+    const Block* block = holds(device_blocks, pointer);
+    if (block && block->device != device) {
+        counts["violations"]++;
+        violations += "a kernel is started on a GPU with memory of another one\n";
+    }
     *static_cast<unsigned long long*>(value) = pointer;
     return 0;
 }
@@ -488,6 +497,7 @@ struct DriverLaunch {
 };
 int cuLaunchKernelEx(const DriverLaunch* launch, void*, void**, void**) {
     CALL("launches");
+    counts["launches of Triton's"]++;
     return enqueue(launch->stream, "kernels");
 }
 static int any_function() { return 0; }

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -39,6 +40,8 @@ def missing() -> str | None:
     for program in ("g++", "nm"):
         if shutil.which(program) is None:
             return f"the fake CUDA runtime is compiled first, and {program} is not installed"
+    if find_spec("triton") is None:
+        return "the fake CUDA runtime starts kernels of Triton's, which is not installed"
     if _headers() is None:
         return "the fake CUDA runtime needs CUDA's headers, which this torch came without"
     return None

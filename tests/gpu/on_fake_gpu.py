@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,10 +22,13 @@ from unittest.mock import patch
 
 import torch
 from stand_ins import Blobs, Pictures, configuration
+from torch import nn
 
-from pfa_cli import cli
+from pfa_cli import cli, kernels
+from pfa_cli.algorithms import convert
 from pfa_cli.bench import timing
 from pfa_cli.bench.contender import Setting
+from pfa_cli.kernels import batch_norm
 from pfa_cli.launched import launched
 from pfa_cli.ranks import Ranks
 from pfa_cli.recipes import load_recipe
@@ -192,6 +196,33 @@ def second_gpu() -> Iterator[dict[str, Any]]:
     for case in ("wm", "pfa"):
         list(trainer(case, "mlp", "fp32", "cuda:1").epochs())
     yield {"contexts": [count(f"context on {n}") for n in (0, 1)]}
+
+
+def beside_another_gpu() -> Iterator[dict[str, Any]]:
+    """Kernels of our own on the second GPU, in code of a user's own for which the first one is the current GPU."""
+    torch.zeros(1, device="cuda:0")
+    device = torch.device("cuda:1")
+    images = torch.zeros(8, 3, 6, 6, device=device)
+    layers = [nn.Conv2d(3, 4, 3), batch_norm.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)]
+    network = convert(nn.Sequential(*layers).to(device), "pal")
+    network[0].own_kernel = True
+    before = count("launches of Triton's")
+    network(images).sum().backward()
+    yield {"launches": count("launches of Triton's") - before}
+
+
+def without_a_compiler() -> Iterator[dict[str, Any]]:
+    """A cell on a machine where Triton cannot build what it needs."""
+    said: list[str] = []
+    with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, CC="false", TRITON_CACHE_DIR=empty):
+        settings = {"epochs": 1, "milestones": ()}
+        current = trainer("bp", "resnet20", "tf32", say=said.append, settings=settings)
+        yield {"said": said, "epochs": len(list(current.epochs()))}
+    from triton.runtime import build
+
+    kernels._found.cache_clear()
+    if hasattr(build, "_find_compiler"):  # newer ones keep what they found
+        build._find_compiler.cache_clear()
 
 
 def refused() -> Iterator[dict[str, Any]]:

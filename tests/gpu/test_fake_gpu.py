@@ -43,6 +43,8 @@ def parts(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     all_nine = "--algos=bp,fa,dfa,sf,kp,wm,pal,pfa,pfa-o"
     wanted = {
         "second_gpu": [],  # first, while there is nothing yet on the first GPU
+        "without_a_compiler": [],  # before Triton has made what it needs
+        "beside_another_gpu": [],
         "matrix": [
             "mlp:fp32,bf16,fp16:pfa,pal",
             "mlp:fp32:wm every,wm wishart",
@@ -238,6 +240,20 @@ def test_a_step_is_recorded_again_where_it_is_the_only_recording(parts: dict[str
 
 def test_a_second_gpu_is_used_alone(parts: dict[str, dict[str, Any]]) -> None:
     assert checked(parts["second_gpu"])[-1]["contexts"] == [0, 1]
+
+
+def test_kernels_of_our_own_run_on_the_gpu_of_their_tensors(parts: dict[str, dict[str, Any]]) -> None:
+    (found,) = checked(parts["beside_another_gpu"])
+    assert found["launches"] > 5  # of BatchNorm, the weight gradient and PAL's noise
+
+
+def test_without_a_compiler_cudnn_does_the_work_and_one_line_says_why(
+    parts: dict[str, dict[str, Any]],
+) -> None:
+    (found,) = checked(parts["without_a_compiler"])
+    (line,) = found["said"]
+    assert "done by cuDNN" in line and "false failed with exit code 1. Triton needs a C compiler" in line
+    assert len(line) < 250 and found["epochs"] == 2
 
 
 @pytest.mark.long

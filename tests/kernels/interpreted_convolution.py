@@ -21,12 +21,17 @@ GEOMETRIES: list[Geometry] = [
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "_PROGRAMS", 12)
+
+
 def drawn(
     inputs: int, outputs: int, layout: torch.memory_format, geometry: Geometry
 ) -> tuple[Tensor, Tensor, torch.Size]:
-    """Input, error and the weight's shape; ten images, so that several programs share them."""
+    """Input, error and the weight's shape; four images, so that several programs share them, each in several steps."""
     draws = torch.Generator().manual_seed(0)
-    x = torch.randn(10, inputs, 9, 8, generator=draws).contiguous(memory_format=layout)
+    x = torch.randn(4, inputs, 9, 8, generator=draws).contiguous(memory_format=layout)
     weight = torch.randn(outputs, inputs, 3, 2, generator=draws)
     delta = torch.randn(F.conv2d(x, weight, **geometry).shape, generator=draws)  # type: ignore[arg-type]
     return x, delta.contiguous(memory_format=layout), weight.shape
@@ -43,6 +48,33 @@ def test_it_is_the_weight_gradient(
     found = convolution.weight_gradient(x, delta, shape, geometry)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
     assert found.stride() == torch.empty(shape).contiguous(memory_format=layout).stride()
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 4), (5, 5)])
+@pytest.mark.parametrize("channels", [(1, 1), (1, 7), (17, 1)])
+@pytest.mark.parametrize(
+    ("pixels", "stride", "padding"),
+    [((1, 1), (1, 1), (2, 2)), ((5, 6), (3, 4), (0, 1)), ((7, 4), (1, 2), (5, 4))],
+)
+def test_odd_shapes(
+    channels: tuple[int, int],
+    kernel: tuple[int, int],
+    pixels: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+) -> None:
+    """One image, one channel, one pixel; kernels that are even, and strides and paddings beyond them; views as arguments."""
+    geometry: Geometry = {"stride": stride, "padding": padding, "dilation": (1, 1)}
+    inputs, outputs = channels
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 2 * inputs, *reversed(pixels), generator=draws)[:, ::2].transpose(2, 3)
+    shape = torch.Size((outputs, inputs, *kernel))
+    delta = torch.randn(1, outputs, 1, 1, generator=draws).expand(
+        F.conv2d(x, torch.zeros(shape), **geometry).shape  # type: ignore[arg-type]
+    )
+    expected = conv2d_weight(x.double(), shape, delta.double(), groups=1, **geometry)  # type: ignore[arg-type]
+    found = convolution.weight_gradient(x, delta, shape, geometry)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_half_precision_is_summed_in_fp32() -> None:
@@ -100,6 +132,18 @@ def test_mixed_precision_gives_gradients_in_fp32() -> None:
     torch.testing.assert_close(layer.weight.grad, expected.weight.grad, rtol=0.01, atol=0.05)
 
 
+def test_a_second_derivative_is_refused() -> None:
+    geometry = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    draws = torch.Generator().manual_seed(0)
+    x, weight = (
+        torch.randn(*shape, generator=draws, requires_grad=True) for shape in [(2, 2, 4, 4), (3, 2, 2, 2)]
+    )
+    a = convolution.convolve(x, weight, None, geometry)
+    (gradient,) = torch.autograd.grad(a.square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        gradient.sum().backward()
+
+
 def test_it_serves_few_channels_on_a_gpu_alone() -> None:
     def like(
         channels: int, dtype: torch.dtype = torch.float32, on_gpu: bool = True, images: int = 8
@@ -114,5 +158,6 @@ def test_it_serves_few_channels_on_a_gpu_alone() -> None:
     assert not convolution.serves(like(64), 64, 1)
     assert not convolution.serves(like(16, torch.float64), 16, 1)
     assert not convolution.serves(like(16, on_gpu=False), 16, 1)
+    assert not convolution.serves(like(16, images=0), 16, 1)
     assert not convolution.serves(like(64, images=2**14), 16, 1)  # 2³⁰ numbers
     assert not convolution.serves(like(16, images=2**14), 64, 1)  # as many errors

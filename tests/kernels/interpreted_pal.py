@@ -48,6 +48,16 @@ def test_the_filtered_rate_leaks_from_the_image_before(
     assert fast.stride() == u.stride()
 
 
+@pytest.mark.filterwarnings(
+    "ignore:invalid value:RuntimeWarning"
+)  # NumPy's, which does the interpreter's sums
+def test_what_is_not_a_number_stays_so() -> None:
+    u, nothing = torch.tensor([[float("nan"), 1.0]]), torch.zeros(1, 2)
+    _, change = pal.excite(u, nothing, nothing, torch.tensor(1.0), True)
+    fast = pal.respond(nothing, nothing, u, nothing, 0.2, True)
+    assert change.isnan().tolist() == fast.isnan().tolist() == [[True, False]]
+
+
 def test_they_serve_what_lies_alike_on_a_gpu() -> None:
     (u,) = drawn((5, 16, 9, 8), torch.channels_last, 1)
     assert not pal.serve(u)  # on the CPU

@@ -24,6 +24,7 @@ from pfa_cli.signals import StopRequest
 from pfa_cli.store.engine import open_store
 from pfa_cli.training.cuda_graph import EAGER_STEPS, release_memory, side_stream
 from pfa_cli.training.device import make_repeatable
+from pfa_cli.training.precision import uses_tf32
 from pfa_cli.training.trainer import Trainer
 
 WORTH_IT = 1.1  # what twice the cells must gain in steps per second for a trial with twice as many again
@@ -50,10 +51,11 @@ class Gpu(Backend):
         return min(self._found, len(tasks))
 
     def run(self, tasks: Sequence[Task], report: Report, stop: StopRequest) -> None:
-        # TF32 is a setting of the whole process: cells with it and cells without it cannot train at the same time.
-        for tf32 in (False, True):
-            group = [task for task in tasks if (task.configuration.precision == "tf32") is tf32]
-            if group and not stop:
+        groups: dict[tuple[bool, bool], list[Task]] = {}  # whose cells can train at the same time
+        for task in tasks:
+            groups.setdefault(uses_tf32(task.configuration.precision), []).append(task)
+        for group in groups.values():
+            if not stop:
                 share_cores(self.workers(group))
                 lanes = Lanes(self.setup, self.workers(group), report, stop)
                 lanes.run(group)

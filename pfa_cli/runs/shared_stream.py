@@ -23,6 +23,7 @@ from pfa_cli.runs.backend import Backend, Report, Setup, Task
 from pfa_cli.runs.gpu import Lanes
 from pfa_cli.runs.worker import Datasets
 from pfa_cli.signals import StopRequest
+from pfa_cli.training.precision import uses_tf32
 
 _AHEAD = 4  # batches that the fastest cell may be before the slowest one
 _WAIT_SECONDS = 1.0  # until a waiting cell looks whether it has to stop, and whether its heartbeat is due
@@ -61,11 +62,11 @@ class SharedStream(Backend):
                 return
 
     def _groups(self, tasks: Sequence[Task]) -> list[list[Task]]:
-        """Tasks of the same images in the same order, ``jobs`` at most; TF32, a setting of the whole process, apart."""
+        """Tasks of the same images in the same order, ``jobs`` at most, that can train at the same time (see `uses_tf32`)."""
         groups: dict[tuple[object, ...], list[Task]] = {}
         for task in tasks:
             c = task.configuration
-            key = (c.dataset_identity, task.seed, c.batch_size, c.precision == "tf32")
+            key = (c.dataset_identity, task.seed, c.batch_size, uses_tf32(c.precision))
             groups.setdefault(key, []).append(task)
         size = self.setup.jobs or len(tasks)
         return [group[n : n + size] for group in groups.values() for n in range(0, len(group), size)]

@@ -21,9 +21,7 @@ class Precision:
             raise UsageError(f"precision {name} needs a GPU: on the CPU use fp32 or bf16")
         self.device, self.dtype = device, _AUTOCAST.get(name)
         if device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
-            # Convolutions that autocast leaves in fp32, those of PAL's noise, are no less exact in TF32 than the rest in bf16.
-            torch.backends.cudnn.allow_tf32 = name != "fp32"
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = uses_tf32(name)
         self.memory_format = memory_format(name, device)
         # fp16 gradients underflow unless the loss is scaled; the scaler skips steps whose gradients overflow. A fused
         # optimiser would skip them on the device, unseen by what must skip them too.
@@ -37,6 +35,15 @@ class Precision:
     def lay_out(self, images: Tensor) -> Tensor:
         """Images [b, c, h, w] in the memory format in which convolutions are fastest; anything else as it is."""
         return images.contiguous(memory_format=self.memory_format) if images.ndim == 4 else images
+
+
+def uses_tf32(precision: str) -> tuple[bool, bool]:
+    """Whether a GPU multiplies fp32 numbers in TF32, in matrix products and in convolutions.
+
+    These are settings of the whole process: cells for which they differ cannot train at the same time.
+    """
+    # Convolutions that autocast leaves in fp32, those of PAL's noise, are no less exact in TF32 than the rest in bf16.
+    return precision == "tf32", precision != "fp32"
 
 
 def memory_format(precision: str, device: torch.device) -> torch.memory_format:

@@ -209,16 +209,19 @@ def test_a_gpu_that_is_lost_ends_all_lanes_and_fails_no_cell(
     assert set(run_cases.states(db)) == {"interrupted", "queued"}
 
 
-def test_cells_in_tf32_are_not_trained_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = [run_cases.plan(["bp"], seeds=[seed]) for seed in range(4)]
+def test_cells_train_beside_others_whose_precision_needs_the_same_of_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    precisions = ("fp32", "tf32", "bf16", "tf32", "fp16", "fp32")
+    plans = [run_cases.plan(["bp"], seeds=[seed]) for seed in range(len(precisions))]
     tasks = [
         Task(n, n, plan.cells[0].configuration.model_copy(update={"precision": precision}), n)
-        for n, (plan, precision) in enumerate(zip(plans, ("fp32", "tf32", "bf16", "tf32"), strict=True))
+        for n, (plan, precision) in enumerate(zip(plans, precisions, strict=True))
     ]
     groups = []
     monkeypatch.setattr(Lanes, "run", lambda self, tasks: groups.append([task.cell for task in tasks]))
     gpu.Gpu(Setup("pfa.db", "cuda:0", default_data_dir(), 4)).run(tasks, print, StopRequest())
-    assert groups == [[0, 2], [1, 3]]
+    assert groups == [[0, 5], [1, 3], [2, 4]]
 
 
 @pytest.mark.parametrize("cells", [1, 3])

@@ -187,6 +187,11 @@ def test_only_cells_of_one_order_of_images_share_a_stream() -> None:
     assert [[task.cell for task in group] for group in groups] == [[0, 1, 2], [3], [4, 5, 6], [7]]
     groups = SharedStream(Setup(None, "cpu", Path(), 2, together=True))._groups(tasks)
     assert [[task.cell for task in group] for group in groups] == [[0, 1], [2], [3], [4, 5], [6], [7]]
+    c = run_cases.plan(["bp"]).cells[0].configuration
+    precisions = enumerate(("fp32", "bf16", "tf32", "fp16"))
+    tasks = [Task(n, 0, c.model_copy(update={"precision": name}), 0) for n, name in precisions]
+    groups = SharedStream(Setup(None, "cpu", Path(), together=True))._groups(tasks)
+    assert [[task.cell for task in group] for group in groups] == [[0], [1, 3], [2]]
 
 
 def test_a_run_says_where_together_would_decode_less() -> None:

@@ -25,6 +25,14 @@ def test_each_kernel_is_what_torch_does_in_float64(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_without_triton_the_tests_of_kernels_are_skipped_in_words() -> None:
+    folders = [Path(kernels.__file__).parent, Path(__file__).parent]
+    code = "import sys; sys.modules['triton'] = None; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    arguments = ["-q", "-rs", "-p", "no:cacheprovider", *map(str, folders)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert "Triton is not installed" in done.stdout and "error" not in done.stdout, done.stdout
+
+
 def test_a_lack_of_memory_is_no_reason_against_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """It belongs to the cell that met it, which is trained again alone; the next one tries anew."""
     outcomes = iter(

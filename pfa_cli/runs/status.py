@@ -22,7 +22,7 @@ from pfa_cli.runs.plan import EpochSeconds
 from pfa_cli.runs.slurm import queued
 from pfa_cli.signals import Stopped
 from pfa_cli.store.engine import Store
-from pfa_cli.store.owner import Job
+from pfa_cli.store.owner import Job, Owner
 from pfa_cli.store.queries import RunRow, runs
 from pfa_cli.store.schema import attempts
 from pfa_cli.terminal import Column, FittingTable, can_redraw
@@ -421,7 +421,12 @@ def _troubles(rows: Sequence[StatusRow]) -> list[Text]:
         if row.state == "failed":
             groups["failed", row.error or "no reason stored"].append(name)
         elif row.state == "stale":
-            groups["stale", f"no process of {row.host} is at work on it; `pfa run` resumes it"].append(name)
+            here = row.host == Owner.current().host
+            behind = (
+                "" if here else ", unless its clock is behind: `pfa run` looks before it takes a run over"
+            )
+            reason = f"no process of {row.host} is at work on it{behind or '; `pfa run` resumes it'}"
+            groups["stale", reason].append(name)
     return [
         Text(f"{state}: {_listed(names)}: {reason}", style=STYLES[state])
         for (state, reason), names in groups.items()

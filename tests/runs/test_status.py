@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,18 @@ def test_states_are_those_of_now(store: Store) -> None:
     assert "failed: wm seed 0: it broke" in text
     assert f"stale: dfa seed 0: no process of {HERE.host} is at work on it; `pfa run` resumes it" in " ".join(
         text.split()
+    )
+
+
+def test_a_stale_run_of_another_host_may_have_a_clock_that_is_behind(store: Store) -> None:
+    run(store, "bp", owner=ELSEWHERE, epochs=1)
+    with store.write() as connection:
+        long_ago = datetime.now(UTC) - timedelta(minutes=30)
+        connection.execute(update(schema.runs).values(heartbeat_at=long_ago))
+    said = " ".join(shown(store).split())
+    assert (
+        f"no process of {ELSEWHERE.host} is at work on it, unless its clock is behind: `pfa run` looks before"
+        in said
     )
 
 

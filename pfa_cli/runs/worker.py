@@ -38,6 +38,8 @@ HEARTBEAT_SECONDS = 15.0
 STEP_SECONDS = 0.5  # between two reports within an epoch
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 
+_told: set[str] = set()  # why cells of this process leave work to cuDNN
+
 
 class Datasets:
     """The data sets that the workers of a process share: one in memory is there once, while any of them uses it."""
@@ -142,6 +144,10 @@ class Worker:
         writer.start_attempt(self._store, claim, facts)
         with interruptible():
             trainer = self._trainer(task, claim, dataset, folder)
+        if (reason := trainer.left_to_cudnn) is not None and reason not in _told:
+            _told.add(reason)
+            text = f"convolutions and BatchNorm are done by cuDNN, which takes longer, in all cells: {reason}"
+            self._report(Note(task.cell, text))
         self._report(Started(task.cell, trainer.epochs_done))
         diverged, pruned, late = None, None, None
         for record in trainer.epochs(self._should_stop, self._on_step(task, lost)):

@@ -114,6 +114,7 @@ class Trainer:
         if device.type == "cuda":  # else cuDNN would turn the kernels to the images' format at every call
             network.to(memory_format=self.precision.memory_format)
         network = share_statistics(network, self.ranks, device)
+        self.left_to_cudnn: str | None = None  # why, if its network on a GPU has work for `pfa_cli.kernels`
         own_kernels = self._may_use_own_kernels(network)
         if own_kernels:
             from pfa_cli.kernels import batch_norm
@@ -146,13 +147,11 @@ class Trainer:
         return algorithm
 
     def _may_use_own_kernels(self, network: torch.nn.Module) -> bool:
-        """Whether `pfa_cli.kernels` are used where they are faster; says why not, if ``network`` on a GPU has work for them."""
+        """Whether `pfa_cli.kernels` are used where they are faster."""
         if self.device.type != "cuda" or not any(isinstance(m, torch.nn.Conv2d) for m in network.modules()):
             return False
-        reason = kernels.reason_against(self.device)
-        if reason is not None:
-            self._say(f"convolutions and BatchNorm are done by cuDNN, which takes longer: {reason}")
-        return reason is None
+        self.left_to_cudnn = kernels.reason_against(self.device)
+        return self.left_to_cudnn is None
 
     @property
     def records_steps(self) -> bool:

@@ -209,6 +209,18 @@ def test_a_gpu_that_is_lost_ends_all_lanes_and_fails_no_cell(
     assert set(run_cases.states(db)) == {"interrupted", "queued"}
 
 
+def test_why_cudnn_does_the_work_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(self: Trainer, network: torch.nn.Module) -> bool:
+        self.left_to_cudnn = "Triton is not installed"
+        return False
+
+    monkeypatch.setattr(Trainer, "_may_use_own_kernels", without)
+    monkeypatch.setattr("pfa_cli.runs.worker._told", set())
+    told = train(tmp_path / "pfa.db", run_cases.plan(["bp", "fa", "kp"]), 2, StopRequest())
+    (note,) = [event for event in told if isinstance(event, Note)]
+    assert "done by cuDNN" in note.message and "Triton is not installed" in note.message
+
+
 def test_cells_train_beside_others_whose_precision_needs_the_same_of_the_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,6 +6,7 @@ Kernels compute nothing there: all tensors on the device stay 0, so numbers are 
 
 import ctypes
 import gc
+import importlib
 import io
 import itertools
 import json
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -28,7 +29,6 @@ from pfa_cli import cli, kernels
 from pfa_cli.algorithms import convert
 from pfa_cli.bench import timing
 from pfa_cli.bench.contender import Setting
-from pfa_cli.kernels import batch_norm
 from pfa_cli.launched import launched
 from pfa_cli.ranks import Ranks
 from pfa_cli.recipes import load_recipe
@@ -202,13 +202,18 @@ def beside_another_gpu() -> Iterator[dict[str, Any]]:
     """Kernels of our own on the second GPU, in code of a user's own for which the first one is the current GPU."""
     torch.zeros(1, device="cuda:0")
     device = torch.device("cuda:1")
+    if reason := kernels.reason_against(device):
+        yield {"reason": reason}
+        return
+    from pfa_cli.kernels import batch_norm
+
     images = torch.zeros(8, 3, 6, 6, device=device)
     layers = [nn.Conv2d(3, 4, 3), batch_norm.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)]
     network = convert(nn.Sequential(*layers).to(device), "pal")
     network[0].own_kernel = True
     before = count("launches of Triton's")
     network(images).sum().backward()
-    yield {"launches": count("launches of Triton's") - before}
+    yield {"reason": None, "launches": count("launches of Triton's") - before}
 
 
 def without_a_compiler() -> Iterator[dict[str, Any]]:
@@ -216,11 +221,9 @@ def without_a_compiler() -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, CC="false", TRITON_CACHE_DIR=empty):
         current = trainer("bp", "resnet20", "tf32", settings={"epochs": 1, "milestones": ()})
         yield {"reason": current.left_to_cudnn, "epochs": len(list(current.epochs()))}
-    from triton.runtime import build
-
     kernels._found.cache_clear()
-    if hasattr(build, "_find_compiler"):  # newer ones keep what they found
-        build._find_compiler.cache_clear()
+    with suppress(ImportError, AttributeError):  # Triton's newer versions keep what they found
+        importlib.import_module("triton.runtime.build")._find_compiler.cache_clear()
 
 
 def refused() -> Iterator[dict[str, Any]]:

@@ -242,12 +242,20 @@ def test_a_second_gpu_is_used_alone(parts: dict[str, dict[str, Any]]) -> None:
     assert checked(parts["second_gpu"])[-1]["contexts"] == [0, 1]
 
 
-def test_kernels_of_our_own_run_on_the_gpu_of_their_tensors(parts: dict[str, dict[str, Any]]) -> None:
+def with_own_kernels(parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What was found of the kernels on the second GPU; skips where Triton cannot compile them."""
     (found,) = checked(parts["beside_another_gpu"])
-    assert found["launches"] > 5  # of BatchNorm, the weight gradient and PAL's noise
+    if found["reason"]:
+        pytest.skip(f"kernels of our own cannot be used here: {found['reason']}")
+    return found
+
+
+def test_kernels_of_our_own_run_on_the_gpu_of_their_tensors(parts: dict[str, dict[str, Any]]) -> None:
+    assert with_own_kernels(parts)["launches"] > 5  # of BatchNorm, the weight gradient and PAL's noise
 
 
 def test_without_a_compiler_cudnn_does_the_work(parts: dict[str, dict[str, Any]]) -> None:
+    with_own_kernels(parts)
     (found,) = checked(parts["without_a_compiler"])
     assert found["reason"].startswith("false failed with exit code 1. Triton needs a C compiler")
     assert len(found["reason"]) < 200 and found["epochs"] == 2

@@ -39,8 +39,15 @@ def weight_gradient(x: Tensor, delta: Tensor, shape: torch.Size, geometry: dict[
         delta: [b, N_out, h', w'], the error at the output, of the dtype of ``x``.
         shape: that of the weight.
         geometry: stride, padding and dilation, as `torch.nn.functional.conv2d` takes them; groups are ignored.
+
+    Raises:
+        ValueError: the tensors are not those of such a weight.
     """
     (n_out, n_in, height, width), (images, _, rows, columns) = shape, delta.shape
+    if x.shape[:2] != (images, n_in) or delta.shape[1] != n_out:  # the kernel would read beyond them
+        raise ValueError(
+            f"a weight of shape {list(shape)} has no gradient from an input {list(x.shape)} and an error {list(delta.shape)}"
+        )
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     layout = torch.channels_last if last else torch.contiguous_format
     strides = torch.empty(shape, device="meta", memory_format=layout).stride()

@@ -132,6 +132,17 @@ def test_mixed_precision_gives_gradients_in_fp32() -> None:
     torch.testing.assert_close(layer.weight.grad, expected.weight.grad, rtol=0.01, atol=0.05)
 
 
+@pytest.mark.parametrize("shape", [(4, 2, 1, 1), (3, 1, 1, 1)])
+def test_tensors_of_another_weight_are_refused(shape: tuple[int, ...]) -> None:
+    """As the library does: an algorithm of one's own may mistake a shape."""
+    geometry: Geometry = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    x, delta = torch.ones(2, 2, 4, 4), torch.ones(2, 3, 4, 4)
+    with pytest.raises(ValueError, match="has no gradient from"):
+        convolution.weight_gradient(x, delta, torch.Size(shape), geometry)
+    with pytest.raises(ValueError, match="has no gradient from"):
+        convolution.weight_gradient(x[:1], delta, torch.Size((3, 2, 1, 1)), geometry)
+
+
 def test_a_second_derivative_is_refused() -> None:
     geometry = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
     draws = torch.Generator().manual_seed(0)

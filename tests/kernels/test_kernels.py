@@ -16,12 +16,16 @@ pytest.importorskip("triton", reason="Triton is not installed; it comes with tor
 @pytest.mark.parametrize("name", ["batch_norm", "convolution", "pal"])
 def test_each_kernel_is_what_torch_does_in_float64(name: str) -> None:
     cases = Path(__file__).with_name(f"interpreted_{name}.py")
+    # Triton 3.6, of torch 2.11, takes arrays of one number for numbers: NumPy warns of it, and from 2.4 on refuses.
+    ignored = "ignore:Conversion of an array:DeprecationWarning"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", ignored, str(cases)],
         env=os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )
+    if "only 0-dimensional arrays can be converted to Python scalars" in done.stdout:
+        pytest.skip("the interpreter of this Triton does not work with NumPy 2.4 or newer")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

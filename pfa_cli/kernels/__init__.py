@@ -7,9 +7,14 @@ whoever uses them asks `reason_against` first. Triton starts a kernel on the cur
 hence `device_of`.
 """
 
+import os
+import subprocess
+import sysconfig
 from functools import cache
 from importlib.util import find_spec
-from subprocess import CalledProcessError
+from pathlib import Path
+from shutil import which
+from tempfile import TemporaryDirectory
 from threading import Lock
 
 import torch
@@ -41,6 +46,7 @@ def _found(device: torch.device) -> str | None:
     if find_spec("triton") is None:
         return "Triton is not installed; it comes with torch's CUDA builds for Linux"
     try:
+        _compile()
         from pfa_cli.kernels import batch_norm, convolution, pal
 
         with torch.enable_grad(), torch.autocast(device.type, enabled=False):  # wherever this was asked for
@@ -48,9 +54,28 @@ def _found(device: torch.device) -> str | None:
                 module.try_out(device)
     except torch.OutOfMemoryError:
         raise
-    except CalledProcessError as error:
+    except subprocess.CalledProcessError as error:
         return f"{error.cmd[0]} failed with exit code {error.returncode}. {_NEEDS}"
     except Exception as error:  # of a driver or Triton itself
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"{first.rstrip('.')}. {_NEEDS}"
     return None
+
+
+def _compile() -> None:
+    """Has the compiler that Triton would take compile against Python's headers.
+
+    With what an earlier run left in its cache Triton may do without a compiler, until it meets a kernel that is new.
+    """
+    compiler = os.environ.get("CC") or which("gcc") or which("clang")
+    if compiler is None:
+        raise RuntimeError("no C compiler is found")
+    scheme = sysconfig.get_default_scheme()
+    headers = sysconfig.get_path(
+        "include", "posix_prefix" if scheme == "posix_local" else scheme
+    )  # as Triton does
+    with TemporaryDirectory() as folder:
+        source, library = Path(folder, "try.c"), Path(folder, "try.so")
+        source.write_text("#include <Python.h>\n")
+        command = [compiler, str(source), "-shared", "-fPIC", f"-I{headers}", "-o", str(library)]
+        subprocess.run(command, capture_output=True, check=True)

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import torch
@@ -85,8 +84,6 @@ def start(library: Path, *arguments: str, **settings: object) -> "subprocess.Pop
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "error",
     }
-    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
-        environment["CC"] = "false"  # Triton cannot compile; gcc would say why where nothing may be said
     return subprocess.Popen(
         [sys.executable, *arguments],
         env=environment | {name: str(value) for name, value in settings.items()},

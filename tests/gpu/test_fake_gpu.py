@@ -43,8 +43,8 @@ def parts(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     all_nine = "--algos=bp,fa,dfa,sf,kp,wm,pal,pfa,pfa-o"
     wanted = {
         "second_gpu": [],  # first, while there is nothing yet on the first GPU
-        "without_a_compiler": [],  # before Triton has made what it needs
         "beside_another_gpu": [],
+        "without_a_compiler": [],
         "matrix": [
             "mlp:fp32,bf16,fp16:pfa,pal",
             "mlp:fp32:wm every,wm wishart",

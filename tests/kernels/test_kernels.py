@@ -49,6 +49,7 @@ def test_a_lack_of_memory_is_no_reason_against_them(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torch.version.cuda", "13.0")
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr("pfa_cli.kernels.batch_norm.try_out", try_out)
+    monkeypatch.setattr(kernels, "_compile", lambda: None)
     device = torch.device("cuda", 99)
     with pytest.raises(torch.OutOfMemoryError):
         kernels.reason_against(device)

@@ -63,18 +63,21 @@ def _found(device: torch.device) -> str | None:
 
 
 def _compile() -> None:
-    """Has the compiler that Triton would take compile against Python's headers.
+    """Has the compiler that Triton would take compile against Python's headers, in Triton's cache folder.
 
-    With what an earlier run left in its cache Triton may do without a compiler, until it meets a kernel that is new.
+    With what an earlier run left there Triton may do without both, until it meets a kernel that is new.
     """
+    from triton import knobs
+
     compiler = os.environ.get("CC") or which("gcc") or which("clang")
     if compiler is None:
         raise RuntimeError("no C compiler is found")
-    scheme = sysconfig.get_default_scheme()
-    headers = sysconfig.get_path(
-        "include", "posix_prefix" if scheme == "posix_local" else scheme
-    )  # as Triton does
-    with TemporaryDirectory() as folder:
+    scheme = sysconfig.get_default_scheme().replace(
+        "posix_local", "posix_prefix"
+    )  # of Debian; as Triton does
+    headers = sysconfig.get_path("include", scheme)
+    Path(knobs.cache.dir).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=knobs.cache.dir) as folder:
         source, library = Path(folder, "try.c"), Path(folder, "try.so")
         source.write_text("#include <Python.h>\n")
         command = [compiler, str(source), "-shared", "-fPIC", f"-I{headers}", "-o", str(library)]

@@ -1,6 +1,7 @@
 """The kernels as Triton's interpreter does them, on the CPU; in processes of their own: Triton decides so as it is imported."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,22 @@ def test_without_triton_the_tests_of_kernels_are_skipped_in_words() -> None:
     arguments = ["-q", "-rs", "-p", "no:cacheprovider", *map(str, folders)]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert "Triton is not installed" in done.stdout and "error" not in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"), [({"CC": "false"}, "false"), ({"PATH": "", "CC": ""}, "no C compiler"), ({}, "file")]
+)
+def test_what_triton_needs_is_looked_for_whatever_its_cache_holds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict[str, str], said: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / ("cache" if changed else "file")))
+    for name, value in changed.items():
+        monkeypatch.setenv(name, value)
+    if not changed and shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    with pytest.raises((OSError, RuntimeError, subprocess.CalledProcessError), match=said):
+        kernels._compile()
 
 
 def test_a_lack_of_memory_is_no_reason_against_them(monkeypatch: pytest.MonkeyPatch) -> None:

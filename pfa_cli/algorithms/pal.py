@@ -95,7 +95,7 @@ class _Population:
             return None
         from pfa_cli.kernels import pal
 
-        return pal if pal.serve(self.u, self.h, *more) else None
+        return pal if pal.serves(self.u, self.h, *more) else None
 
 
 @dataclass(eq=False)

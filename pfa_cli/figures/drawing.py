@@ -20,8 +20,8 @@ class Options:
 
     ``published``: the paper's curves too, in grey. ``validation``: validation accuracy in place of test. ``algorithms``: these
     in place of the figure's own. ``panels``: these letters only. ``width`` in inches (183 mm: two columns of a journal),
-    ``font_size`` in points, ``dpi`` of PNG files. ``style``: a matplotlib style file, read after the common look. ``runs``:
-    which runs are shown, where these are not all; written below the figure.
+    ``font_size`` in points, ``dpi`` of PNG files. ``style``: a matplotlib style file, read after the common look.
+    ``runs_note``: which runs are shown, where these are not all; written below the figure.
     """
 
     published: bool = True
@@ -33,7 +33,7 @@ class Options:
     font_size: float | None = None
     dpi: float | None = None
     style: Path | None = None
-    runs: str = ""
+    runs_note: str = ""
 
     def chosen(self, name: str, letters: Sequence[str]) -> list[str]:
         """Which of a figure's panels are drawn; UsageError if it has not all that were asked for."""

@@ -32,7 +32,7 @@ def page(height: float, notes: Iterable[str], options: Options) -> tuple[Figure,
     characters = int(options.width * 72 / (_CHARACTER * size))
     lines = [
         line
-        for note in (filter(None, (*notes, options.runs)) if options.notes else ())
+        for note in (filter(None, (*notes, options.runs_note)) if options.notes else ())
         for line in textwrap.wrap(style.shown(note), characters, subsequent_indent="  ")
     ]
     room = (_LINE * len(lines) + 1) * size / 72 if lines else 0.0

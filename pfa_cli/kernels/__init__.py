@@ -20,9 +20,7 @@ from threading import Lock
 import torch
 
 _OLDEST = (8, 0)  # Ampere, the first with products in TF32 and bf16
-_NEEDS = (
-    "Triton needs a C compiler, Python's headers and a folder to write to, ~/.triton or $TRITON_CACHE_DIR"
-)
+_NEEDS = "Triton needs a C compiler, Python's headers and a folder to write to (~/.triton, $TRITON_CACHE_DIR)"
 
 _trying = Lock()  # one thread tries, the others wait for what it found
 
@@ -72,10 +70,10 @@ def _compile() -> None:
     compiler = os.environ.get("CC") or which("gcc") or which("clang")
     if compiler is None:
         raise RuntimeError("no C compiler is found")
-    scheme = sysconfig.get_default_scheme().replace(
-        "posix_local", "posix_prefix"
-    )  # of Debian; as Triton does
-    headers = sysconfig.get_path("include", scheme)
+    default = (
+        sysconfig.get_default_scheme()
+    )  # Debian's is posix_local, where no headers are; Triton does as here
+    headers = sysconfig.get_path("include", default.replace("posix_local", "posix_prefix"))
     Path(knobs.cache.dir).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=knobs.cache.dir) as folder:
         source, library = Path(folder, "try.c"), Path(folder, "try.so")

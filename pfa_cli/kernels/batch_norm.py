@@ -25,7 +25,7 @@ _TILE = 4096  # values that a program holds at a time
 _MOST_CHANNELS = 32  # of a tile, where channels lie side by side
 _WARPS = 4
 _LARGEST = 2**31  # indices are int32
-_DEVICE = "cuda"
+_DEVICE = "cuda"  # in tests "cpu", where the kernels are interpreted
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -162,6 +162,22 @@ def _places(v, c, channels, area, SIDE_BY_SIDE: tl.constexpr):  # type: ignore[n
 
 
 @triton.jit
+def _next(start, end, c, channels, area, ROWS: tl.constexpr, SIDE_BY_SIDE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The values from ``start`` on, before ``end``: where they lie, and which of them there are."""
+    v = start + tl.arange(0, ROWS)
+    inside = (v < end)[:, None] & (c < channels)[None, :]
+    return _places(v, c, channels, area, SIDE_BY_SIDE), inside
+
+
+@triton.jit
+def _all_parts(c, channels, SHARES: tl.constexpr, SHARES_2: tl.constexpr):  # type: ignore[no-untyped-def]
+    """What every share has stored of the channels: where it lies, and which of it there is."""
+    q = tl.arange(0, SHARES_2)
+    known = (q < SHARES)[:, None] & (c < channels)[None, :]
+    return q[:, None] * channels + c[None, :], known
+
+
+@triton.jit
 def _statistics(  # type: ignore[no-untyped-def]
     x, means, squares, values, channels, area, share,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, SIDE_BY_SIDE: tl.constexpr,
@@ -174,9 +190,8 @@ def _statistics(  # type: ignore[no-untyped-def]
     mean = tl.zeros((CHANNELS,), tl.float32)
     square = tl.zeros((CHANNELS,), tl.float32)
     for start in range(p * share, end, ROWS):
-        v = start + tl.arange(0, ROWS)
-        inside = (v < end)[:, None] & (c < channels)[None, :]
-        here = tl.load(x + _places(v, c, channels, area, SIDE_BY_SIDE), mask=inside, other=0.0).to(tl.float32)
+        place, inside = _next(start, end, c, channels, area, ROWS, SIDE_BY_SIDE)
+        here = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
         new = tl.minimum(end - start, ROWS).to(tl.float32)
         new_mean = tl.sum(here, 0) / new
         away = tl.where(inside, here - new_mean[None, :], 0.0)
@@ -199,12 +214,11 @@ def _normalise(  # type: ignore[no-untyped-def]
     """y; the first program of a channel also keeps its mean and 1 / sqrt(var + eps), and moves the running statistics."""
     p = tl.program_id(0)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    q = tl.arange(0, SHARES_2)
-    known = (q < SHARES)[:, None] & (c < channels)[None, :]
-    at = q[:, None] * channels + c[None, :]
+    at, known = _all_parts(c, channels, SHARES, SHARES_2)
     share_means = tl.load(means + at, mask=known, other=0.0)
     share_squares = tl.load(squares + at, mask=known, other=0.0)
-    counts = tl.maximum(tl.minimum(share, values - q * share), 0).to(tl.float32)[:, None]
+    left = values - tl.arange(0, SHARES_2) * share
+    counts = tl.maximum(tl.minimum(share, left), 0).to(tl.float32)[:, None]
     mean = tl.sum(share_means * counts, 0) / values
     away = tl.where(known, share_means - mean[None, :], 0.0)
     var = tl.sum(share_squares + away * away * counts, 0) / values
@@ -223,9 +237,7 @@ def _normalise(  # type: ignore[no-untyped-def]
     shift = tl.load(bias + c, mask=c < channels)
     end = tl.minimum((p + 1) * share, values)
     for start in range(p * share, end, ROWS):
-        v = start + tl.arange(0, ROWS)
-        inside = (v < end)[:, None] & (c < channels)[None, :]
-        place = _places(v, c, channels, area, SIDE_BY_SIDE)
+        place, inside = _next(start, end, c, channels, area, ROWS, SIDE_BY_SIDE)
         here = tl.load(x + place, mask=inside).to(tl.float32)
         tl.store(y + place, (here - mean[None, :]) * factor[None, :] + shift[None, :], mask=inside)
 
@@ -243,9 +255,7 @@ def _sums(  # type: ignore[no-untyped-def]
     product = tl.zeros((CHANNELS,), tl.float32)
     end = tl.minimum((p + 1) * share, values)
     for start in range(p * share, end, ROWS):
-        v = start + tl.arange(0, ROWS)
-        inside = (v < end)[:, None] & (c < channels)[None, :]
-        place = _places(v, c, channels, area, SIDE_BY_SIDE)
+        place, inside = _next(start, end, c, channels, area, ROWS, SIDE_BY_SIDE)
         here = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
         error = tl.load(dy + place, mask=inside, other=0.0).to(tl.float32)
         total += tl.sum(error, 0)
@@ -264,9 +274,7 @@ def _send_back(  # type: ignore[no-untyped-def]
     """dx; the first program of a channel also writes the gradients of its weight and bias."""
     p = tl.program_id(0)
     c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    q = tl.arange(0, SHARES_2)
-    known = (q < SHARES)[:, None] & (c < channels)[None, :]
-    at = q[:, None] * channels + c[None, :]
+    at, known = _all_parts(c, channels, SHARES, SHARES_2)
     total = tl.sum(tl.load(sums + at, mask=known, other=0.0), 0)
     product = tl.sum(tl.load(products + at, mask=known, other=0.0), 0)
     if p == 0:
@@ -279,9 +287,7 @@ def _send_back(  # type: ignore[no-untyped-def]
     factor *= tl.load(weight + c, mask=c < channels, other=0.0)
     end = tl.minimum((p + 1) * share, values)
     for start in range(p * share, end, ROWS):
-        v = start + tl.arange(0, ROWS)
-        inside = (v < end)[:, None] & (c < channels)[None, :]
-        place = _places(v, c, channels, area, SIDE_BY_SIDE)
+        place, inside = _next(start, end, c, channels, area, ROWS, SIDE_BY_SIDE)
         here = tl.load(x + place, mask=inside).to(tl.float32)
         error = tl.load(dy + place, mask=inside).to(tl.float32)
         sent = error - offset[None, :] - (here - middle[None, :]) * slope[None, :]

@@ -126,11 +126,9 @@ def _input_gradient(x: Tensor, weight: Tensor, delta: Tensor, geometry: dict[str
 
 def try_out(device: torch.device) -> None:
     """Forms a small weight gradient; whatever keeps it from working comes out."""
-    x, geometry = (
-        torch.ones(1, 2, 4, 4, device=device),
-        {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)},
-    )
-    weight_gradient(x, torch.ones(1, 3, 4, 4, device=device), torch.Size((3, 2, 1, 1)), geometry)
+    x, delta = torch.ones(1, 2, 4, 4, device=device), torch.ones(1, 3, 4, 4, device=device)
+    geometry = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    weight_gradient(x, delta, torch.Size((3, 2, 1, 1)), geometry)
 
 
 @triton.jit

@@ -1,6 +1,7 @@
 """What PAL does element by element, each in one kernel in place of four to eight.
 
-The letters are those of `pfa_cli.algorithms.pal`. All tensors of a call lie in memory alike and without gaps, images outermost.
+The letters are those of `pfa_cli.algorithms.pal`. All tensors of a call are fp32 and of one shape [b, …], b images, and lie in
+memory alike and without gaps, images outermost; so do the results.
 """
 
 import torch
@@ -12,7 +13,7 @@ _BLOCK, _WARPS = 2048, 4
 _LARGEST = 2**31 - 1  # indices are int32
 
 
-def serve(*tensors: Tensor) -> bool:
+def serves(*tensors: Tensor) -> bool:
     """Whether these kernels can be used on the tensors."""
     first = tensors[0]
     return first.numel() <= _LARGEST and all(
@@ -25,7 +26,7 @@ def serve(*tensors: Tensor) -> bool:
 
 
 def excite(u: Tensor, h: Tensor, normal: Tensor, deviation: Tensor, rectified: bool) -> tuple[Tensor, Tensor]:
-    """ξ = σ·``normal``, and φ(u + ξ) - h; φ is ReLU, or the identity where not ``rectified``."""
+    """ξ = σ·``normal``, and φ(u + ξ) - h; φ is ReLU, or the identity where not ``rectified``. σ, ``deviation``, is a scalar."""
     noise, change = torch.empty_like(u), torch.empty_like(u)
     settings = {"RECTIFIED": rectified, "BLOCK": _BLOCK, "num_warps": _WARPS}
     with torch.cuda.device_of(u):

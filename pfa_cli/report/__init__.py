@@ -81,7 +81,7 @@ def build(
     from pfa_cli.report.table1 import write_table1
 
     check_formats(formats)
-    options = replace(options or Options(), runs=_narrowed(where))
+    options = replace(options or Options(), runs_note=_narrowed(where))
     with house_style(options):  # a style file that cannot be read is no fault of a figure
         pass
     evidence = Evidence(store, where)
@@ -117,7 +117,7 @@ def build(
                 missing.append(f"table1: nothing of it is in {store.name}; `pfa run mnist` makes it.")
             else:
                 table = judge_table(evidence)
-                table = replace(table, notes=tuple(filter(None, (*table.notes, options.runs))))
+                table = replace(table, notes=tuple(filter(None, (*table.notes, options.runs_note))))
                 keep(write_table1(table, out))
             continue
         try:

@@ -421,12 +421,10 @@ def _troubles(rows: Sequence[StatusRow]) -> list[Text]:
         if row.state == "failed":
             groups["failed", row.error or "no reason stored"].append(name)
         elif row.state == "stale":
-            here = row.host == Owner.current().host
-            behind = (
-                "" if here else ", unless its clock is behind: `pfa run` looks before it takes a run over"
-            )
-            reason = f"no process of {row.host} is at work on it{behind or '; `pfa run` resumes it'}"
-            groups["stale", reason].append(name)
+            cure = "; `pfa run` resumes it"
+            if row.host != Owner.current().host:
+                cure = ", unless its clock is behind: `pfa run` looks before it takes a run over"
+            groups["stale", f"no process of {row.host} is at work on it{cure}"].append(name)
     return [
         Text(f"{state}: {_listed(names)}: {reason}", style=STYLES[state])
         for (state, reason), names in groups.items()

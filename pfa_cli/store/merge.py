@@ -18,7 +18,7 @@ from pfa_cli.store.checksums import Row, rows
 from pfa_cli.store.engine import Store, database_name, databases_in, empty_in_memory, open_store
 from pfa_cli.store.errors import NoResults, StoreError, no_results
 from pfa_cli.store.merge_run import MergeReport, equal, merge_run
-from pfa_cli.store.other import Fingerprint, Other
+from pfa_cli.store.other_database import Fingerprint, Other
 from pfa_cli.store.schema import benchmarks, runs, simulations
 from pfa_cli.store.server import identity, lock_table, reading
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Table, insert, select, update
 
 from pfa_cli.store import checksums
 from pfa_cli.store.checksums import Row, rows, stored_values
-from pfa_cli.store.other import CELL, History, Other
+from pfa_cli.store.other_database import CELL, History, Other
 from pfa_cli.store.schema import attempts, epochs, layers, runs
 from pfa_cli.store.server import copy_in
 from pfa_cli.wording import count

@@ -114,8 +114,10 @@ class Trainer:
         if device.type == "cuda":  # else cuDNN would turn the kernels to the images' format at every call
             network.to(memory_format=self.precision.memory_format)
         network = share_statistics(network, self.ranks, device)
-        self.left_to_cudnn: str | None = None  # why, if its network on a GPU has work for `pfa_cli.kernels`
-        own_kernels = self._may_use_own_kernels(network)
+        has_work = device.type == "cuda" and any(isinstance(m, torch.nn.Conv2d) for m in network.modules())
+        # Why what `pfa_cli.kernels` could do is left to cuDNN; None where it is not.
+        self.left_to_cudnn = kernels.reason_against(device) if has_work else None
+        own_kernels = has_work and self.left_to_cudnn is None
         if own_kernels:
             from pfa_cli.kernels import batch_norm
 
@@ -145,13 +147,6 @@ class Trainer:
         algorithm = self.network.algorithm
         assert isinstance(algorithm, Algorithm)
         return algorithm
-
-    def _may_use_own_kernels(self, network: torch.nn.Module) -> bool:
-        """Whether `pfa_cli.kernels` are used where they are faster."""
-        if self.device.type != "cuda" or not any(isinstance(m, torch.nn.Conv2d) for m in network.modules()):
-            return False
-        self.left_to_cudnn = kernels.reason_against(self.device)
-        return self.left_to_cudnn is None
 
     @property
     def records_steps(self) -> bool:

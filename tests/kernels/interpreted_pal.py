@@ -60,7 +60,7 @@ def test_what_is_not_a_number_stays_so() -> None:
 
 def test_they_serve_what_lies_alike_on_a_gpu() -> None:
     (u,) = drawn((5, 16, 9, 8), torch.channels_last, 1)
-    assert not pal.serve(u)  # on the CPU
+    assert not pal.serves(u)  # on the CPU
 
 
 def test_what_has_gaps_is_left_to_torch() -> None:

@@ -210,11 +210,13 @@ def test_a_gpu_that_is_lost_ends_all_lanes_and_fails_no_cell(
 
 
 def test_why_cudnn_does_the_work_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def without(self: Trainer, network: torch.nn.Module) -> bool:
-        self.left_to_cudnn = "Triton is not installed"
-        return False
+    build = Trainer._build
 
-    monkeypatch.setattr(Trainer, "_may_use_own_kernels", without)
+    def without(self: Trainer) -> None:
+        build(self)
+        self.left_to_cudnn = "Triton is not installed"
+
+    monkeypatch.setattr(Trainer, "_build", without)
     monkeypatch.setattr("pfa_cli.runs.worker._told", set())
     told = train(tmp_path / "pfa.db", run_cases.plan(["bp", "fa", "kp"]), 2, StopRequest())
     (note,) = [event for event in told if isinstance(event, Note)]
